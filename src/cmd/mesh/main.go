@@ -1,0 +1,65 @@
+// Command mesh is the container program: the two sidecars and the hold of the
+// app. It is put into the droplet, so it links no staging code.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/consul-mesh/mesh-buildpack/src/runtime"
+)
+
+const usage = `usage: mesh agent                becomes the Consul agent of this instance
+       mesh proxy                runs the sidecar proxies of this instance
+       mesh app -- COMMAND...    runs the app when its mesh is ready
+
+Cloud Foundry starts the first two as sidecars from the droplet's launch.yml,
+and the third in place of the app's start command.
+`
+
+func main() {
+	log := runtime.NewLog(os.Stdout)
+	status, err := run(os.Args[1:], log)
+	if err != nil {
+		text, hint, _ := strings.Cut(err.Error(), "\n")
+		log("failed: %s", text)
+		if hint != "" {
+			log("%s", hint)
+		}
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func run(args []string, log runtime.Log) (status int, err error) {
+	if len(args) == 0 {
+		return 0, fmt.Errorf("want one of agent, proxy, app\n%s", usage)
+	}
+	if args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
+		_, err := fmt.Print(usage)
+		return 0, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return 0, fmt.Errorf("failed to find the droplet: %w", err)
+	}
+	inst, err := runtime.NewInstance(program, os.Getenv)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case args[0] == "agent":
+		return 0, runtime.Agent(context.Background(), inst, syscall.Exec)
+	case args[0] == "proxy":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		return 0, runtime.Proxy(ctx, inst, log)
+	case args[0] == "app" && len(args) > 2 && args[1] == "--":
+		return runtime.App(context.Background(), inst, log, args[2:], syscall.Exec)
+	}
+	return 0, fmt.Errorf("cannot run %q\n%s", strings.Join(args, " "), usage)
+}

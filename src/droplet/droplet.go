@@ -1,0 +1,67 @@
+// Package droplet is the contract between staging and the container: where
+// staging leaves what, and the one file that says what Consul's own files
+// cannot. Render writes it, runtime reads it; it imports neither.
+//
+// In the folder of the buildpack's dependency index, deps/IDX:
+//
+//	bin/mesh, bin/consul, bin/envoy   the programs
+//	agent.json                        the Consul agent's configuration
+//	service.json                      the services, as Consul reads them from disk
+//	mesh.json                         Config
+//	launch.yml                        the sidecars, read by Cloud Foundry
+//	profile.d/mesh.sh                 upstream addresses, and the hold of the app
+//
+// Nothing in it is secret, and nothing differs between instances.
+package droplet
+
+// Names of the files in deps/IDX.
+const (
+	AgentFile   = "agent.json"
+	ServiceFile = "service.json"
+	ConfigFile  = "mesh.json"
+	LaunchFile  = "launch.yml"
+	ProfileFile = "profile.d/mesh.sh"
+	BinDir      = "bin"
+)
+
+// Names of the sidecars in launch.yml, which are also their labels in the
+// app's log.
+const (
+	AgentSidecar = "mesh-consul"
+	ProxySidecar = "mesh-envoy"
+)
+
+// RunDir is the private folder of the sidecars, from the droplet's top
+// (/home/vcap). It is made in the container and ends with it.
+const RunDir = "tmp/mesh"
+
+// AppPort is what PORT is in a container unless the app's route says
+// otherwise; staging renders it where a service has no port of its own.
+const AppPort = 8080
+
+// Config is mesh.json.
+type Config struct {
+	// Services are in the order of service.json.
+	Services []Service `json:"services"`
+}
+
+// Service is what the runtime needs to know of a service beside its
+// registration.
+type Service struct {
+	// ID is the service's id in service.json.
+	ID string `json:"id"`
+	// Process is the process type that runs it.
+	Process string `json:"process"`
+	// FollowsPort says that the service listens on the app's PORT: where that
+	// is not AppPort, the registration is amended in the container.
+	FollowsPort bool `json:"follows_port"`
+	// AdminPort is the loopback port of its Envoy's admin API.
+	AdminPort int `json:"admin_port"`
+}
+
+// SidecarID is the id that Consul gives the sidecar proxy of a service.
+func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
+
+// ReadyCheckID is the id of the check with which the runtime says whether the
+// sidecar of a service may get traffic.
+func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":ready" }

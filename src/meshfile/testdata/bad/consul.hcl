@@ -1,0 +1,5 @@
+service "web" {}
+consul {
+  retry_join = []
+  datacenter = "DC 1"
+}

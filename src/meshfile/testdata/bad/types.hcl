@@ -1,0 +1,4 @@
+service "web" {
+  port = "eighty"
+  tags = "v2"
+}

@@ -1,0 +1,5 @@
+service "web" {
+  prot = "http"
+  upstraem "a" {}
+}
+consl {}

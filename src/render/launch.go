@@ -1,0 +1,99 @@
+package render
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"slices"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+)
+
+// launch is launch.yml as Cloud Foundry's builder reads it
+// (buildpackapplifecycle, buildpackrunner/resources).
+type launch struct {
+	Processes []process `yaml:"processes"`
+}
+
+type process struct {
+	Type      string    `yaml:"type"`
+	Command   string    `yaml:"command"`
+	Limits    limits    `yaml:"limits"`
+	Platforms platforms `yaml:"platforms"`
+}
+
+type limits struct {
+	Memory int `yaml:"memory"` // MB, taken off the app's own memory
+}
+
+type platforms struct {
+	CloudFoundry cloudFoundry `yaml:"cloudfoundry"`
+}
+
+type cloudFoundry struct {
+	SidecarFor []string `yaml:"sidecar_for"`
+}
+
+// sidecarMemory is for each sidecar. Of the resident memory only the anonymous
+// part must fit: 24 MB for a client agent, 14 MB for an Envoy
+// (docs/performance.md).
+const sidecarMemory = 64
+
+func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
+	var types []string
+	for _, service := range mesh.Services {
+		if !slices.Contains(types, service.Process) {
+			types = append(types, service.Process)
+		}
+	}
+	sidecar := func(name, subcommand string) process {
+		return process{
+			Type:      name,
+			Command:   sidecarCommand(depsIndex, subcommand),
+			Limits:    limits{sidecarMemory},
+			Platforms: platforms{cloudFoundry{types}},
+		}
+	}
+	text, err := yaml.Marshal(launch{[]process{
+		sidecar(droplet.AgentSidecar, "agent"),
+		sidecar(droplet.ProxySidecar, "proxy"),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("failed to render %s: %w", droplet.LaunchFile, err)
+	}
+	return text, nil
+}
+
+// sidecarCommand is the start command of a sidecar. PATH does not have
+// deps/IDX/bin with every last buildpack, DEPS_DIR is always set.
+func sidecarCommand(depsIndex, subcommand string) string {
+	return fmt.Sprintf(`exec "$DEPS_DIR/%s/bin/mesh" %s`, depsIndex, subcommand)
+}
+
+//go:embed profile.sh.tmpl
+var profileText string
+
+var profileTemplate = template.Must(template.New("profile").Parse(profileText))
+
+func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
+	var upstreams []*meshfile.Upstream
+	for _, service := range mesh.Services {
+		upstreams = append(upstreams, service.Upstreams...)
+	}
+	var text bytes.Buffer
+	err := profileTemplate.Execute(&text, map[string]any{
+		"DepsIndex": depsIndex,
+		"Host":      loopback,
+		"Upstreams": upstreams,
+		"Agent":     sidecarCommand(depsIndex, "agent"),
+		"Proxy":     sidecarCommand(depsIndex, "proxy"),
+	})
+	if err != nil {
+		panic(err) // the template is part of the program and its data has fixed types
+	}
+	return text.Bytes()
+}

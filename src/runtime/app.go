@@ -1,0 +1,207 @@
+package runtime
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// stopPatience is how long the app is kept from a SIGTERM while its proxy does
+// not say that callers have gone. It is longer than the proxy needs.
+const stopPatience = settle + idleBudget + 500*time.Millisecond
+
+// App runs a start command as the app of the mesh: it starts when the proxy
+// says so, with this process's input, output and environment. Signals are
+// passed on, SIGTERM when the instance is out of rotation. The result is the
+// command's exit status, 128+n where signal n ended it.
+//
+// A command that is not the app's (a task's, a sidecar's, one of a process
+// without a service) takes this process's place at once.
+func App(ctx context.Context, inst Instance, log Log, command []string, exec Exec) (int, error) {
+	// From here on no signal may end this process before it is decided what
+	// the signal means.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals)
+	replace := func() (int, error) {
+		signal.Reset()
+		path, err := lookPath(command[0])
+		if err != nil {
+			return 0, err
+		}
+		return 0, exec(path, command, os.Environ())
+	}
+	kind, err := inst.kindOf(command[len(command)-1])
+	if err != nil {
+		log("the app starts outside the mesh: %v", err)
+		return replace()
+	}
+	if kind == kindTask {
+		log("a task gets no sidecars: it runs outside the mesh")
+	}
+	if kind != kindApp && kind != kindMaybe {
+		return replace()
+	}
+	conn, word, err := waitAtGate(ctx, inst, kind, signals)
+	if err != nil || word == sayForeign {
+		if err == nil {
+			return replace()
+		}
+		var overtaken *overtakenError
+		if errors.As(err, &overtaken) {
+			return 128 + int(overtaken.signal), nil // the app was never started
+		}
+		return 0, err
+	}
+	defer conn.Close()
+	return supervise(command, conn, signals)
+}
+
+func lookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("failed to find %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// overtakenError says that the platform stopped the app before it started.
+type overtakenError struct{ signal syscall.Signal }
+
+func (e *overtakenError) Error() string {
+	return "stopped before the mesh was ready: " + e.signal.String()
+}
+
+// waitAtGate connects to the proxy as soon as there is one, and returns the
+// open connection and the first word on it.
+func waitAtGate(ctx context.Context, inst Instance, kind string, signals <-chan os.Signal) (net.Conn, string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	held := make(chan struct{})
+	go func() {
+		defer close(held)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if s := sig.(syscall.Signal); s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGHUP {
+					cancel(&overtakenError{s})
+				}
+			}
+		}
+	}()
+	var conn net.Conn
+	var word string
+	err := poll(ctx, func(attempt context.Context) error {
+		var dialer net.Dialer
+		c, err := dialer.DialContext(attempt, "unix", inst.gate())
+		if err != nil {
+			return err
+		}
+		stop := context.AfterFunc(ctx, func() { c.Close() })
+		defer stop()
+		if _, err := fmt.Fprintln(c, kind); err != nil {
+			c.Close()
+			return err
+		}
+		if word, err = readWord(c); err != nil {
+			c.Close()
+			return err
+		}
+		conn = c
+		return nil
+	})
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-held
+	if cause != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, "", cause
+	}
+	return conn, word, err
+}
+
+// readWord reads a line byte by byte, so that nothing of the next is taken.
+func readWord(conn net.Conn) (string, error) {
+	var word []byte
+	var b [1]byte
+	for {
+		if _, err := conn.Read(b[:]); err != nil {
+			return "", err
+		}
+		if b[0] == '\n' {
+			return string(word), nil
+		}
+		word = append(word, b[0])
+	}
+}
+
+// supervise runs the app and passes signals on until it ends.
+func supervise(command []string, gate net.Conn, signals <-chan os.Signal) (int, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("failed to start the app: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+
+	// released is closed when the proxy says that callers have gone, or has
+	// gone itself.
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		lines := bufio.NewScanner(gate)
+		for lines.Scan() {
+			if lines.Text() == sayStop {
+				return
+			}
+		}
+	}()
+	var mayStop <-chan struct{} // set once SIGTERM has come
+	var patience <-chan time.Time
+	pass := func(sig os.Signal) {
+		mayStop, patience = nil, nil
+		// An app that has ended takes no signal, which is what was wanted.
+		_ = cmd.Process.Signal(sig)
+	}
+	for {
+		select {
+		case err := <-ended:
+			return exitStatus(cmd, err)
+		case <-mayStop:
+			pass(syscall.SIGTERM)
+		case <-patience:
+			pass(syscall.SIGTERM)
+		case sig := <-signals:
+			switch sig {
+			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
+				// About this process: its child's state, Go's scheduler, the gate.
+			case syscall.SIGTERM:
+				mayStop, patience = released, time.After(stopPatience)
+			default:
+				_ = cmd.Process.Signal(sig)
+			}
+		}
+	}
+}
+
+func exitStatus(cmd *exec.Cmd, err error) (int, error) {
+	if cmd.ProcessState == nil {
+		return 0, fmt.Errorf("failed to wait for the app: %w", err)
+	}
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
+}

@@ -1,0 +1,117 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// agentAPI is the address of the local agent's HTTP API (agent.json, ports).
+const agentAPI = "http://127.0.0.1:8500"
+
+// consul is the local agent's HTTP API, as far as the runtime calls it. The
+// registrations pass through as the JSON that staging rendered, so the types
+// of Consul's own client library would only be in the way.
+type consul struct {
+	base string
+	http http.Client
+}
+
+// statusError is an answer other than 200.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("Consul answers %d: %s", e.status, e.text) }
+
+func (c *consul) call(ctx context.Context, method, path string, body, answer any) error {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return &finalError{err}
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
+	if err != nil {
+		return &finalError{err}
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
+		return &statusError{response.StatusCode, strings.TrimSpace(string(text))}
+	}
+	if answer == nil {
+		_, err = io.Copy(io.Discard, response.Body)
+		return err
+	}
+	return json.NewDecoder(response.Body).Decode(answer)
+}
+
+// leader returns nil once the agent knows a server that knows a leader.
+func (c *consul) leader(ctx context.Context) error {
+	var leader string
+	if err := c.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader); err != nil {
+		return err
+	}
+	if leader == "" {
+		return errors.New("the servers have not elected a leader")
+	}
+	return nil
+}
+
+// register registers a service and its sidecar, keeping the states of checks
+// that are there already.
+func (c *consul) register(ctx context.Context, registration map[string]any) error {
+	return c.call(ctx, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
+}
+
+// deregister takes a service and its sidecar out of the catalog. One that is
+// not there is fine.
+func (c *consul) deregister(ctx context.Context, id string) error {
+	err := c.call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(id), nil, nil)
+	var status *statusError
+	if errors.As(err, &status) && status.status == http.StatusNotFound {
+		return nil
+	}
+	return err
+}
+
+func (c *consul) registerCheck(ctx context.Context, check map[string]any) error {
+	return c.call(ctx, http.MethodPut, "/v1/agent/check/register", check, nil)
+}
+
+// updateTTL says how a TTL check is: "passing" or "critical".
+func (c *consul) updateTTL(ctx context.Context, id, status, output string) error {
+	return c.call(ctx, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id),
+		map[string]string{"Status": status, "Output": output}, nil)
+}
+
+// ensureProtocol makes the service-defaults entry that tells callers which
+// protocol a service speaks, where there is none. An entry that is there is
+// never touched: it returns the protocol it names.
+func (c *consul) ensureProtocol(ctx context.Context, service, protocol string) (string, error) {
+	var entry struct{ Protocol string }
+	path := "/v1/config/service-defaults/" + url.PathEscape(service)
+	err := c.call(ctx, http.MethodGet, path, nil, &entry)
+	var status *statusError
+	if !errors.As(err, &status) || status.status != http.StatusNotFound {
+		return entry.Protocol, err
+	}
+	err = c.call(ctx, http.MethodPut, "/v1/config?cas=0", map[string]any{
+		"Kind": "service-defaults", "Name": service, "Protocol": protocol,
+	}, nil)
+	return protocol, err
+}

@@ -1,0 +1,147 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// envoy is the sidecar proxy of one service.
+type envoy struct {
+	service *registration
+	admin   string // base URL of its admin API
+	http    http.Client
+	process *exec.Cmd
+	exited  chan struct{} // closed when the process has ended
+	reason  error         // why it has, never nil then
+}
+
+// bootstrap has Consul write Envoy's bootstrap configuration: it knows what
+// the operator's proxy-defaults add to it.
+func (i Instance) bootstrap(ctx context.Context, r *registration) (string, error) {
+	// The version of the Envoy in the droplet was judged at staging.
+	cmd := exec.CommandContext(ctx, i.program("consul"), "connect", "envoy", "-bootstrap",
+		"-sidecar-for", r.ID,
+		"-admin-bind", address(r.AdminPort),
+		"-grpc-addr", agentXDS,
+		"-ignore-envoy-compatibility")
+	cmd.Env = append(i.smallEnv(), "CONSUL_HTTP_ADDR="+agentAPI)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	path := filepath.Join(i.RunDir, "bootstrap-"+r.ID+".json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return "", &finalError{err}
+	}
+	return path, nil
+}
+
+// agentXDS is where the local agent serves Envoy's configuration (agent.json,
+// ports).
+const agentXDS = "127.0.0.1:8502"
+
+// startEnvoy starts the sidecar of a service. The calling goroutine must stay
+// on its thread: the kernel kills Envoy when that thread ends.
+func (i Instance) startEnvoy(r *registration, bootstrap string) (*envoy, error) {
+	e := &envoy{
+		service: r,
+		admin:   "http://" + address(r.AdminPort),
+		exited:  make(chan struct{}),
+	}
+	e.process = exec.Command(i.program("envoy"),
+		"--config-path", bootstrap,
+		// With hot restart on, Envoy asks the kernel to be killed with its
+		// parent, and shares memory with a namesake in another container.
+		"--disable-hot-restart",
+		"--concurrency", "1",
+		"--log-level", "warning",
+		"--log-format", "[%l][%n] %v")
+	e.process.Env = i.smallEnv()
+	e.process.Stdout, e.process.Stderr = os.Stdout, os.Stderr
+	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := e.process.Start(); err != nil {
+		return nil, fmt.Errorf("failed to start Envoy: %w", err)
+	}
+	go func() {
+		if e.reason = e.process.Wait(); e.reason == nil {
+			e.reason = errors.New("exit status 0")
+		}
+		close(e.exited)
+	}()
+	return e, nil
+}
+
+// ready returns nil once Envoy has its configuration from Consul and serves.
+func (e *envoy) ready(ctx context.Context) error {
+	select {
+	case <-e.exited:
+		return &finalError{fmt.Errorf("Envoy ended: %w", e.reason)}
+	default:
+	}
+	text, err := e.get(ctx, "/ready")
+	if err != nil {
+		return err
+	}
+	if text != "LIVE" {
+		return fmt.Errorf("Envoy says %s", text)
+	}
+	return nil
+}
+
+// idle returns nil once no caller's request is in flight. Only protocols with
+// requests can tell: a TCP connection may stay open for ever.
+func (e *envoy) idle(ctx context.Context) error {
+	if e.service.protocol == "" {
+		return nil
+	}
+	const stat = "http.public_listener.downstream_rq_active"
+	text, err := e.get(ctx, "/stats?filter="+url.QueryEscape("^"+stat+"$"))
+	if err != nil {
+		return err
+	}
+	switch value, found := strings.CutPrefix(text, stat+": "); {
+	case !found:
+		return &finalError{fmt.Errorf("Envoy has no counter %s, but %q", stat, text)}
+	case value != "0":
+		return fmt.Errorf("%s requests in flight", value)
+	}
+	return nil
+}
+
+func (e *envoy) get(ctx context.Context, path string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := e.http.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	return strings.TrimSpace(string(text)), err
+}
+
+// end stops Envoy and waits for it, killing it when ctx ends.
+func (e *envoy) end(ctx context.Context) {
+	// A process that has ended already cannot be signalled, which is fine.
+	_ = e.process.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-e.exited:
+	case <-ctx.Done():
+		_ = e.process.Process.Kill()
+		<-e.exited
+	}
+}

@@ -1,0 +1,166 @@
+package runtime
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+)
+
+// The gate is where the app waits for its proxy. `mesh app` connects to a Unix
+// socket in the private folder and says what it is about to run; the proxy
+// answers when it may start, and later when it may stop. A connection lives as
+// long as the command that is behind it, which is how the proxy knows when the
+// app has ended.
+//
+//	app → proxy   kindApp     the process's own start command
+//	              kindMaybe   a command that nobody has declared: `cf push -c`,
+//	                          or a sidecar from the app's manifest
+//	proxy → app   sayStart    start it
+//	              sayForeign  start it without me: it is somebody's sidecar
+//	              sayStop     no caller sends requests any more
+const (
+	kindApp    = "app"
+	kindMaybe  = "maybe"
+	sayStart   = "start"
+	sayForeign = "foreign"
+	sayStop    = "stop"
+)
+
+// gate is the proxy's side.
+type gate struct {
+	listener net.Listener
+
+	mutex   sync.Mutex
+	waiting map[net.Conn]string // connection → kind, before open
+	running map[net.Conn]bool
+	opened  bool
+	stopped bool
+	known   bool          // a declared command of the app has been here
+	started bool          // some command of the app has been started
+	ended   chan struct{} // closed when the last command of the app has ended
+}
+
+func newGate(ctx context.Context, path string) (*gate, error) {
+	// A socket of a proxy that was killed in this container.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("failed to clear the way for the app: %w", err)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("failed to listen for the app: %w", err)
+	}
+	g := &gate{
+		listener: listener,
+		waiting:  map[net.Conn]string{},
+		running:  map[net.Conn]bool{},
+		ended:    make(chan struct{}),
+	}
+	go g.accept()
+	return g, nil
+}
+
+func (g *gate) accept() {
+	for {
+		conn, err := g.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		go g.serve(conn)
+	}
+}
+
+// serve follows one command from its first word to its end.
+func (g *gate) serve(conn net.Conn) {
+	defer conn.Close()
+	lines := bufio.NewScanner(conn)
+	if !lines.Scan() {
+		return
+	}
+	g.enter(conn, lines.Text())
+	for lines.Scan() {
+		// The app has nothing more to say; its end is what we wait for.
+	}
+	g.leave(conn)
+}
+
+func (g *gate) enter(conn net.Conn, kind string) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.known = g.known || kind == kindApp
+	g.waiting[conn] = kind
+	if g.opened {
+		g.answer()
+	}
+}
+
+func (g *gate) leave(conn net.Conn) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	delete(g.waiting, conn)
+	if g.running[conn] {
+		delete(g.running, conn)
+		g.checkEnded()
+	}
+}
+
+func (g *gate) checkEnded() {
+	if g.started && len(g.running) == 0 {
+		select {
+		case <-g.ended:
+		default:
+			close(g.ended)
+		}
+	}
+}
+
+// answer lets every waiting command go. Where a declared command is among
+// them, the others are somebody's sidecars.
+func (g *gate) answer() {
+	for conn, kind := range g.waiting {
+		delete(g.waiting, conn)
+		if kind == kindMaybe && g.known {
+			say(conn, sayForeign)
+			continue
+		}
+		g.running[conn] = true
+		g.started = true
+		say(conn, sayStart)
+		if g.stopped {
+			say(conn, sayStop)
+		}
+	}
+}
+
+// open lets the app start.
+func (g *gate) open() {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.opened = true
+	g.answer()
+}
+
+// stop tells the app that no caller sends requests any more.
+func (g *gate) stop() {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.stopped = true
+	for conn := range g.running {
+		say(conn, sayStop)
+	}
+}
+
+// occupied says whether the app is behind this gate.
+func (g *gate) occupied() bool {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return len(g.running) > 0
+}
+
+// say writes a word. A command that has ended does not hear it, and its
+// connection's end tells so.
+func say(conn net.Conn, word string) { _, _ = fmt.Fprintln(conn, word) }

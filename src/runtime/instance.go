@@ -1,0 +1,150 @@
+// Package runtime is what runs in the container: `mesh agent` and `mesh proxy`,
+// the two sidecars, and `mesh app`, which holds the app until its mesh is
+// ready. It reads what staging left (package droplet) and knows neither
+// mesh.hcl nor libbuildpack nor how anything was fetched.
+//
+//	mesh agent   lays what differs between instances over agent.json and
+//	             becomes the Consul agent
+//	mesh proxy   waits for the agent and a leader, registers the services,
+//	             boots an Envoy for each, lets the app start, says when it may
+//	             get traffic, and takes all of it down again
+//	mesh app     runs the app's start command when the proxy says so, and
+//	             passes SIGTERM on when no caller sends requests any more
+//
+// Proxy and app meet at a Unix socket in the instance's private folder
+// (gate.go). Every wait is for a condition, bounded, named and logged.
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// Instance is one instance of the app: where its files are, and what differs
+// between it and the others.
+type Instance struct {
+	Deps   string // the buildpack's folder, deps/IDX
+	Top    string // the droplet's top, /home/vcap
+	RunDir string // private to the sidecars, ends with the container
+
+	App     string // application name
+	Process string // process type, empty in a task and while staging
+	GUID    string // of the instance, 28 characters on Cloud Foundry
+	Index   string
+	Address netip.Addr // the container's own, on the container network
+	Port    int        // PORT, zero where the platform gave none
+}
+
+// NewInstance reads the environment that Cloud Foundry gives a process, and
+// finds the files from the path of the running program, deps/IDX/bin/mesh.
+func NewInstance(program string, getenv func(string) string) (Instance, error) {
+	deps := filepath.Dir(filepath.Dir(program))
+	top := filepath.Dir(filepath.Dir(deps))
+	inst := Instance{
+		Deps: deps, Top: top, RunDir: filepath.Join(top, droplet.RunDir),
+		GUID: getenv("CF_INSTANCE_GUID"), Index: getenv("CF_INSTANCE_INDEX"),
+	}
+	var app struct {
+		Name    string `json:"application_name"`
+		Process string `json:"process_type"`
+	}
+	if text := getenv("VCAP_APPLICATION"); text != "" {
+		if err := json.Unmarshal([]byte(text), &app); err != nil {
+			return inst, fmt.Errorf("failed to read VCAP_APPLICATION: %w", err)
+		}
+	}
+	inst.App, inst.Process = app.Name, app.Process
+	inst.Port, _ = strconv.Atoi(getenv("PORT"))
+	if text := getenv("CF_INSTANCE_INTERNAL_IP"); text != "" {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return inst, fmt.Errorf("failed to read CF_INSTANCE_INTERNAL_IP: %w", err)
+		}
+		inst.Address = address
+	}
+	return inst, nil
+}
+
+// requirePlatform refuses an environment in which no agent can run.
+func (i Instance) requirePlatform() error {
+	if i.GUID == "" || !i.Address.IsValid() {
+		return errors.New("CF_INSTANCE_GUID or CF_INSTANCE_INTERNAL_IP is not set\n" +
+			"hint: the sidecars are started by Cloud Foundry from the droplet's launch.yml")
+	}
+	return nil
+}
+
+func (i Instance) makeRunDir() error {
+	if err := os.MkdirAll(i.RunDir, 0o700); err != nil {
+		return fmt.Errorf("failed to make the private folder of the sidecars: %w", err)
+	}
+	return nil
+}
+
+func (i Instance) path(file string) string    { return filepath.Join(i.Deps, file) }
+func (i Instance) program(name string) string { return filepath.Join(i.Deps, droplet.BinDir, name) }
+func (i Instance) gate() string               { return filepath.Join(i.RunDir, "proxy.sock") }
+
+var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9-]+`)
+
+// NodeName is the name of the instance's Consul node: the app's, for people,
+// and the instance's GUID, which no other instance ever has.
+func (i Instance) NodeName() string {
+	app := strings.Trim(notInNodeName.ReplaceAllString(i.App, "-"), "-")
+	if len(app) > 60 {
+		app = app[:60]
+	}
+	return strings.TrimPrefix(app+"-"+i.GUID, "-")
+}
+
+// NodeID is a version-5 UUID of the GUID, which is no whole UUID itself.
+func (i Instance) NodeID() string {
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(i.GUID)).String()
+}
+
+// config reads mesh.json and keeps the services of this instance's process.
+func (i Instance) config() (droplet.Config, error) {
+	var config droplet.Config
+	if err := readJSON(i.path(droplet.ConfigFile), &config); err != nil {
+		return config, err
+	}
+	var mine []droplet.Service
+	for _, service := range config.Services {
+		if service.Process == i.Process {
+			mine = append(mine, service)
+		}
+	}
+	config.Services = mine
+	return config, nil
+}
+
+func readJSON(path string, value any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("failed to read what staging left: %w\nhint: restage the app", err)
+	}
+	if err := json.Unmarshal(text, value); err != nil {
+		return fmt.Errorf("failed to read %s: %w\nhint: restage the app", path, err)
+	}
+	return nil
+}
+
+// smallEnv is the environment of Consul and Envoy: other buildpacks'
+// LD_PRELOAD, proxies and credentials are none of their business.
+func (i Instance) smallEnv() []string {
+	return []string{
+		"HOME=" + i.RunDir, "TMPDIR=" + i.RunDir,
+		"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8",
+	}
+}

@@ -1,0 +1,113 @@
+package runtime
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// appReady returns nil once the app passes every check it declares, and
+// listens where it declares none.
+func (r *registration) appReady(ctx context.Context) error {
+	if err := probeTCP(ctx, address(r.port)); err != nil {
+		return err
+	}
+	for _, check := range r.checks {
+		if err := probe(ctx, check); err != nil {
+			return fmt.Errorf("check %q: %w", check["name"], err)
+		}
+	}
+	return nil
+}
+
+// probe runs a check once, as the agent will after it is registered. Of kinds
+// that it does not know the agent is the only judge.
+func probe(ctx context.Context, check map[string]any) error {
+	if target, ok := check["http"].(string); ok {
+		return probeHTTP(ctx, target)
+	}
+	if target, ok := check["tcp"].(string); ok {
+		return probeTCP(ctx, target)
+	}
+	if target, ok := check["grpc"].(string); ok {
+		server, service, _ := strings.Cut(target, "/")
+		return probeGRPC(ctx, server, service)
+	}
+	return nil
+}
+
+func probeTCP(ctx context.Context, target string) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", target)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func probeHTTP(ctx context.Context, target string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("GET %s answers %s", target, response.Status)
+	}
+	return nil
+}
+
+// probeGRPC asks the standard health service (grpc.health.v1.Health/Check).
+// Its two messages have one field each, so they are written out here instead
+// of linking a gRPC library that is larger than the whole program.
+func probeGRPC(ctx context.Context, server, service string) error {
+	message := append([]byte{0x0a, byte(len(service))}, service...) // field 1, a string
+	if len(service) > 127 {
+		return &finalError{errors.New("the name of a gRPC service has at most 127 bytes")}
+	}
+	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) // not compressed, length
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"http://"+server+"/grpc.health.v1.Health/Check", strings.NewReader(string(frame)+string(message)))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/grpc")
+	request.Header.Set("TE", "trailers")
+	response, err := grpcClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1024))
+	if err != nil {
+		return err
+	}
+	status := response.Trailer.Get("Grpc-Status")
+	if status == "" {
+		status = response.Header.Get("Grpc-Status")
+	}
+	const serving = 1 // HealthCheckResponse.ServingStatus, field 1, a varint
+	switch {
+	case status != "0":
+		return fmt.Errorf("gRPC health of %s answers status %s", server, status)
+	case len(body) < 7 || body[5] != 0x08 || body[6] != serving:
+		return fmt.Errorf("gRPC health of %s is not serving", server)
+	}
+	return nil
+}
+
+// grpcClient speaks HTTP/2 without TLS.
+var grpcClient = func() *http.Client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+}()

@@ -1,0 +1,306 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	goruntime "runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+const (
+	// startDeadline is for everything up to a ready Envoy. Cloud Foundry gives
+	// an app 60 s to open its port unless told otherwise.
+	startDeadline = 50 * time.Second
+	// beat is how often a running Envoy is looked at, lookTimeout how long it
+	// may take to answer: together the time until a hung one is out of
+	// rotation.
+	beat        = 500 * time.Millisecond
+	lookTimeout = time.Second
+	// refresh is how often an unchanged state is repeated to the agent; the TTL
+	// in service.json is several times as long.
+	refresh = 3 * time.Second
+	// waitingNote is how often the log says what an app is still waited for.
+	waitingNote = 10 * time.Second
+	// wrapperGrace is how long after the mesh is ready an app may show up
+	// before the log says that it was not held.
+	wrapperGrace = 2 * time.Second
+)
+
+// proxy is `mesh proxy`: all sidecars of one instance.
+type proxy struct {
+	inst     Instance
+	log      Log
+	consul   *consul
+	gate     *gate
+	services []*registration
+	envoys   []*envoy
+}
+
+// Proxy runs the sidecar proxies of the instance until ctx ends, which is the
+// platform's SIGTERM, or until something ends that it cannot go on without.
+func Proxy(ctx context.Context, inst Instance, log Log) error {
+	// Envoy is told to die with the thread that started it.
+	goruntime.LockOSThread()
+	begun := time.Now()
+	if err := inst.requirePlatform(); err != nil {
+		return err
+	}
+	if err := checkPrograms(inst, "consul", "envoy"); err != nil {
+		return err
+	}
+	if err := inst.makeRunDir(); err != nil {
+		return err
+	}
+	services, err := inst.registrations()
+	if err != nil {
+		return err
+	}
+	for _, r := range services {
+		for what, port := range map[string]int{"admin": r.AdminPort, "public": r.sidecar} {
+			if err := checkPort(ctx, "", port); err != nil {
+				return fmt.Errorf("Envoy's %s port %d cannot be used: %w", what, port, err)
+			}
+		}
+	}
+	gate, err := newGate(ctx, inst.gate())
+	if err != nil {
+		return err
+	}
+	p := &proxy{inst: inst, log: log, consul: &consul{base: agentAPI}, gate: gate, services: services}
+	if err := p.start(ctx); err != nil {
+		p.deregister()
+		p.abandon()
+		if ctx.Err() != nil {
+			return nil // the platform has changed its mind
+		}
+		return err
+	}
+	log("ready after %.3f s, the app may start", time.Since(begun).Seconds())
+	p.gate.open()
+	return p.serve(ctx)
+}
+
+// start goes through the stages up to a ready Envoy for every service.
+func (p *proxy) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startDeadline)
+	defer cancel()
+	stages := []stage{{
+		name: "agent up",
+		hint: "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on 127.0.0.1:8500",
+		condition: func(ctx context.Context) error {
+			// Any answer will do: without a leader it is an error.
+			err := p.consul.leader(ctx)
+			var status *statusError
+			if errors.As(err, &status) {
+				return nil
+			}
+			return err
+		},
+	}, {
+		name: "joined, leader known",
+		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
+			"Are retry_join and datacenter in mesh.hcl those of the servers?",
+		condition: p.consul.leader,
+	}}
+	for _, s := range stages {
+		if err := await(ctx, p.log, s); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.services {
+		if err := p.startService(ctx, r); err != nil {
+			return fmt.Errorf("service %s: %w", r.ID, err)
+		}
+	}
+	var group errgroup.Group
+	for _, e := range p.envoys {
+		group.Go(func() error {
+			return await(ctx, p.log, stage{
+				name:      e.service.ID + ": Envoy ready",
+				hint:      "the lines of Envoy above say why, mostly a configuration that it rejects; its admin API is " + e.admin,
+				condition: e.ready,
+			})
+		})
+	}
+	return group.Wait()
+}
+
+// startService registers one service and starts its Envoy.
+func (p *proxy) startService(ctx context.Context, r *registration) error {
+	err := await(ctx, p.log, stage{
+		name: r.ID + ": registered",
+		hint: "the agent refuses the registration; with ACLs on, the service needs a token with service:write",
+		condition: func(ctx context.Context) error {
+			err := p.consul.register(ctx, r.definition)
+			var status *statusError
+			if errors.As(err, &status) && status.status == http.StatusBadRequest {
+				return &finalError{err}
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	r.registered = true
+	p.declareProtocol(ctx, r)
+	var bootstrap string
+	err = await(ctx, p.log, stage{
+		name: r.ID + ": bootstrapped",
+		hint: "`consul connect envoy -bootstrap` cannot read the registration from the agent",
+		condition: func(ctx context.Context) (err error) {
+			bootstrap, err = p.inst.bootstrap(ctx, r)
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	e, err := p.inst.startEnvoy(r, bootstrap)
+	if err != nil {
+		return err
+	}
+	p.envoys = append(p.envoys, e)
+	return nil
+}
+
+// declareProtocol lets callers know the protocol. Calls work without, as plain
+// TCP, so a failure is said and not fatal.
+func (p *proxy) declareProtocol(ctx context.Context, r *registration) {
+	if r.protocol == "" {
+		return
+	}
+	declared, err := p.consul.ensureProtocol(ctx, r.name, r.protocol)
+	switch {
+	case err != nil:
+		p.log("%s: failed to declare protocol %s, callers may treat it as tcp: %v", r.ID, r.protocol, err)
+	case declared != r.protocol:
+		p.log("%s: mesh.hcl says protocol %s, but the service-defaults entry in Consul says %q and is left alone", r.ID, r.protocol, declared)
+	}
+}
+
+// serve keeps the instance in rotation while it works, and takes it out when
+// the platform says stop or a part of it ends.
+func (p *proxy) serve(ctx context.Context) error {
+	health, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(p.envoys))
+	for _, e := range p.envoys {
+		go p.attend(health, e)
+		go func() {
+			<-e.exited
+			failed <- fmt.Errorf("the Envoy of %s ended: %w", e.service.ID, e.reason)
+		}()
+	}
+	go p.noteUnheld(health)
+	select {
+	case <-ctx.Done():
+		cancel()
+		p.stop()
+		return nil
+	case err := <-failed:
+		cancel()
+		p.deregister()
+		p.abandon()
+		return err
+	case <-p.gate.ended:
+		cancel()
+		p.log("the app has ended")
+		p.deregister()
+		// The platform ends the other processes of an instance when one has
+		// ended; until then callers are still being told.
+		select {
+		case <-ctx.Done():
+		case <-time.After(stopBudget):
+		}
+		p.abandon()
+		return nil
+	}
+}
+
+// attend passes the sidecar's check when the app works, and from then on says
+// how its Envoy is.
+func (p *proxy) attend(ctx context.Context, e *envoy) {
+	if err := p.awaitApp(ctx, e.service); err != nil {
+		return
+	}
+	var said string
+	var saidAt time.Time
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		status, output := p.look(ctx, e)
+		if ctx.Err() != nil {
+			return
+		}
+		if status != said || time.Since(saidAt) > refresh {
+			if err := p.consul.updateTTL(ctx, droplet.ReadyCheckID(e.service.ID), status, output); err == nil {
+				if status != said {
+					p.log("%s: %s", e.service.ID, output)
+				}
+				said, saidAt = status, time.Now()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (p *proxy) look(ctx context.Context, e *envoy) (status, output string) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if err := e.ready(ctx); err != nil {
+		return "critical", fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
+	}
+	return "passing", "in rotation, app and Envoy are ready"
+}
+
+// awaitApp waits until the app passes its checks, for as long as the platform
+// lets it, and then hands the checks to the agent.
+func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
+	started := time.Now()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, waitingNote)
+		err := poll(attempt, r.appReady)
+		cancel()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, time.Since(started).Seconds(), err)
+	}
+	p.log("%s: app ready (%.3f s)", r.ID, time.Since(started).Seconds())
+	for _, check := range r.checks {
+		err := poll(ctx, func(ctx context.Context) error { return p.consul.registerCheck(ctx, check) })
+		if err != nil {
+			p.log("%s: failed to register check %q: %v", r.ID, check["name"], err)
+			return err
+		}
+	}
+	return nil
+}
+
+// noteUnheld says once that an app runs without `mesh app`, so that it was not
+// held and will not be told when to stop.
+func (p *proxy) noteUnheld(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(wrapperGrace):
+	}
+	if !p.gate.occupied() {
+		p.log("the app did not wait for its mesh: its start command was not wrapped " +
+			"(an entrypoint prefix, or a profile script that does not run, see docs/architecture.md)")
+	}
+}

@@ -1,0 +1,134 @@
+package runtime
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// registration is one service of service.json, split into what is registered
+// at once and what only when the app works.
+type registration struct {
+	droplet.Service
+	name     string
+	protocol string // of the sidecar, empty where none is declared
+	port     int    // of the app on loopback
+	sidecar  int    // the sidecar's public port
+
+	registered bool
+
+	// definition is the body of /v1/agent/service/register: the service and its
+	// sidecar, without the app's own checks.
+	definition map[string]any
+	// checks are the app's own, each the body of /v1/agent/check/register. The
+	// agent starts a check critical and runs it first after a random part of
+	// its interval; registered as passing once the app was seen to pass, they
+	// cost no time.
+	checks []map[string]any
+}
+
+// registrations reads service.json and amends it where PORT is not what
+// staging took it for.
+func (i Instance) registrations() ([]*registration, error) {
+	config, err := i.config()
+	if err != nil {
+		return nil, err
+	}
+	var file struct {
+		Services []map[string]any `json:"services"`
+	}
+	if err := readJSON(i.path(droplet.ServiceFile), &file); err != nil {
+		return nil, err
+	}
+	definitions := map[string]map[string]any{}
+	for _, definition := range file.Services {
+		id, _ := definition["id"].(string)
+		definitions[id] = definition
+	}
+	var all []*registration
+	for _, service := range config.Services {
+		definition := definitions[service.ID]
+		if definition == nil {
+			return nil, fmt.Errorf("%s names a service %q that %s does not have\nhint: restage the app",
+				droplet.ConfigFile, service.ID, droplet.ServiceFile)
+		}
+		all = append(all, i.newRegistration(service, definition))
+	}
+	return all, nil
+}
+
+func (i Instance) newRegistration(service droplet.Service, definition map[string]any) *registration {
+	r := &registration{Service: service, definition: definition}
+	r.name, _ = definition["name"].(string)
+	r.port = number(definition["port"])
+	if r.FollowsPort && i.Port != 0 && i.Port != r.port {
+		from, to := address(r.port), address(i.Port)
+		r.port = i.Port
+		definition["port"] = i.Port
+		for _, check := range objects(definition["checks"]) {
+			for _, kind := range []string{"http", "tcp", "grpc"} {
+				if text, ok := check[kind].(string); ok {
+					check[kind] = strings.Replace(text, from, to, 1)
+				}
+			}
+		}
+	}
+	sidecar := object(object(definition["connect"])["sidecar_service"])
+	r.sidecar = number(sidecar["port"])
+	proxy := object(object(sidecar["proxy"])["config"])
+	r.protocol, _ = proxy["protocol"].(string)
+	for _, check := range objects(definition["checks"]) {
+		body := apiCheck(check)
+		body["ServiceID"] = r.ID
+		body["Status"] = "passing"
+		r.checks = append(r.checks, body)
+	}
+	delete(definition, "checks")
+	var checks []map[string]any
+	for _, check := range objects(sidecar["checks"]) {
+		checks = append(checks, apiCheck(check))
+	}
+	sidecar["checks"] = checks
+	return r
+}
+
+// apiCheck turns a check as Consul reads it from disk into one as its API
+// takes it: there the id is CheckID, and keys have no underscores (their case
+// does not matter). Everything else of a service definition the API takes in
+// both spellings (Consul 1.22, agent/structs/check_type.go).
+func apiCheck(check map[string]any) map[string]any {
+	api := map[string]any{}
+	for key, value := range check {
+		if key == "id" {
+			key = "CheckID"
+		}
+		api[strings.ReplaceAll(key, "_", "")] = value
+	}
+	return api
+}
+
+func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// The functions below read decoded JSON, and give the zero value where it has
+// another shape.
+
+func object(value any) map[string]any {
+	m, _ := value.(map[string]any)
+	return m
+}
+
+func objects(value any) []map[string]any {
+	var all []map[string]any
+	list, _ := value.([]any)
+	for _, item := range list {
+		all = append(all, object(item))
+	}
+	return all
+}
+
+func number(value any) int {
+	n, _ := value.(float64)
+	return int(n)
+}

@@ -1,0 +1,83 @@
+package runtime
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// The platform sends SIGTERM to all processes of an instance at once and kills
+// them after 10 s. Out of that, in order (docs/architecture.md, "Stop"):
+const (
+	// settle is from deregistering until every caller's Envoy has surely heard
+	// of it: they hear after 200 to 215 ms.
+	settle = 300 * time.Millisecond
+	// idleBudget is for the requests that are in flight then.
+	idleBudget = 3 * time.Second
+	// stopBudget is when the app must have ended, counted from SIGTERM; later
+	// ones are left to the platform.
+	stopBudget = 8 * time.Second
+	// envoyBudget is for Envoy's own end.
+	envoyBudget = time.Second
+)
+
+// stop takes the instance out of rotation, then lets the app end, then Envoy.
+func (p *proxy) stop() {
+	begun := time.Now()
+	budget, cancel := context.WithTimeout(context.Background(), stopBudget)
+	defer cancel()
+
+	p.deregister()
+	p.log("out of rotation (%.3f s)", time.Since(begun).Seconds())
+	<-time.After(time.Until(begun.Add(settle)))
+
+	idle, cancelIdle := context.WithTimeout(budget, idleBudget)
+	defer cancelIdle()
+	for _, e := range p.envoys {
+		if err := poll(idle, e.idle); err != nil {
+			p.log("%s: stopping with %v", e.service.ID, err)
+		}
+	}
+
+	p.gate.stop()
+	if p.gate.occupied() {
+		select {
+		case <-p.gate.ended:
+			p.log("app ended (%.3f s)", time.Since(begun).Seconds())
+		case <-budget.Done():
+			p.log("the app has not ended %.0f s after SIGTERM, leaving it to the platform", stopBudget.Seconds())
+		}
+	}
+	p.abandon()
+	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
+}
+
+// deregister takes every service that was registered out of the catalog.
+func (p *proxy) deregister() {
+	ctx, cancel := context.WithTimeout(context.Background(), settle)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, r := range p.services {
+		if !r.registered {
+			continue
+		}
+		group.Go(func() {
+			err := poll(ctx, func(ctx context.Context) error { return p.consul.deregister(ctx, r.ID) })
+			if err != nil {
+				p.log("%s: failed to deregister, Consul takes it out when the agent has left: %v", r.ID, err)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// abandon ends what this process has started.
+func (p *proxy) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), envoyBudget)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, e := range p.envoys {
+		group.Go(func() { e.end(ctx) })
+	}
+	group.Wait()
+}

@@ -1,0 +1,138 @@
+package staging
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cloudfoundry/libbuildpack"
+
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
+)
+
+// platform is the adapter to libbuildpack: manifest, choice of versions, the
+// folders of a staging, and how a buildpack prints. No other file of the
+// project but this one imports it.
+type platform struct {
+	manifest *libbuildpack.Manifest
+	stager   *libbuildpack.Stager
+	log      *libbuildpack.Logger
+}
+
+// newPlatform reads the buildpack's manifest and the arguments of bin/supply
+// or bin/finalize: BUILD_DIR CACHE_DIR DEPS_DIR DEPS_IDX [PROFILE_DIR].
+func newPlatform(buildpackDir string, args []string, out io.Writer) (p *platform, err error) {
+	if len(args) < 4 {
+		return nil, fmt.Errorf("got %d arguments, want BUILD_DIR CACHE_DIR DEPS_DIR DEPS_IDX\n"+
+			"hint: Cloud Foundry runs this script; with a platform that gives fewer arguments several buildpacks are not supported", len(args))
+	}
+	defer func() {
+		// NewStager panics where a Cloud Native buildpack ran before.
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("%v", cause)
+		}
+	}()
+	log := libbuildpack.NewLogger(out)
+	manifest, err := libbuildpack.NewManifest(buildpackDir, log, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("failed to read the buildpack's manifest.yml: %w", err)
+	}
+	if err := applyOverrides(manifest, args[2]); err != nil {
+		return nil, err
+	}
+	return &platform{manifest, libbuildpack.NewStager(args, log, manifest), log}, nil
+}
+
+// applyOverrides lays the override.yml of earlier buildpacks over the
+// manifest. libbuildpack's own ApplyOverride keeps an entry that exists.
+func applyOverrides(manifest *libbuildpack.Manifest, depsDir string) error {
+	files, err := filepath.Glob(filepath.Join(depsDir, "*", "override.yml"))
+	if err != nil {
+		return fmt.Errorf("failed to look for override.yml: %w", err)
+	}
+	for _, file := range files {
+		var overrides map[string]libbuildpack.Manifest
+		if err := new(libbuildpack.YAML).Load(file, &overrides); err != nil {
+			return fmt.Errorf("failed to read %s: %w", file, err)
+		}
+		override := overrides[manifest.Language()]
+		for _, version := range override.DefaultVersions {
+			replace(&manifest.DefaultVersions, version, func(d libbuildpack.Dependency) bool {
+				return d.Name == version.Name
+			})
+		}
+		for _, entry := range override.ManifestEntries {
+			replace(&manifest.ManifestEntries, entry, func(e libbuildpack.ManifestEntry) bool {
+				return e.Dependency == entry.Dependency
+			})
+		}
+	}
+	return nil
+}
+
+// replace puts an item in the place of the first that matches, or at the end.
+func replace[T any](list *[]T, item T, matches func(T) bool) {
+	for i := range *list {
+		if matches((*list)[i]) {
+			(*list)[i] = item
+			return
+		}
+	}
+	*list = append(*list, item)
+}
+
+// choose finds the artifact of a program by a version or constraint, by the
+// manifest's default where it is empty.
+func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
+	versions := p.manifest.AllDependencyVersions(name)
+	if len(versions) == 0 {
+		return artifact.Artifact{}, fmt.Errorf("no %s in the buildpack for the stack %q\n"+
+			"hint: the manifest lists the stacks of every version; push with one of them (cf push -s)", name, os.Getenv("CF_STACK"))
+	}
+	if constraint == "" {
+		version, err := p.manifest.DefaultVersion(name)
+		if err != nil {
+			return artifact.Artifact{}, fmt.Errorf("failed to find the default version of %s: %w", name, err)
+		}
+		constraint = version.Version
+	}
+	version, err := libbuildpack.FindMatchingVersion(constraint, versions)
+	if err != nil {
+		return artifact.Artifact{}, fmt.Errorf("no %s matches version %q\nhint: this buildpack has %q", name, constraint, versions)
+	}
+	entry, err := p.manifest.GetEntry(libbuildpack.Dependency{Name: name, Version: version})
+	if err != nil {
+		return artifact.Artifact{}, fmt.Errorf("failed to find %s %s in the manifest: %w", name, version, err)
+	}
+	uri := entry.URI
+	if p.manifest.IsCached() && entry.File != "" {
+		uri = entry.File
+		if !filepath.IsAbs(uri) {
+			uri = filepath.Join(p.manifest.RootDir(), uri)
+		}
+	}
+	if entry.SHA256 == "" {
+		return artifact.Artifact{}, fmt.Errorf("the manifest has no checksum for %s %s: it will not be run", name, version)
+	}
+	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256}, nil
+}
+
+// store is this buildpack's own folder in the build cache: as the last
+// buildpack it shares the cache with every last buildpack the app ever had.
+func (p *platform) store() artifact.Store {
+	return artifact.Store{
+		Dir: filepath.Join(p.stager.CacheDir(), "mesh"),
+		Log: p.log.Info,
+	}
+}
+
+// writeFile writes a file below deps/IDX or the app, with its folders.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(path, content, mode), os.Chmod(path, mode))
+}

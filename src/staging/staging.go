@@ -1,0 +1,165 @@
+// Package staging is bin/supply and bin/finalize: it reads mesh.hcl, brings in
+// the programs, and writes what package render makes of it into the droplet.
+// It does not know how a file is rendered or a download verified.
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/render"
+)
+
+// appProfile is the profile script's second place, from the app's top: it is
+// sourced there whatever the last buildpack does with deps/IDX/profile.d.
+const appProfile = ".profile.d/mesh.sh"
+
+// Supply stages the app: buildpackDir is where the buildpack's manifest.yml
+// is, args are those of bin/supply, out gets what a person reads. When it
+// fails, nothing of it is left in the droplet.
+func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writer) (err error) {
+	p, err := newPlatform(buildpackDir, args, out)
+	if err != nil {
+		return err
+	}
+	if err := p.stager.CheckBuildpackValid(); err != nil {
+		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
+	}
+	mesh, err := meshfile.Load(p.stager.BuildDir())
+	if err != nil {
+		return err
+	}
+	artifacts, err := p.chooseAll(mesh)
+	if err != nil {
+		return err
+	}
+	files, err := render.Files(mesh, p.stager.DepsIdx())
+	if err != nil {
+		return err
+	}
+	// Two services of a chain of stagings, or an app's own file, must not be
+	// taken for ours.
+	if _, err := os.Lstat(filepath.Join(p.stager.BuildDir(), appProfile)); err == nil {
+		return fmt.Errorf("the app has a file %s, where this buildpack puts its own\nhint: rename it", appProfile)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.clear())
+		}
+	}()
+	if err := p.install(ctx, buildpackDir, artifacts); err != nil {
+		return err
+	}
+	if err := p.write(files); err != nil {
+		return err
+	}
+	p.report(mesh)
+	return nil
+}
+
+// Finalize makes the app start where this is the last buildpack: the launcher
+// then finds the profile scripts and programs of every buildpack.
+func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writer) error {
+	p, err := newPlatform(buildpackDir, args, out)
+	if err != nil {
+		return err
+	}
+	if err := p.stager.SetLaunchEnvironment(); err != nil {
+		return fmt.Errorf("failed to set up the launch environment: %w", err)
+	}
+	return nil
+}
+
+// chooseAll picks Consul, and the Envoy that goes with it unless mesh.hcl
+// names one.
+func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
+	consul, err := p.choose("consul", mesh.Consul.Version)
+	if err != nil {
+		return nil, fmt.Errorf("%s: consul: %w", meshfile.Name, err)
+	}
+	version := mesh.Envoy.Version
+	if version == "" {
+		version = artifact.EnvoyFor(consul.Version)
+	}
+	envoy, err := p.choose("envoy", version)
+	if err != nil {
+		return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
+	}
+	if warning := artifact.CheckPair(consul.Version, envoy.Version); warning != "" {
+		p.log.Warning("%s", warning)
+	}
+	return []artifact.Artifact{consul, envoy}, nil
+}
+
+// install puts all programs into deps/IDX/bin.
+func (p *platform) install(ctx context.Context, buildpackDir string, artifacts []artifact.Artifact) error {
+	bin := filepath.Join(p.stager.DepDir(), droplet.BinDir)
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return fmt.Errorf("failed to make room for the programs: %w", err)
+	}
+	p.log.BeginStep("Installing the mesh's programs")
+	group, ctx := errgroup.WithContext(ctx)
+	store := p.store()
+	for _, a := range artifacts {
+		group.Go(func() error { return store.Install(ctx, a, filepath.Join(bin, a.Name)) })
+	}
+	group.Go(func() error {
+		program, err := os.ReadFile(filepath.Join(buildpackDir, "build", "mesh"))
+		if err != nil {
+			return fmt.Errorf("failed to read the container program: %w\nhint: run make build in the buildpack's folder", err)
+		}
+		return writeFile(filepath.Join(bin, "mesh"), program, 0o755)
+	})
+	return group.Wait()
+}
+
+func (p *platform) write(files []render.File) error {
+	for _, file := range files {
+		if err := writeFile(filepath.Join(p.stager.DepDir(), file.Path), file.Content, 0o644); err != nil {
+			return fmt.Errorf("failed to write %s: %w", file.Path, err)
+		}
+		if file.Path == droplet.ProfileFile {
+			if err := writeFile(filepath.Join(p.stager.BuildDir(), appProfile), file.Content, 0o644); err != nil {
+				return fmt.Errorf("failed to write the app's %s: %w", appProfile, err)
+			}
+		}
+	}
+	if err := p.stager.WriteConfigYml(nil); err != nil {
+		return fmt.Errorf("failed to write config.yml: %w", err)
+	}
+	return nil
+}
+
+// clear takes back what a failed staging has written. libbuildpack's
+// ClearDepDir keeps config.yml, which is written last and only by a good one.
+func (p *platform) clear() error {
+	err := p.stager.ClearDepDir()
+	if removed := os.Remove(filepath.Join(p.stager.BuildDir(), appProfile)); !errors.Is(removed, os.ErrNotExist) {
+		err = errors.Join(err, removed)
+	}
+	return err
+}
+
+// report says what the app author gets.
+func (p *platform) report(mesh *meshfile.Mesh) {
+	p.log.BeginStep("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
+	for _, service := range mesh.Services {
+		port := "PORT"
+		if service.Port != 0 {
+			port = fmt.Sprint(service.Port)
+		}
+		p.log.Info("service %s (%s) on 127.0.0.1:%s, run by the process %s", service.Name, service.Protocol, port, service.Process)
+		for _, upstream := range service.Upstreams {
+			p.log.Info("  upstream %s on 127.0.0.1:%d, in %s_ADDR", upstream.Name, upstream.Port, upstream.Variable())
+		}
+	}
+}
