@@ -51,7 +51,11 @@ func (c *consul) call(ctx context.Context, method, path string, body, answer any
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
-		return &statusError{response.StatusCode, strings.TrimSpace(string(text))}
+		err := &statusError{response.StatusCode, strings.TrimSpace(string(text))}
+		if err.status == http.StatusBadRequest {
+			return &finalError{err}
+		}
+		return err
 	}
 	if answer == nil {
 		_, err = io.Copy(io.Discard, response.Body)
@@ -60,8 +64,28 @@ func (c *consul) call(ctx context.Context, method, path string, body, answer any
 	return json.NewDecoder(response.Body).Decode(answer)
 }
 
-// leader returns nil once the agent knows a server that knows a leader.
-func (c *consul) leader(ctx context.Context) error {
+// joined returns nil once the agent knows a server that knows a leader. It
+// looks at the members first, because the agent prints an error for every
+// question that it has no server for. With ACLs on it may see no members at
+// all, not even itself; then the leader is asked for all the same.
+func (c *consul) joined(ctx context.Context) error {
+	var members []struct {
+		Status int
+		Tags   map[string]string
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/agent/members", nil, &members); err != nil {
+		return err
+	}
+	const alive = 1 // serf.StatusAlive
+	servers := 0
+	for _, member := range members {
+		if member.Status == alive && member.Tags["role"] == "consul" {
+			servers++
+		}
+	}
+	if len(members) > 0 && servers == 0 {
+		return errors.New("the agent has joined no Consul server")
+	}
 	var leader string
 	if err := c.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader); err != nil {
 		return err
@@ -72,14 +96,24 @@ func (c *consul) leader(ctx context.Context) error {
 	return nil
 }
 
+// up returns nil once the agent answers anything at all.
+func (c *consul) up(ctx context.Context) error {
+	err := c.call(ctx, http.MethodGet, "/v1/agent/members", nil, nil)
+	var status *statusError
+	if errors.As(err, &status) {
+		return nil
+	}
+	return err
+}
+
 // register registers a service and its sidecar, keeping the states of checks
 // that are there already.
 func (c *consul) register(ctx context.Context, registration map[string]any) error {
 	return c.call(ctx, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
 }
 
-// deregister takes a service and its sidecar out of the catalog. One that is
-// not there is fine.
+// deregister takes a service or a sidecar out of the catalog. One that is not
+// there is fine.
 func (c *consul) deregister(ctx context.Context, id string) error {
 	err := c.call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(id), nil, nil)
 	var status *statusError
@@ -103,15 +137,14 @@ func (c *consul) updateTTL(ctx context.Context, id, status, output string) error
 // protocol a service speaks, where there is none. An entry that is there is
 // never touched: it returns the protocol it names.
 func (c *consul) ensureProtocol(ctx context.Context, service, protocol string) (string, error) {
-	var entry struct{ Protocol string }
-	path := "/v1/config/service-defaults/" + url.PathEscape(service)
-	err := c.call(ctx, http.MethodGet, path, nil, &entry)
-	var status *statusError
-	if !errors.As(err, &status) || status.status != http.StatusNotFound {
-		return entry.Protocol, err
-	}
-	err = c.call(ctx, http.MethodPut, "/v1/config?cas=0", map[string]any{
+	var made bool
+	err := c.call(ctx, http.MethodPut, "/v1/config?cas=0", map[string]any{
 		"Kind": "service-defaults", "Name": service, "Protocol": protocol,
-	}, nil)
-	return protocol, err
+	}, &made)
+	if err != nil || made {
+		return protocol, err
+	}
+	var entry struct{ Protocol string }
+	err = c.call(ctx, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(service), nil, &entry)
+	return entry.Protocol, err
 }

@@ -2,9 +2,7 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	goruntime "runtime"
 	"time"
 
@@ -91,22 +89,14 @@ func (p *proxy) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)
 	defer cancel()
 	stages := []stage{{
-		name: "agent up",
-		hint: "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on 127.0.0.1:8500",
-		condition: func(ctx context.Context) error {
-			// Any answer will do: without a leader it is an error.
-			err := p.consul.leader(ctx)
-			var status *statusError
-			if errors.As(err, &status) {
-				return nil
-			}
-			return err
-		},
+		name:      "agent up",
+		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on 127.0.0.1:8500",
+		condition: p.consul.up,
 	}, {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
 			"Are retry_join and datacenter in mesh.hcl those of the servers?",
-		condition: p.consul.leader,
+		condition: p.consul.joined,
 	}}
 	for _, s := range stages {
 		if err := await(ctx, p.log, s); err != nil {
@@ -137,12 +127,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		name: r.ID + ": registered",
 		hint: "the agent refuses the registration; with ACLs on, the service needs a token with service:write",
 		condition: func(ctx context.Context) error {
-			err := p.consul.register(ctx, r.definition)
-			var status *statusError
-			if errors.As(err, &status) && status.status == http.StatusBadRequest {
-				return &finalError{err}
-			}
-			return err
+			return p.consul.register(ctx, r.definition)
 		},
 	})
 	if err != nil {

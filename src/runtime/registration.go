@@ -80,7 +80,7 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	proxy := object(object(sidecar["proxy"])["config"])
 	r.protocol, _ = proxy["protocol"].(string)
 	for _, check := range objects(definition["checks"]) {
-		body := apiCheck(check)
+		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
 		body["Status"] = "passing"
 		r.checks = append(r.checks, body)
@@ -88,21 +88,22 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	delete(definition, "checks")
 	var checks []map[string]any
 	for _, check := range objects(sidecar["checks"]) {
-		checks = append(checks, apiCheck(check))
+		checks = append(checks, apiCheck(check, "CheckID"))
 	}
 	sidecar["checks"] = checks
 	return r
 }
 
 // apiCheck turns a check as Consul reads it from disk into one as its API
-// takes it: there the id is CheckID, and keys have no underscores (their case
-// does not matter). Everything else of a service definition the API takes in
-// both spellings (Consul 1.22, agent/structs/check_type.go).
-func apiCheck(check map[string]any) map[string]any {
+// takes it: there the id has another name, CheckID within a service and ID on
+// its own, and keys have no underscores (their case does not matter).
+// Everything else of a service definition the API takes in both spellings
+// (Consul 1.22, agent/structs/check_type.go and check_definition.go).
+func apiCheck(check map[string]any, idKey string) map[string]any {
 	api := map[string]any{}
 	for key, value := range check {
 		if key == "id" {
-			key = "CheckID"
+			key = idKey
 		}
 		api[strings.ReplaceAll(key, "_", "")] = value
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills
@@ -62,9 +64,13 @@ func (p *proxy) deregister() {
 			continue
 		}
 		group.Go(func() {
-			err := poll(ctx, func(ctx context.Context) error { return p.consul.deregister(ctx, r.ID) })
-			if err != nil {
-				p.log("%s: failed to deregister, Consul takes it out when the agent has left: %v", r.ID, err)
+			// The sidecar first: it is what callers use, and without its
+			// service the agent would complain about it.
+			for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
+				err := poll(ctx, func(ctx context.Context) error { return p.consul.deregister(ctx, id) })
+				if err != nil {
+					p.log("%s: failed to deregister, Consul takes it out when the agent has left: %v", id, err)
+				}
 			}
 		})
 	}

@@ -1,0 +1,42 @@
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+
+.DEFAULT_GOAL := help
+.PHONY: help build fixtures test unit demo bench lint golden clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it running)
+	@mkdir -p build && go build -o build/demo ./integration/demo
+	@build/demo $(if $(KEEP),-keep)
+
+test: ## all tests, with real Consul, Envoy and apps
+	go test -p 1 -timeout 40m ./...
+
+unit: ## the buildpack's own tests, without a cell
+	go test ./src/...
+
+bench: ## measure against the naive way, into build/bench.json
+	@mkdir -p build && go build -o build/bench ./integration/bench
+	@build/bench
+
+build: ## the staging program and the container program, into build/
+	@mkdir -p build
+	@$(GO_BUILD) -o build/ ./src/cmd/buildpack ./src/cmd/mesh
+
+fixtures: ## the programs of the tests' own apps and buildpack
+	@mkdir -p build
+	@$(GO_BUILD) -o build/ ./fixtures/echo
+	@$(GO_BUILD) -o fixtures/procfile-buildpack/build/procfile ./fixtures/procfile-buildpack
+
+lint: ## vet, staticcheck, formatting, and the walls between the parts
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	go tool staticcheck ./...
+	go test -run "TestWalls|TestOnly" ./integration/repository
+
+golden: ## write the golden files anew
+	go test ./src/meshfile ./src/render -update
+
+clean: ## remove what was built; the cache of downloads stays
+	rm -rf build fixtures/procfile-buildpack/build

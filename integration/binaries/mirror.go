@@ -1,0 +1,114 @@
+package binaries
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// manifestEntry is a dependency in manifest.yml.
+type manifestEntry struct {
+	Name    string   `yaml:"name"`
+	Version string   `yaml:"version"`
+	URI     string   `yaml:"uri"`
+	SHA256  string   `yaml:"sha256"`
+	Stacks  []string `yaml:"cf_stacks,flow"`
+}
+
+func (s Set) manifest() (entries []manifestEntry, rest map[string]any, err error) {
+	text, err := os.ReadFile(filepath.Join(s.Root, "manifest.yml"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("failed to read the manifest: %w", err)
+	}
+	var document struct {
+		Dependencies []manifestEntry `yaml:"dependencies"`
+		Rest         map[string]any  `yaml:",inline"`
+	}
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, nil, fmt.Errorf("failed to read the manifest: %w", err)
+	}
+	return document.Dependencies, document.Rest, nil
+}
+
+func (s Set) manifestEntry(name, version string) (manifestEntry, error) {
+	entries, _, err := s.manifest()
+	if err != nil {
+		return manifestEntry{}, err
+	}
+	for _, entry := range entries {
+		if entry.Name == name && entry.Version == version {
+			return entry, nil
+		}
+	}
+	return manifestEntry{}, fmt.Errorf("the manifest has no %s %s", name, version)
+}
+
+// Mirror serves the downloads as a platform team that hosts them itself would.
+func (s Set) Mirror() http.Handler { return http.FileServer(http.Dir(s.Cache)) }
+
+// CopyBuildpack makes a copy of the built buildpack in dir whose manifest
+// names the mirror at the given base URL, with the mirror's checksums, for the
+// versions that are mirrored.
+func (s Set) CopyBuildpack(dir, mirror string) error {
+	for _, name := range []string{
+		"bin/detect", "bin/finalize", "bin/release", "bin/run", "bin/supply", "VERSION", "build/buildpack", "build/mesh",
+	} {
+		if err := CopyFile(filepath.Join(s.Root, name), filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("failed to copy the buildpack: %w", err)
+		}
+	}
+	entries, rest, err := s.manifest()
+	if err != nil {
+		return err
+	}
+	for i, entry := range entries {
+		for _, file := range []string{s.ConsulZip(), s.Envoy()} {
+			if filepath.Base(entry.URI) != filepath.Base(file) {
+				continue
+			}
+			sum, err := sumFile(file)
+			if err != nil {
+				return fmt.Errorf("failed to read the mirror: %w", err)
+			}
+			entries[i].URI, entries[i].SHA256 = mirror+"/"+filepath.Base(file), sum
+		}
+	}
+	rest["dependencies"] = entries
+	text, err := yaml.Marshal(rest)
+	if err != nil {
+		return fmt.Errorf("failed to write the mirrored manifest: %w", err)
+	}
+	return os.WriteFile(filepath.Join(dir, "manifest.yml"), text, 0o644)
+}
+
+// CopyApp makes an app in dir: the fixture's files, and programs beside them.
+func (s Set) CopyApp(dir, fixture string, programs ...string) error {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(s.Root, "fixtures", fixture))); err != nil {
+		return fmt.Errorf("failed to copy the app %s: %w", fixture, err)
+	}
+	for _, program := range programs {
+		if err := CopyFile(program, filepath.Join(dir, filepath.Base(program))); err != nil {
+			return fmt.Errorf("failed to copy the app %s: %w", fixture, err)
+		}
+	}
+	return nil
+}
+
+// CopyFile copies a file with its permissions, making folders on the way.
+func CopyFile(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, info.Mode().Perm())
+}

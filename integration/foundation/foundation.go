@@ -1,0 +1,156 @@
+// Package foundation is a cell with what the project's systems need: the
+// binaries on a mirror, this buildpack and a last one, a control plane of three
+// Consul servers, and HotROD. Tests, demo and benchmark are written in its
+// terms.
+package foundation
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+// Foundation is a running cell and what is on it.
+type Foundation struct {
+	*cell.Cell
+	Binaries binaries.Set
+	// Mesh is a copy of this buildpack that names the mirror, Last a buildpack
+	// that does what binary_buildpack does.
+	Mesh, Last cell.Buildpack
+	// Servers are the Consul servers, once they are started.
+	Servers *cell.RunningApp
+
+	mirror *http.Server
+	work   string
+
+	mutex sync.Mutex
+	apps  map[string]*cell.RunningApp
+}
+
+// setEnv tells the inner half of the program where the binaries are.
+const setEnv = "MESH_BINARIES"
+
+// Prepare gets everything that needs the machine's own network. It is the
+// first half of a program that uses a Foundation (cell.Main).
+func Prepare() error {
+	set, err := binaries.Prepare(context.Background(), os.Stderr)
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv(setEnv, set.Root+"\n"+set.Cache); err != nil {
+		return err
+	}
+	_, err = cell.BuildLifecycle(os.TempDir())
+	return err
+}
+
+// New makes a foundation, inside cell.Main. The app logs go to log as they
+// come, if it is not nil.
+func New(log io.Writer) (_ *Foundation, err error) {
+	root, cache, _ := strings.Cut(os.Getenv(setEnv), "\n")
+	f := &Foundation{
+		Binaries: binaries.Set{Root: root, Cache: cache},
+		apps:     map[string]*cell.RunningApp{},
+	}
+	if f.work, err = os.MkdirTemp("", "foundation"); err != nil {
+		return nil, fmt.Errorf("failed to make room: %w", err)
+	}
+	if f.Cell, err = cell.New(cell.Options{Log: log}); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", f.Outside()+":80")
+	if err != nil {
+		return nil, fmt.Errorf("failed to serve the mirror: %w", err)
+	}
+	f.mirror = &http.Server{Handler: f.Binaries.Mirror(), ReadHeaderTimeout: time.Minute}
+	go func() { _ = f.mirror.Serve(listener) }()
+
+	f.Mesh = cell.Buildpack{Name: "mesh_buildpack", Dir: filepath.Join(f.work, "mesh_buildpack")}
+	f.Last = cell.Buildpack{Name: "procfile_buildpack", Dir: filepath.Join(root, "fixtures", "procfile-buildpack")}
+	return f, f.Binaries.CopyBuildpack(f.Mesh.Dir, "http://"+f.Outside())
+}
+
+// Close ends everything.
+func (f *Foundation) Close() error {
+	_ = f.mirror.Close()
+	return f.Cell.Close()
+}
+
+// Dir makes a fresh folder for an app's source.
+func (f *Foundation) Dir(name string) (string, error) {
+	return os.MkdirTemp(f.work, name+"-")
+}
+
+// Source makes an app's source: a fixture's files with programs beside them.
+func (f *Foundation) Source(fixture string, programs ...string) (string, error) {
+	dir, err := f.Dir(filepath.Base(fixture))
+	if err != nil {
+		return "", err
+	}
+	return dir, f.Binaries.CopyApp(dir, fixture, programs...)
+}
+
+// Write makes an app's source of files given by path and text, with the echo
+// program beside them.
+func (f *Foundation) Write(files map[string]string) (string, error) {
+	dir, err := f.Dir("app")
+	if err != nil {
+		return "", err
+	}
+	for path, text := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return dir, binaries.CopyFile(filepath.Join(f.Binaries.Build(), "echo"), filepath.Join(dir, "echo"))
+}
+
+// Push stages an app, starts it and waits until it runs. Where the app names
+// no buildpacks, it gets the mesh and a last one.
+func (f *Foundation) Push(ctx context.Context, app cell.App) (*cell.RunningApp, error) {
+	droplet, err := f.Stage(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	return f.Run(ctx, app, droplet)
+}
+
+// Stage stages an app with the buildpacks that Push would use.
+func (f *Foundation) Stage(ctx context.Context, app cell.App) (*cell.Droplet, error) {
+	if app.Buildpacks == nil {
+		app.Buildpacks = []cell.Buildpack{f.Mesh, f.Last}
+	}
+	return f.Cell.Stage(ctx, app)
+}
+
+// Run starts a staged app and waits until it runs.
+func (f *Foundation) Run(ctx context.Context, app cell.App, droplet *cell.Droplet) (*cell.RunningApp, error) {
+	running, err := f.Start(ctx, app, droplet)
+	if err != nil {
+		return nil, err
+	}
+	f.mutex.Lock()
+	f.apps[app.Name] = running
+	f.mutex.Unlock()
+	return running, running.WaitRunning(ctx)
+}
+
+// App is a pushed app.
+func (f *Foundation) App(name string) *cell.RunningApp {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.apps[name]
+}
