@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -44,15 +45,16 @@ func run() int {
 	defer cancel()
 	begun := time.Now()
 
-	var log *os.File
+	var log io.Writer
 	if *verbose {
 		log = os.Stderr
 	}
-	d, err := newDemo(log)
+	f, err := foundation.New(log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo: failed to start the cell:", err)
 		return 1
 	}
+	d := &demo{f}
 	defer d.Close()
 	for _, s := range d.steps() {
 		if err := d.step(ctx, s); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,17 +16,6 @@ import (
 
 type demo struct {
 	*foundation.Foundation
-}
-
-func newDemo(log *os.File) (*demo, error) {
-	f, err := foundation.New(nil)
-	if log != nil {
-		f, err = foundation.New(log)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &demo{f}, nil
 }
 
 func (d *demo) steps() []step {

@@ -73,11 +73,15 @@ func (f *Foundation) CatalogEmpty(ctx context.Context) error {
 // Consul calls the servers' HTTP API, as an operator would. A nil answer is
 // not read.
 func (f *Foundation) Consul(ctx context.Context, method, path string, body, answer any) error {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		content = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+f.Servers.Instance(0).Address()+":8080"+path, bytes.NewReader(text))
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+f.Servers.Instance(0).Address()+":8080"+path, content)
 	if err != nil {
 		return err
 	}
@@ -86,7 +90,7 @@ func (f *Foundation) Consul(ctx context.Context, method, path string, body, answ
 		return err
 	}
 	defer response.Body.Close()
-	text, err = io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
 	}

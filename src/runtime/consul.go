@@ -123,6 +123,11 @@ func (c *consul) deregister(ctx context.Context, id string) error {
 	return err
 }
 
+// deregisterNode takes a node out of the catalog, whatever its agent thinks.
+func (c *consul) deregisterNode(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
+}
+
 func (c *consul) registerCheck(ctx context.Context, check map[string]any) error {
 	return c.call(ctx, http.MethodPut, "/v1/agent/check/register", check, nil)
 }

@@ -38,6 +38,7 @@ type proxy struct {
 	gate     *gate
 	services []*registration
 	envoys   []*envoy
+	joined   time.Time // when the agent knew a leader
 }
 
 // Proxy runs the sidecar proxies of the instance until ctx ends, which is the
@@ -103,6 +104,7 @@ func (p *proxy) start(ctx context.Context) error {
 			return err
 		}
 	}
+	p.joined = time.Now()
 	for _, r := range p.services {
 		if err := p.startService(ctx, r); err != nil {
 			return fmt.Errorf("service %s: %w", r.ID, err)

@@ -21,6 +21,11 @@ const (
 	stopBudget = 8 * time.Second
 	// envoyBudget is for Envoy's own end.
 	envoyBudget = time.Second
+
+	// firstSync is how long after its first server an agent of a cluster of up
+	// to 128 nodes may take for its first full synchronisation: a random part
+	// of 3 s (Consul 1.22, agent/ae). An agent that is leaving still does it.
+	firstSync = 3100 * time.Millisecond
 )
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
@@ -51,7 +56,24 @@ func (p *proxy) stop() {
 		}
 	}
 	p.abandon()
+	p.sweepNode()
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
+}
+
+// sweepNode takes the node out of the catalog once more where the instance
+// stops right after its start: the agent's first synchronisation then comes
+// after its leave and puts the bare node back, for up to a minute.
+func (p *proxy) sweepNode() {
+	wait := time.Until(p.joined.Add(firstSync))
+	if wait < 0 {
+		return
+	}
+	<-time.After(wait)
+	ctx, cancel := context.WithTimeout(context.Background(), envoyBudget)
+	defer cancel()
+	if err := p.consul.deregisterNode(ctx, p.inst.NodeName()); err != nil {
+		p.log("failed to sweep the node, Consul does so within a minute: %v", err)
+	}
 }
 
 // deregister takes every service that was registered out of the catalog.
