@@ -1,0 +1,218 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+// commandLines lists what runs in a container.
+func commandLines(t *testing.T, instance *cell.Instance) []string {
+	t.Helper()
+	processes, err := instance.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, process := range processes {
+		if process.State == "Z" {
+			t.Errorf("zombie with pid %d", process.Pid)
+		}
+		lines = append(lines, strings.Join(process.Args, " "))
+	}
+	return lines
+}
+
+func count(lines []string, part string) int {
+	n := 0
+	for _, line := range lines {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
+}
+
+// sidecarBuildpack is somebody else's buildpack, that adds a sidecar.
+func sidecarBuildpack(t *testing.T, command string) cell.Buildpack {
+	t.Helper()
+	dir := t.TempDir()
+	script := `#!/bin/bash
+cat > "$3/$4/launch.yml" <<'END'
+processes:
+- type: theirs
+  command: ` + command + `
+  platforms: {cloudfoundry: {sidecar_for: [web]}}
+END
+mkdir -p "$3/$4/profile.d"
+echo 'set -eu' > "$3/$4/profile.d/strict.sh"
+`
+	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin", "supply"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return cell.Buildpack{Name: "theirs", Dir: dir}
+}
+
+// TestOnlyTheAppIsWrapped: not the sidecars of this buildpack, of another one
+// (which leaves set -eu on), or of the app's own manifest.
+func TestOnlyTheAppIsWrapped(t *testing.T) {
+	app := echo(t, "wrapped")
+	app.Buildpacks = []cell.Buildpack{sidecarBuildpack(t, "sleep 1001"), shared.Mesh, shared.Last}
+	app.Sidecars = []cell.Sidecar{{Name: "own", Command: "sleep 1002", ProcessTypes: []string{"web"}}}
+	running := start(t, app)
+	lines := commandLines(t, running.Instance(0))
+	for part, want := range map[string]int{
+		"mesh app -- bash -c ./echo": 1,
+		"mesh app":                   1,
+		"sleep 1001":                 1,
+		"sleep 1002":                 1,
+		"consul agent":               1,
+		"mesh proxy":                 1,
+	} {
+		if got := count(lines, part); got != want {
+			t.Errorf("%d processes with %q, want %d:\n%s", got, part, want, strings.Join(lines, "\n"))
+		}
+	}
+	if slices.ContainsFunc(running.Logs(), func(l cell.Line) bool { return strings.Contains(l.Text, "did not wait for its mesh") }) {
+		t.Error("the proxy does not know that the app was held")
+	}
+}
+
+// TestStartCommands: whatever the command is, it starts as it would without
+// the buildpack.
+func TestStartCommands(t *testing.T) {
+	for name, test := range map[string]struct{ command, procfile string }{
+		"quotes, variables and a background child": {
+			command: `sleep 1003 & X='a  b' && test "$X" = "a  b" && exec ./echo`, procfile: "web: false\n",
+		},
+		"a Procfile's":                 {procfile: "web: export Y=1; ./echo\n"},
+		"cf push -c without any other": {command: "./echo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := echo(t, "commands")
+			app.Command = test.command
+			if err := os.WriteFile(filepath.Join(app.Dir, "Procfile"), []byte(test.procfile), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			running := start(t, app)
+			if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
+				t.Errorf("%d wrappers", got)
+			}
+			answer, err := shared.Route(deadline(t), "commands", "/")
+			if err != nil || !strings.Contains(answer, `"app":"commands"`) {
+				t.Errorf("%s %v", answer, err)
+			}
+		})
+	}
+}
+
+// TestExitStatus: the platform sees the app's own.
+func TestExitStatus(t *testing.T) {
+	app := echo(t, "exits")
+	app.Command = `./echo & until (: < /dev/tcp/127.0.0.1/8080) 2>/dev/null; do :; done; exit 42`
+	running := launch(t, app)
+	waitLog(t, running, "Exit status 42")
+}
+
+// TestShells: a person's is never wrapped or held, and finds the upstreams.
+func TestShells(t *testing.T) {
+	app := echo(t, "shells", `upstream "other-app" { port = 9001 }`)
+	running := start(t, app)
+	instance := running.Instance(0)
+
+	output, status, err := instance.SSH(deadline(t), "echo $((6*7))")
+	if err != nil || status.Code != 0 || output != "42\n" {
+		t.Errorf("cf ssh -c: %q %v %v", output, status, err)
+	}
+	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
+		var out bytes.Buffer
+		shell, err := instance.Shell(t.Context(), strings.NewReader("echo at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(ps -o comm= $PPID); exit 5\n"), &out, tty)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err = shell.Wait(deadline(t))
+		if err != nil || status.Code != 5 || !strings.Contains(out.String(), "at=127.0.0.1:9001") || strings.Contains(out.String(), "parent=mesh") {
+			t.Errorf("cf ssh %s: %q %v %v", name, out.String(), status, err)
+		}
+	}
+}
+
+// TestTask: it has no sidecars, so it runs at once, and is told why once.
+func TestTask(t *testing.T) {
+	app := echo(t, "tasks")
+	droplet := stage(t, app)
+	status, err := shared.Task(deadline(t), app, droplet, "echo from-the-task; exit 3")
+	if err != nil || status.Code != 3 {
+		t.Errorf("%v %v", status, err)
+	}
+	said := 0
+	for _, line := range shared.Logs("tasks") {
+		if strings.Contains(line.Text, "a task gets no sidecars") {
+			said++
+		}
+	}
+	if said != 1 {
+		t.Errorf("it was told %d times", said)
+	}
+}
+
+// TestProcessWithoutService is left alone: no sidecar, no wrapper.
+func TestProcessWithoutService(t *testing.T) {
+	app := echo(t, "processes")
+	if err := os.WriteFile(filepath.Join(app.Dir, "Procfile"), []byte("web: ./echo\nworker: echo working; exec sleep 1004\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	app.Scale = map[string]int{"worker": 1}
+	running := start(t, app)
+	waitLog(t, running, "working")
+	lines := commandLines(t, running.InstanceOf("worker", 0))
+	if count(lines, "mesh") > 0 || count(lines, "consul") > 0 || count(lines, "sleep 1004") != 1 {
+		t.Errorf("the worker's container runs:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// TestLastBuildpack: this buildpack finalizes a droplet too.
+func TestLastBuildpack(t *testing.T) {
+	app := echo(t, "last")
+	app.Buildpacks = []cell.Buildpack{shared.Mesh}
+	running := start(t, app)
+	eventually(t, "the sidecar is in rotation", inRotation("last"))
+	if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
+		t.Errorf("%d wrappers", got)
+	}
+}
+
+// TestDetectDeclines: a system buildpack never grabs an app that did not ask.
+func TestDetectDeclines(t *testing.T) {
+	t.Parallel()
+	err := exec.Command(filepath.Join(shared.Mesh.Dir, "bin", "detect"), t.TempDir()).Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("detect gives %v", err)
+	}
+}
+
+func inRotation(service string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		healthy, err := shared.Healthy(ctx, service)
+		if err != nil {
+			return err
+		}
+		if len(healthy) == 0 {
+			return fmt.Errorf("%s has no healthy instance", service)
+		}
+		return nil
+	}
+}
