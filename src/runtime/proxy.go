@@ -73,8 +73,7 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	}
 	p := &proxy{inst: inst, log: log, consul: &consul{base: agentAPI}, gate: gate, services: services}
 	if err := p.start(ctx); err != nil {
-		p.deregister()
-		p.abandon()
+		p.giveUp(ctx)
 		if ctx.Err() != nil {
 			return nil // the platform has changed its mind
 		}
@@ -193,8 +192,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		return nil
 	case err := <-failed:
 		cancel()
-		p.deregister()
-		p.abandon()
+		p.giveUp(ctx)
 		return err
 	case <-p.gate.ended:
 		cancel()
@@ -207,7 +205,18 @@ func (p *proxy) serve(ctx context.Context) error {
 		case <-time.After(stopBudget):
 		}
 		p.abandon()
+		p.sweepNode()
 		return nil
+	}
+}
+
+// giveUp takes back what was done, where this process ends before the platform
+// says so.
+func (p *proxy) giveUp(ctx context.Context) {
+	p.deregister()
+	p.abandon()
+	if p.awaitFirstSync(ctx) && ctx.Err() != nil {
+		p.sweepNode()
 	}
 }
 

@@ -64,16 +64,29 @@ func (p *proxy) stop() {
 // stops right after its start: the agent's first synchronisation then comes
 // after its leave and puts the bare node back, for up to a minute.
 func (p *proxy) sweepNode() {
-	wait := time.Until(p.joined.Add(firstSync))
-	if wait < 0 {
+	if !p.awaitFirstSync(context.Background()) {
 		return
 	}
-	<-time.After(wait)
 	ctx, cancel := context.WithTimeout(context.Background(), envoyBudget)
 	defer cancel()
 	if err := p.consul.deregisterNode(ctx, p.inst.NodeName()); err != nil {
 		p.log("failed to sweep the node, Consul does so within a minute: %v", err)
 	}
+}
+
+// awaitFirstSync waits for the agent's first synchronisation, unless ctx ends,
+// and says whether there was anything to wait for. Before it, the end of this
+// process, and with it the agent's, would leave what sweepNode is for.
+func (p *proxy) awaitFirstSync(ctx context.Context) bool {
+	wait := time.Until(p.joined.Add(firstSync))
+	if wait < 0 {
+		return false
+	}
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // deregister takes every service that was registered out of the catalog.

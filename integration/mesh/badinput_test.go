@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStagingSaysWhatIsWrong: on the cell as on Cloud Foundry, one message,
+// and no droplet. The mistakes themselves are tested in src/staging.
+func TestStagingSaysWhatIsWrong(t *testing.T) {
+	for name, test := range map[string]struct {
+		files map[string]string
+		says  []string
+	}{
+		"no mesh.hcl": {
+			map[string]string{"Procfile": "web: ./echo\n"},
+			[]string{"mesh buildpack: no mesh.hcl at the top of the app", "hint: add a file mesh.hcl"},
+		},
+		"an unknown block": {
+			map[string]string{"mesh.hcl": "service \"a\" {\n}\nconsl {}\n", "Procfile": "web: ./echo\n"},
+			[]string{"1 mistake in mesh.hcl", "on mesh.hcl line 3", `Did you mean "consul"?`},
+		},
+		"a version that cannot be had here": {
+			map[string]string{"mesh.hcl": "service \"a\" {}\nconsul {\n version = \"2.0.2\"\n}\n", "Procfile": "web: ./echo\n"},
+			[]string{"failed to fetch", "releases.hashicorp.com", "hint: staging must reach"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := write(t, "bad", test.files)
+			_, err := shared.Stage(t.Context(), app)
+			if err == nil {
+				t.Fatal("staged without an error")
+			}
+			for _, part := range test.says {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the error lacks %q:\n%v", part, err)
+				}
+			}
+		})
+	}
+}
+
+// TestPortTaken: another process of the app has a port of the agent's.
+func TestPortTaken(t *testing.T) {
+	app := echo(t, "taken")
+	// Sourced by every process before it starts: the port is taken for sure.
+	profile := `mkdir /tmp/taken 2>/dev/null && { PORT=8500 ./echo -bind 127.0.0.1 & }
+until (: < /dev/tcp/127.0.0.1/8500) 2>/dev/null; do :; done
+`
+	if err := os.WriteFile(filepath.Join(app.Dir, ".profile"), []byte(profile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	running := launch(t, app)
+	waitLog(t, running, "mesh: failed: the Consul agent's http port 8500 cannot be used: another process of the app listens there")
+	waitLog(t, running, "mesh: hint:")
+}
+
+// TestEnvoyMissing: a droplet that lost a program.
+func TestEnvoyMissing(t *testing.T) {
+	app := echo(t, "missing")
+	droplet := stage(t, app)
+	if err := os.Remove(filepath.Join(droplet.Dir, "deps", "0", "bin", "envoy")); err != nil {
+		t.Fatal(err)
+	}
+	running := launchDroplet(t, app, droplet)
+	waitLog(t, running, "mesh: failed: failed to find envoy in the droplet")
+	waitLog(t, running, "mesh: hint: restage the app")
+}
+
+// TestServersUnreachable: the start ends by itself within Cloud Foundry's 60 s,
+// says which stage did not come and what to try, and the app never ran.
+func TestServersUnreachable(t *testing.T) {
+	app := write(t, "unreachable", map[string]string{
+		"mesh.hcl": "service \"unreachable\" {}\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nobody.apps.internal\"]\n}\n",
+		"Procfile": "web: echo the-app-ran; ./echo\n",
+	})
+	running := launch(t, app)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	line, err := running.WaitLog(ctx, "mesh: failed: not joined, leader known after")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(line.Text, "last seen: the agent has joined no Consul server") {
+		t.Errorf("it says %q", line.Text)
+	}
+	waitLog(t, running, "mesh: hint: is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp")
+	for _, line := range running.Logs() {
+		if strings.Contains(line.Text, "the-app-ran") {
+			t.Error("the app was started without its mesh")
+		}
+	}
+}
+
+// TestNothingIsLeftOfAFailedStart: what was registered is taken back.
+func TestNothingIsLeftOfAFailedStart(t *testing.T) {
+	app := echo(t, "fails")
+	droplet := stage(t, app)
+	// An Envoy that cannot start: everything before it has succeeded.
+	if err := os.WriteFile(filepath.Join(droplet.Dir, "deps", "0", "bin", "envoy"), []byte("#!/bin/sh\necho no thanks; exit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	running := launchDroplet(t, app, droplet)
+	waitLog(t, running, "mesh: fails: registered")
+	waitLog(t, running, "last seen: Envoy ended: exit status 3")
+	if err := running.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the catalog is empty", shared.CatalogEmpty)
+}

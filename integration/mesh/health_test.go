@@ -1,0 +1,141 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+type ctx = context.Context
+
+func nodeOf(app *cell.RunningApp) string {
+	return app.App().Name + "-" + app.Instance(0).GUID()
+}
+
+// TestLoopback is S10: an app that binds loopback is reached through its
+// sidecar only, also where a policy allows its port.
+func TestLoopback(t *testing.T) {
+	back := echo(t, "loopback", `protocol = "http"`)
+	back.Command = "./echo -bind 127.0.0.1"
+	back.HealthCheck = cell.HealthProcess
+	backend := start(t, back)
+	caller := start(t, echo(t, "caller", `upstream "loopback" { port = 9001 }`), "loopback")
+	if err := shared.Allow(cell.Policy{Source: "caller", Destination: "loopback", Protocol: "tcp", Start: 8080}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the caller is answered through the mesh", func(ctx ctx) error {
+		answer, err := shared.Route(ctx, "caller", "/call?url=http://127.0.0.1:9001/")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(answer, `"app":"loopback"`) || !strings.Contains(answer, `"reached_on":"127.0.0.1:8080"`) {
+			return fmt.Errorf("the answer is %s", answer)
+		}
+		return nil
+	})
+	for _, port := range []int{8080, 8500, 8502, 19000} {
+		if err := shared.Allow(cell.Policy{Source: "caller", Destination: "loopback", Protocol: "tcp", Start: port}); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := caller.Instance(0).Dial(deadline(t), "tcp", fmt.Sprintf("%s:%d", backend.Instance(0).Address(), port))
+		if err == nil {
+			conn.Close()
+			t.Errorf("port %d can be reached from another container", port)
+		}
+	}
+}
+
+// TestOutOfRotation: an instance whose Envoy hangs gets no traffic, and comes
+// back.
+func TestOutOfRotation(t *testing.T) {
+	running := start(t, echo(t, "hangs"))
+	eventually(t, "it is in rotation", inRotation("hangs"))
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signal := func(sig syscall.Signal) {
+		t.Helper()
+		for _, process := range processes {
+			if strings.Contains(strings.Join(process.Args, " "), "bin/envoy") {
+				if err := syscall.Kill(process.HostPid, sig); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+		t.Fatal("there is no Envoy")
+	}
+	signal(syscall.SIGSTOP)
+	eventually(t, "it is out of rotation", func(ctx ctx) error {
+		if inRotation("hangs")(ctx) == nil {
+			return fmt.Errorf("it is in rotation")
+		}
+		return nil
+	})
+	signal(syscall.SIGCONT)
+	eventually(t, "it is back", inRotation("hangs"))
+}
+
+// TestRollingReplaceLosesNothing: three instances are replaced one by one while
+// requests come in through the mesh.
+func TestRollingReplaceLosesNothing(t *testing.T) {
+	back := echo(t, "rolling", `protocol = "http"`)
+	back.Instances = 3
+	backend := start(t, back)
+	caller := start(t, echo(t, "load", `upstream "rolling" { port = 9001 }`), "rolling")
+	client := caller.Instance(0).HTTPClient()
+	get := func(ctx ctx) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9001/slow?ms=10", nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %s", response.Status)
+		}
+		return nil
+	}
+	eventually(t, "the service answers", get)
+
+	load, stop := context.WithCancel(t.Context())
+	var sent, lost atomic.Int64
+	var last atomic.Value
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for load.Err() == nil {
+				sent.Add(1)
+				if err := get(t.Context()); err != nil {
+					lost.Add(1)
+					last.Store(err)
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if err := backend.Replace(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	stop()
+	workers.Wait()
+	t.Logf("%d requests, %d lost", sent.Load(), lost.Load())
+	if lost.Load() > 0 {
+		t.Errorf("%d of %d requests lost, the last with: %v", lost.Load(), sent.Load(), last.Load())
+	}
+}

@@ -1,0 +1,125 @@
+package mesh
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestConsulAcceptsTheRenderedFiles: every golden agent.json and service.json
+// passes the real consul validate.
+func TestConsulAcceptsTheRenderedFiles(t *testing.T) {
+	t.Parallel()
+	droplets, err := filepath.Glob(filepath.Join(shared.Binaries.Root, "src/render/testdata/*/agent.json"))
+	if err != nil || len(droplets) < 2 {
+		t.Fatalf("found %d golden droplets: %v", len(droplets), err)
+	}
+	for _, agent := range droplets {
+		dir := filepath.Dir(agent)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			t.Parallel()
+			// In the container the address comes from the overlay of mesh agent.
+			overlay := filepath.Join(t.TempDir(), "overlay.json")
+			if err := os.WriteFile(overlay, []byte(`{"bind_addr":"127.0.0.1"}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(shared.Binaries.Consul(), "validate", agent, filepath.Join(dir, "service.json"), overlay)
+			if output, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, output)
+			}
+		})
+	}
+}
+
+// TestRegistrationHasWhatTheFileSays: nothing of mesh.hcl is lost on its way
+// into the catalog.
+func TestRegistrationHasWhatTheFileSays(t *testing.T) {
+	app := echo(t, "full",
+		`protocol = "http"`, `tags = ["v2"]`, `meta = { team = "rides" }`,
+		`check "health" {`, `  http = "/health"`, `  interval = "2s"`, `}`,
+		`check "alive" { tcp = true }`,
+		`upstream "billing" {`, `  port = 9001`, `  datacenter = "cf"`, `}`)
+	running := start(t, app)
+	eventually(t, "the sidecar is in rotation", inRotation("full"))
+
+	type upstream struct {
+		DestinationName, Datacenter, LocalBindAddress string
+		LocalBindPort                                 int
+	}
+	var got map[string]struct {
+		Service string
+		Tags    []string
+		Meta    map[string]string
+		Port    int
+		Proxy   struct {
+			DestinationServiceName, LocalServiceAddress string
+			LocalServicePort                            int
+			Config                                      map[string]any
+			Upstreams                                   []upstream
+		}
+	}
+	text, _, err := running.Instance(0).SSH(deadline(t), `exec 3<>/dev/tcp/127.0.0.1/8500
+printf 'GET /v1/agent/services HTTP/1.0\r\n\r\n' >&3; sed '1,/^\r$/d' <&3`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	service, sidecar := got["full"], got["full-sidecar-proxy"]
+	for _, pair := range []struct {
+		what      string
+		want, got any
+	}{
+		{"tags", []string{"v2"}, service.Tags},
+		{"meta", map[string]string{"team": "rides"}, service.Meta},
+		{"port", 8080, service.Port},
+		{"sidecar port", 21000, sidecar.Port},
+		{"sidecar of", "full", sidecar.Proxy.DestinationServiceName},
+		{"local port", 8080, sidecar.Proxy.LocalServicePort},
+		{"protocol", "http", sidecar.Proxy.Config["protocol"]},
+		{"upstreams", []upstream{{"billing", "cf", "127.0.0.1", 9001}}, sidecar.Proxy.Upstreams},
+	} {
+		if diff := cmp.Diff(pair.want, pair.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", pair.what, diff)
+		}
+	}
+	var checks []struct{ CheckID, Status string }
+	eventually(t, "all checks pass", func(ctx ctx) error {
+		return shared.Consul(ctx, "GET", "/v1/health/node/"+nodeOf(running), nil, &checks)
+	})
+	status := map[string]string{}
+	for _, check := range checks {
+		status[check.CheckID] = check.Status
+	}
+	want := map[string]string{
+		"serfHealth": "passing", "full:health": "passing", "full:alive": "passing",
+		"full-sidecar-proxy:ready": "passing", "full-sidecar-proxy:alias": "passing",
+	}
+	if diff := cmp.Diff(want, status); diff != "" {
+		t.Errorf("checks (-want +got):\n%s", diff)
+	}
+}
+
+// TestStagingTwiceGivesTheSameBytes, of everything that is rendered.
+func TestStagingTwiceGivesTheSameBytes(t *testing.T) {
+	app := echo(t, "twice", `upstream "a" {}`, `upstream "b" {}`)
+	first, second := stage(t, app), stage(t, app)
+	for _, file := range []string{"agent.json", "service.json", "mesh.json", "launch.yml", "profile.d/mesh.sh"} {
+		var text [2]string
+		for i, dir := range []string{first.Dir, second.Dir} {
+			content, err := os.ReadFile(filepath.Join(dir, "deps/0", file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text[i] = string(content)
+		}
+		if diff := cmp.Diff(text[0], text[1]); diff != "" {
+			t.Errorf("%s (-first +second):\n%s", file, diff)
+		}
+	}
+}
