@@ -1,0 +1,220 @@
+// Package cell is a local Cloud Foundry cell: it stages apps with buildpacks,
+// runs them in containers, and has the platform's network with policies, internal
+// routes and a router. It behaves as the platform does towards buildpacks and
+// apps, and knows nothing of any particular one.
+//
+// A program that uses cells calls Main. Limits on memory, disk and processors
+// are announced to apps as on the platform but not enforced; an instance that
+// has passed its health check is not checked again; addresses are IPv4 only.
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/container"
+)
+
+// Options of a cell. The zero value is a cell like the real ones.
+type Options struct {
+	// Log receives every log line as it comes. Nil: none.
+	Log io.Writer
+	// StopGrace is the time between SIGTERM and SIGKILL. Defaults to 10 s.
+	StopGrace time.Duration
+	// RestartDelay is waited before an instance that has crashed three times is
+	// started again; until then it is at once. Defaults to 10 s.
+	RestartDelay time.Duration
+	// SystemBuildpacks are asked to detect apps that name no buildpack.
+	SystemBuildpacks []Buildpack
+	// Lifecycle is the program that BuildLifecycle built. Defaults to the one
+	// it built.
+	Lifecycle string
+}
+
+// Cell stages and runs apps.
+type Cell struct {
+	options Options
+	dir     string // everything the cell writes
+	vcap    int    // vcap's user id as the cell sees it
+	network *network
+	dns     *dnsServer
+	router  *router
+	journal *journal
+	closing chan struct{}
+	loops   sync.WaitGroup // what keeps instances running
+
+	mu       sync.Mutex
+	closed   bool                   // guarded by mu
+	guests   map[*Guest]bool        // guarded by mu: whose container runs
+	started  map[string]*RunningApp // guarded by mu: by name
+	guids    map[string]string      // guarded by mu: of apps, spaces and organizations
+	outside  map[string]netip.Addr  // guarded by mu: hosts outside, by name
+	policies []Policy               // guarded by mu
+	droplets int                    // guarded by mu: staged so far
+}
+
+// New makes a cell. A process can have one at a time, inside Main.
+func New(o Options) (*Cell, error) {
+	if workDir == "" {
+		return nil, errors.New("cells can be made only inside cell.Main")
+	}
+	if o.StopGrace == 0 {
+		o.StopGrace = 10 * time.Second
+	}
+	if o.RestartDelay == 0 {
+		o.RestartDelay = 10 * time.Second
+	}
+	if o.Lifecycle == "" {
+		o.Lifecycle = os.Getenv(lifecycleEnv)
+	}
+	nested, err := container.InUserNamespace()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(workDir, "cell")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	c := &Cell{
+		options: o, dir: dir, vcap: 2000,
+		journal: newJournal(o.Log),
+		closing: make(chan struct{}),
+		guests:  map[*Guest]bool{},
+		started: map[string]*RunningApp{},
+		guids:   map[string]string{},
+		outside: map[string]netip.Addr{},
+	}
+	if nested {
+		c.vcap = 0 // the only user there is
+	}
+	c.router = newRouter(c)
+	if err := installLifecycle(o.Lifecycle, c.lifecycleDir()); err != nil {
+		return nil, err
+	}
+	if c.network, err = newNetwork(); err != nil {
+		return nil, err
+	}
+	if c.dns, err = startDNS(c.resolve); err != nil {
+		return nil, errors.Join(err, c.network.close())
+	}
+	return c, nil
+}
+
+// Close ends every container at once and takes the network down.
+func (c *Cell) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	close(c.closing)
+	guests := slices.Collect(maps.Keys(c.guests))
+	c.mu.Unlock()
+	var ending sync.WaitGroup
+	for _, g := range guests {
+		ending.Go(g.end)
+	}
+	ending.Wait()
+	c.loops.Wait()
+	return errors.Join(c.dns.close(), c.network.close(), os.RemoveAll(c.dir))
+}
+
+func (c *Cell) lifecycleDir() string { return filepath.Join(c.dir, "lifecycle") }
+
+// keep remembers a guest until forget, so that Close ends it.
+func (c *Cell) keep(g *Guest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errors.New("the cell is closed")
+	}
+	c.guests[g] = true
+	return nil
+}
+
+func (c *Cell) forget(g *Guest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.guests, g)
+}
+
+// App is the started app of that name, nil if there is none.
+func (c *Cell) App(name string) *RunningApp {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.started[name]
+}
+
+func (c *Cell) apps() []*RunningApp {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.started))
+}
+
+// guid is what the platform would have given the named thing: always the same in
+// one cell.
+func (c *Cell) guid(kind, name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := kind + "/" + name
+	if c.guids[key] == "" {
+		c.guids[key] = uuid.NewString()
+	}
+	return c.guids[key]
+}
+
+// Outside is the address, in the cell's own network namespace, of the network
+// that counts as the internet: what this process serves there is reachable from
+// containers, which come from another address than their own.
+func (c *Cell) Outside() string { return outsideAddress.String() }
+
+// OutsideHost starts a host on the outside network. Apps reach it by its
+// address, and by name if that has a dot in it; it cannot reach them. It is
+// ended by Kill or with the cell.
+func (c *Cell) OutsideHost(ctx context.Context, name string, mounts ...container.Mount) (*Guest, error) {
+	address, err := c.network.acquire(firstHost, outsideNet)
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.newGuest(ctx, guestSpec{hostname: name, address: address, outside: true, mounts: mounts})
+	if err != nil {
+		g.end()
+		return nil, fmt.Errorf("failed to start host %s: %w", name, err)
+	}
+	c.mu.Lock()
+	c.outside[strings.ToLower(name)] = address
+	c.mu.Unlock()
+	c.loops.Go(func() {
+		<-g.ctr.Done()
+		c.mu.Lock()
+		delete(c.outside, strings.ToLower(name))
+		c.mu.Unlock()
+		g.end()
+	})
+	return g, nil
+}
+
+func (c *Cell) outsideHosts(name string) []netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a, ok := c.outside[name]; ok && strings.Contains(name, ".") {
+		return []netip.Addr{a}
+	}
+	return nil
+}

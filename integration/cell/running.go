@@ -1,0 +1,252 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// RunningApp is an app that was started. Its instances are kept running until it
+// is stopped.
+type RunningApp struct {
+	cell    *Cell
+	app     App
+	droplet *Droplet
+
+	mu       sync.Mutex
+	slots    map[string]map[int]*slot // guarded by mu: by process type and index
+	incoming []*slot                  // guarded by mu: about to replace others
+}
+
+// Start starts the app's instances and returns when their containers exist,
+// without waiting for the app. An app of the same name is deleted first.
+func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, error) {
+	r := &RunningApp{cell: c, app: app.withDefaults(), droplet: d, slots: map[string]map[int]*slot{}}
+	if err := r.checkMemory(); err != nil {
+		return nil, err
+	}
+	if old := c.App(app.Name); old != nil {
+		if err := old.Delete(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.Lock()
+	c.started[r.app.Name] = r
+	c.mu.Unlock()
+	if err := r.startAll(ctx); err != nil {
+		return nil, errors.Join(err, r.Delete(ctx))
+	}
+	return r, nil
+}
+
+// Push stages and starts an app and waits until it is running.
+func (c *Cell) Push(ctx context.Context, app App) (*RunningApp, error) {
+	d, err := c.Stage(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.Start(ctx, app, d)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.WaitRunning(ctx)
+}
+
+// App is what was started, with defaults filled in.
+func (r *RunningApp) App() App { return r.app }
+
+// Droplet is what the instances run.
+func (r *RunningApp) Droplet() *Droplet { return r.droplet }
+
+// GUID is the app's id, VCAP_APPLICATION's application_id.
+func (r *RunningApp) GUID() string { return r.cell.guid("app", r.app.Name) }
+
+// Instance is the web instance with that index, nil if there is none. After a
+// crash, or when it was replaced, it is another one.
+func (r *RunningApp) Instance(i int) *Instance { return r.InstanceOf(webProcess, i) }
+
+// InstanceOf is the instance of another process type.
+func (r *RunningApp) InstanceOf(processType string, i int) *Instance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.slots[processType][i]; s != nil {
+		return s.instance()
+	}
+	return nil
+}
+
+// Instances are the instances of all process types, by type and index.
+func (r *RunningApp) Instances() (all []*Instance) {
+	for _, s := range r.allSlots() {
+		if i := s.instance(); i != nil {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// instancesOf includes those that are about to replace others.
+func (r *RunningApp) instancesOf(processType string) (all []*Instance) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range slices.Concat(slices.Collect(maps.Values(r.slots[processType])), r.incoming) {
+		if i := s.instance(); i != nil && i.processType == processType {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+func (r *RunningApp) allSlots() (all []*slot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, processType := range slices.Sorted(maps.Keys(r.slots)) {
+		for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
+			all = append(all, r.slots[processType][index])
+		}
+	}
+	return all
+}
+
+func (r *RunningApp) internalRoute() string {
+	if r.app.InternalRoute == "-" {
+		return ""
+	}
+	return strings.ToLower(r.app.InternalRoute)
+}
+
+func (r *RunningApp) routes() []string { return r.app.Routes }
+
+// scale is the number of instances of each process type.
+func (r *RunningApp) scale() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := maps.Clone(r.app.Scale)
+	if n == nil {
+		n = map[string]int{}
+	}
+	n[webProcess] = r.app.Instances
+	return n
+}
+
+func (r *RunningApp) startAll(ctx context.Context) error {
+	var starting sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for processType, n := range r.scale() {
+		for index := range n {
+			starting.Go(func() {
+				err := r.fill(ctx, processType, index)
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			})
+		}
+	}
+	starting.Wait()
+	return errors.Join(errs...)
+}
+
+// fill starts an instance where there is none, or none any more.
+func (r *RunningApp) fill(ctx context.Context, processType string, index int) error {
+	s, err := r.newSlot(ctx, processType, index)
+	if err != nil {
+		return fmt.Errorf("failed to start %s/%d of app %s: %w", processType, index, r.app.Name, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.slots[processType] == nil {
+		r.slots[processType] = map[int]*slot{}
+	}
+	r.slots[processType][index] = s
+	return nil
+}
+
+// WaitRunning waits until every instance is running, also through crashes.
+func (r *RunningApp) WaitRunning(ctx context.Context) error {
+	for _, s := range r.allSlots() {
+		if err := s.waitRunning(ctx); err != nil {
+			return fmt.Errorf("app %s does not run: %w\n%s", r.app.Name, err, tail(r.Logs(), 20))
+		}
+	}
+	return nil
+}
+
+// Stop stops all instances at once and waits until they are gone.
+func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.allSlots()) }
+
+// Restart stops all instances and then starts as many. It does not wait until
+// they are running.
+func (r *RunningApp) Restart(ctx context.Context) error {
+	if err := r.Stop(ctx); err != nil {
+		return err
+	}
+	return r.startAll(ctx)
+}
+
+// Scale changes the number of web instances. It waits for those that stop, not
+// for those that start.
+func (r *RunningApp) Scale(ctx context.Context, n int) error {
+	r.mu.Lock()
+	r.app.Instances = n
+	var surplus []*slot
+	missing := map[int]bool{}
+	for index := range n {
+		missing[index] = r.slots[webProcess][index] == nil
+	}
+	for index, s := range r.slots[webProcess] {
+		if index >= n {
+			surplus = append(surplus, s)
+			delete(r.slots[webProcess], index)
+		}
+	}
+	r.mu.Unlock()
+	for index := range n {
+		if missing[index] {
+			if err := r.fill(ctx, webProcess, index); err != nil {
+				return err
+			}
+		}
+	}
+	return stopAll(ctx, surplus)
+}
+
+// Replace starts a new web instance with the index, waits until it is running,
+// and then stops the old one, as a rolling deployment does.
+func (r *RunningApp) Replace(ctx context.Context, index int) error {
+	s, err := r.newSlot(ctx, webProcess, index)
+	if err != nil {
+		return fmt.Errorf("failed to replace instance %d of app %s: %w", index, r.app.Name, err)
+	}
+	r.mu.Lock()
+	r.incoming = append(r.incoming, s)
+	r.mu.Unlock()
+	err = s.waitRunning(ctx)
+	r.mu.Lock()
+	r.incoming = slices.DeleteFunc(r.incoming, func(other *slot) bool { return other == s })
+	old := s
+	if err == nil {
+		old = r.slots[webProcess][index]
+		r.slots[webProcess][index] = s
+	}
+	r.mu.Unlock()
+	if old == nil {
+		return err
+	}
+	return errors.Join(err, stopAll(ctx, []*slot{old}))
+}
+
+// Delete stops the app and forgets it; its policies and its build cache stay.
+func (r *RunningApp) Delete(ctx context.Context) error {
+	err := r.Stop(ctx)
+	r.cell.mu.Lock()
+	defer r.cell.mu.Unlock()
+	if r.cell.started[r.app.Name] == r {
+		delete(r.cell.started, r.app.Name)
+	}
+	return err
+}

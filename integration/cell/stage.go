@@ -1,0 +1,241 @@
+package cell
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/container"
+)
+
+// stagingMemory is that of the staging container, in MB: the app's own is not
+// known to buildpacks.
+const stagingMemory = 1024
+
+// StagingError is the error of a staging that a buildpack has failed.
+type StagingError struct {
+	App string
+	// Status is Cloud Foundry's exit status, e.g. 225 when a supply script has
+	// failed.
+	Status container.ExitStatus
+	// Log is everything printed.
+	Log string
+}
+
+func (e *StagingError) Error() string {
+	lines := strings.Split(strings.TrimSpace(e.Log), "\n")
+	return fmt.Sprintf("failed to stage app %s: %s\n%s", e.App, e.Status, strings.Join(lines[max(0, len(lines)-10):], "\n"))
+}
+
+// CacheDir is the build cache that the app's stagings share: a directory for
+// each supplying buildpack, named by the md5 of its name, and "final".
+func (c *Cell) CacheDir(app string) string { return filepath.Join(c.dir, "cache", app) }
+
+// Stage turns the app's source into a droplet, in a container that reaches the
+// outside. A failure of a buildpack is a StagingError.
+func (c *Cell) Stage(ctx context.Context, app App) (*Droplet, error) {
+	app = app.withDefaults()
+	d, err := c.prepareDroplet(app)
+	if err != nil {
+		return nil, fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+	}
+	if err := c.build(ctx, app, d); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(d.Dir))
+	}
+	return d, nil
+}
+
+// prepareDroplet copies the source to where the buildpacks change it.
+func (c *Cell) prepareDroplet(app App) (*Droplet, error) {
+	c.mu.Lock()
+	c.droplets++
+	d := &Droplet{Dir: filepath.Join(c.dir, "droplets", fmt.Sprint(c.droplets))}
+	c.mu.Unlock()
+	for _, dir := range []string{d.Dir, c.CacheDir(app.Name)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.CopyFS(filepath.Join(d.Dir, "app"), os.DirFS(app.Dir)); err != nil {
+		return nil, fmt.Errorf("failed to copy the source: %w", err)
+	}
+	// What cf push does not upload.
+	for _, name := range []string{".git", ".gitignore", ".cfignore", ".hg", ".svn", "_darcs", ".DS_Store"} {
+		if err := os.RemoveAll(filepath.Join(d.Dir, "app", name)); err != nil {
+			return nil, err
+		}
+	}
+	return d, errors.Join(c.own(d.Dir), os.Lchown(c.CacheDir(app.Name), c.vcap, c.vcap))
+}
+
+// own gives a tree to vcap.
+func (c *Cell) own(root string) error {
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, c.vcap, c.vcap)
+	})
+}
+
+// build runs the buildpacks and fills in d.
+func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
+	buildpacks, detect := app.Buildpacks, false
+	if len(buildpacks) == 0 {
+		buildpacks, detect = c.options.SystemBuildpacks, true
+	}
+	if len(buildpacks) == 0 {
+		return fmt.Errorf("failed to stage app %s: it names no buildpack and the cell has none", app.Name)
+	}
+	mounts := []container.Mount{
+		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
+		{Source: filepath.Join(d.Dir, "app"), Target: "/tmp/app"},
+		{Source: d.Dir, Target: "/tmp/contents"},
+		{Source: c.CacheDir(app.Name), Target: "/tmp/cache"},
+	}
+	var keys []string
+	for _, b := range buildpacks {
+		if err := readable(b); err != nil {
+			return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+		}
+		keys = append(keys, b.Name)
+		mounts = append(mounts, container.Mount{
+			Source: b.Dir, Target: fmt.Sprintf("/tmp/buildpacks/%x", md5.Sum([]byte(b.Name))), ReadOnly: true,
+		})
+	}
+	config, err := json.Marshal(map[string]any{
+		"build_dir": "/tmp/app", "buildpacks_dir": "/tmp/buildpacks", "buildpacks": keys, "detect": detect,
+		"cache_dir": "/tmp/cache", "contents_dir": "/tmp/contents", "result_file": "/tmp/result.json",
+	})
+	if err != nil {
+		return err
+	}
+	g, err := c.newContainer(ctx, app.Name, newInstanceGUID(), false, mounts)
+	if err != nil {
+		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+	}
+	defer g.end()
+	return c.runBuilder(ctx, app, d, g, string(config))
+}
+
+func (c *Cell) runBuilder(ctx context.Context, app App, d *Droplet, g *Guest, config string) error {
+	env := c.environment(app, "", stagingMemory)
+	maps.Copy(env, map[string]string{
+		"CF_STACK": app.Stack, "CF_INSTANCE_INTERNAL_IP": g.Address(),
+		"CF_INSTANCE_ADDR": "", "CF_INSTANCE_PORT": "", "CF_INSTANCE_PORTS": "[]",
+	})
+	var printed syncBuffer
+	out, errs := c.journal.writer(app.Name, "STG/0", false), c.journal.writer(app.Name, "STG/0", true)
+	p, err := g.Exec(ctx, container.Process{
+		Path: "/tmp/lifecycle/builder", Args: []string{"/tmp/lifecycle/builder", config},
+		Env: list(env), Dir: "/home/vcap",
+		Stdout: io.MultiWriter(&printed, out), Stderr: io.MultiWriter(&printed, errs),
+	})
+	if err != nil {
+		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+	}
+	status, err := p.Wait(ctx)
+	out.flush()
+	errs.flush()
+	d.Log = printed.String()
+	if err != nil {
+		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+	}
+	if status.Code != 0 {
+		return &StagingError{App: app.Name, Status: status, Log: d.Log}
+	}
+	result, err := g.ReadFile("/tmp/result.json")
+	if err != nil {
+		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
+	}
+	return json.Unmarshal(result, &d.Result)
+}
+
+// readable finds out early what would otherwise fail inside with a puzzle.
+func readable(b Buildpack) error {
+	info, err := os.Stat(b.Dir)
+	if err != nil {
+		return fmt.Errorf("buildpack %s: %w", b.Name, err)
+	}
+	if info.Mode().Perm()&0o005 != 0o005 {
+		return fmt.Errorf("buildpack %s: %s has to be readable by everybody, as vcap runs it", b.Name, b.Dir)
+	}
+	return nil
+}
+
+// newContainer starts a container for an app. policies tells whether the app's
+// policies count for it.
+func (c *Cell) newContainer(ctx context.Context, app, hostname string, policies bool, mounts []container.Mount) (*Guest, error) {
+	address, err := c.network.acquire(containers.Addr().Next(), containers)
+	if err != nil {
+		return nil, err
+	}
+	spec := guestSpec{hostname: hostname, address: address, mounts: mounts}
+	if policies {
+		spec.app = app
+	}
+	g, err := c.newGuest(ctx, spec)
+	if err != nil {
+		g.end()
+		return nil, fmt.Errorf("failed to create a container: %w", err)
+	}
+	return g, nil
+}
+
+// syncBuffer collects what two streams print.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// withDefaults fills in what App documents.
+func (a App) withDefaults() App {
+	setDefault(&a.VcapServices, "{}")
+	setDefault(&a.Memory, 1024)
+	setDefault(&a.Instances, 1)
+	setDefault(&a.HealthCheck, HealthPort)
+	setDefault(&a.HealthPath, "/")
+	setDefault(&a.HealthTimeout, defaultHealthTimeout)
+	setDefault(&a.InternalRoute, a.Name)
+	setDefault(&a.Organization, "org")
+	setDefault(&a.Space, "space")
+	setDefault(&a.Stack, "cflinuxfs4")
+	if a.Routes == nil {
+		a.Routes = []string{a.Name}
+	}
+	a.Buildpacks = slices.Clone(a.Buildpacks)
+	for i := range a.Buildpacks {
+		setDefault(&a.Buildpacks[i].Name, filepath.Base(a.Buildpacks[i].Dir))
+	}
+	return a
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,56 @@
+// Command helper is what the tests' apps run.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	addr := flag.String("addr", ":8080", "TCP address to serve HTTP at")
+	udp := flag.String("udp", "", "UDP address to echo at")
+	stubborn := flag.Bool("stubborn", false, "do not end on SIGTERM")
+	flag.Parse()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			fmt.Println("got SIGTERM")
+			if !*stubborn {
+				os.Exit(0)
+			}
+		}
+	}()
+	if *udp != "" {
+		go echo(*udp)
+	}
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s\n", os.Getenv("CF_INSTANCE_INDEX"), os.Getenv("CF_INSTANCE_GUID"))
+	})
+	http.HandleFunc("/remote", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
+	fmt.Println("serving at", *addr)
+	log.Fatal(http.ListenAndServe(*addr, nil))
+}
+
+func echo(addr string) {
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	b := make([]byte, 1500)
+	for {
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := c.WriteTo(b[:n], from); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
