@@ -1,7 +1,9 @@
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 
+STACK = cflinuxfs4
+
 .DEFAULT_GOAL := help
-.PHONY: help build fixtures test unit demo bench lint golden clean
+.PHONY: help build fixtures test unit demo bench lint golden package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,10 @@ lint: ## vet, staticcheck, formatting, and the walls between the parts
 
 golden: ## write the golden files anew
 	go test ./src/meshfile ./src/render -update
+
+package: build ## a zip for cf create-buildpack, into build/ (STACK=cflinuxfs4)
+	@go tool buildpack-packager build -stack $(STACK)
+	@mv mesh_buildpack-$(STACK)-v$$(cat VERSION).zip build/
 
 clean: ## remove what was built; the cache of downloads stays
 	rm -rf build fixtures/procfile-buildpack/build

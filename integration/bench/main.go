@@ -149,6 +149,11 @@ func startPair(ctx context.Context, f *foundation.Foundation, pair []staged) (ti
 		return errors.New("no such line")
 	})
 	if err != nil {
+		for _, app := range running {
+			for _, line := range app.Logs() {
+				fmt.Fprintln(os.Stderr, line)
+			}
+		}
 		return 0, err
 	}
 	if started := running[0].Instance(0).StartedAt(); started.After(begun) {

@@ -55,7 +55,7 @@ func naivePair(ctx context.Context, f *foundation.Foundation) ([]staged, error) 
 				{Name: "consul", ProcessTypes: web, Memory: 64, Command: `exec ./consul agent -config-dir=consul.d -data-dir=$HOME/../tmp/consul ` +
 					`-node=$CF_INSTANCE_GUID -bind=$CF_INSTANCE_INTERNAL_IP`},
 				{Name: "envoy", ProcessTypes: web, Memory: 64, Command: fmt.Sprintf(
-					`sleep 5 && exec ./consul connect envoy -sidecar-for %s -envoy-binary ./%s -ignore-envoy-compatibility -- --disable-hot-restart --concurrency 1 --log-level warning`,
+					`sleep 5 && exec ./consul connect envoy -sidecar-for %s -envoy-binary ./%s -ignore-envoy-compatibility -- --concurrency 1 --log-level warning`,
 					name, filepath.Base(f.Binaries.Envoy()))},
 			},
 		}, nil

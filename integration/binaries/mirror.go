@@ -49,20 +49,20 @@ func (s Set) manifestEntry(name, version string) (manifestEntry, error) {
 // Mirror serves the downloads as a platform team that hosts them itself would.
 func (s Set) Mirror() http.Handler { return http.FileServer(http.Dir(s.Cache)) }
 
-// CopyBuildpack makes a copy of the built buildpack in dir whose manifest
-// names the mirror at the given base URL, with the mirror's checksums, for the
+// CopyBuildpack makes in dir what a zip of the buildpack has, with a manifest
+// that names the mirror at the given base URL, with the mirror's checksums, for the
 // versions that are mirrored.
 func (s Set) CopyBuildpack(dir, mirror string) error {
-	for _, name := range []string{
-		"bin/detect", "bin/finalize", "bin/release", "bin/run", "bin/supply", "VERSION", "build/buildpack", "build/mesh",
-	} {
-		if err := CopyFile(filepath.Join(s.Root, name), filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("failed to copy the buildpack: %w", err)
-		}
-	}
 	entries, rest, err := s.manifest()
 	if err != nil {
 		return err
+	}
+	files, _ := rest["include_files"].([]any)
+	for _, file := range files {
+		name, _ := file.(string)
+		if err := CopyFile(filepath.Join(s.Root, name), filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("failed to copy the buildpack: %w", err)
+		}
 	}
 	for i, entry := range entries {
 		for _, file := range []string{s.ConsulZip(), s.Envoy()} {

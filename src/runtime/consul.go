@@ -123,8 +123,14 @@ func (c *consul) deregister(ctx context.Context, id string) error {
 	return err
 }
 
-// deregisterNode takes a node out of the catalog, whatever its agent thinks.
-func (c *consul) deregisterNode(ctx context.Context, name string) error {
+// sweepNode takes a node out of the catalog if it is there, whatever its agent
+// thinks.
+func (c *consul) sweepNode(ctx context.Context, name string) error {
+	var node *struct{}
+	err := c.call(ctx, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
+	if err != nil || node == nil {
+		return err
+	}
 	return c.call(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
 }
 

@@ -215,9 +215,7 @@ func (p *proxy) serve(ctx context.Context) error {
 func (p *proxy) giveUp(ctx context.Context) {
 	p.deregister()
 	p.abandon()
-	if p.awaitFirstSync(ctx) && ctx.Err() != nil {
-		p.sweepNode()
-	}
+	p.awaitFirstSync(ctx)
 }
 
 // attend passes the sidecar's check when the app works, and from then on says

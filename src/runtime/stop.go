@@ -22,10 +22,11 @@ const (
 	// envoyBudget is for Envoy's own end.
 	envoyBudget = time.Second
 
-	// firstSync is how long after its first server an agent of a cluster of up
-	// to 128 nodes may take for its first full synchronisation: a random part
-	// of 3 s (Consul 1.22, agent/ae). An agent that is leaving still does it.
-	firstSync = 3100 * time.Millisecond
+	// firstSync is how long after its first server an agent may still
+	// synchronise its node for the first times: each of the servers that it
+	// meets makes it do so after a random part of 3 s, two of them in a row
+	// (Consul 1.22, agent/ae, in a cluster of up to 128 nodes).
+	firstSync = 6200 * time.Millisecond
 )
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
@@ -60,33 +61,33 @@ func (p *proxy) stop() {
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
 }
 
-// sweepNode takes the node out of the catalog once more where the instance
-// stops right after its start: the agent's first synchronisation then comes
-// after its leave and puts the bare node back, for up to a minute.
+// sweepNode keeps the node out of the catalog where the instance stops right
+// after its start: an agent that is leaving still does its first
+// synchronisations, and puts the bare node back for up to a minute. It goes on
+// for as long as the agent answers.
 func (p *proxy) sweepNode() {
-	if !p.awaitFirstSync(context.Background()) {
+	if time.Since(p.joined) > firstSync {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), envoyBudget)
+	ctx, cancel := context.WithTimeout(context.Background(), stopBudget/2)
 	defer cancel()
-	if err := p.consul.deregisterNode(ctx, p.inst.NodeName()); err != nil {
-		p.log("failed to sweep the node, Consul does so within a minute: %v", err)
+	for p.consul.sweepNode(ctx, p.inst.NodeName()) == nil {
+		<-time.After(sweepPause)
 	}
 }
 
-// awaitFirstSync waits for the agent's first synchronisation, unless ctx ends,
-// and says whether there was anything to wait for. Before it, the end of this
-// process, and with it the agent's, would leave what sweepNode is for.
-func (p *proxy) awaitFirstSync(ctx context.Context) bool {
-	wait := time.Until(p.joined.Add(firstSync))
-	if wait < 0 {
-		return false
-	}
+// sweepPause is short, because what comes after the last sweep stays.
+const sweepPause = 25 * time.Millisecond
+
+// awaitFirstSync waits until the agent has done its first synchronisations,
+// unless ctx ends. A process that ends by itself before that would leave what
+// sweepNode is for.
+func (p *proxy) awaitFirstSync(ctx context.Context) {
 	select {
-	case <-time.After(wait):
+	case <-time.After(time.Until(p.joined.Add(firstSync))):
 	case <-ctx.Done():
+		p.sweepNode()
 	}
-	return true
 }
 
 // deregister takes every service that was registered out of the catalog.
