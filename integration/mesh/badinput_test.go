@@ -106,7 +106,7 @@ func TestNothingIsLeftOfAFailedStart(t *testing.T) {
 	}
 	running := launchDroplet(t, app, droplet)
 	waitLog(t, running, "mesh: fails: registered")
-	waitLog(t, running, "last seen: Envoy ended: exit status 3")
+	waitLog(t, running, "last seen: envoy ended: exit status 3")
 	if err := running.Stop(deadline(t)); err != nil {
 		t.Fatal(err)
 	}

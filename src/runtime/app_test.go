@@ -35,7 +35,6 @@ func TestMain(m *testing.M) {
 type container struct {
 	t    *testing.T
 	inst Instance
-	gate *gate
 }
 
 func newContainer(t *testing.T) *container {

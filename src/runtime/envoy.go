@@ -87,7 +87,7 @@ func (i Instance) startEnvoy(r *registration, bootstrap string) (*envoy, error) 
 func (e *envoy) ready(ctx context.Context) error {
 	select {
 	case <-e.exited:
-		return &finalError{fmt.Errorf("Envoy ended: %w", e.reason)}
+		return &finalError{fmt.Errorf("envoy ended: %w", e.reason)}
 	default:
 	}
 	text, err := e.get(ctx, "/ready")
@@ -95,7 +95,7 @@ func (e *envoy) ready(ctx context.Context) error {
 		return err
 	}
 	if text != "LIVE" {
-		return fmt.Errorf("Envoy says %s", text)
+		return fmt.Errorf("envoy says %s", text)
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func (e *envoy) idle(ctx context.Context) error {
 	}
 	switch value, found := strings.CutPrefix(text, stat+": "); {
 	case !found:
-		return &finalError{fmt.Errorf("Envoy has no counter %s, but %q", stat, text)}
+		return &finalError{fmt.Errorf("envoy has no counter %s, but %q", stat, text)}
 	case value != "0":
 		return fmt.Errorf("%s requests in flight", value)
 	}

@@ -63,7 +63,7 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	for _, r := range services {
 		for what, port := range map[string]int{"admin": r.AdminPort, "public": r.sidecar} {
 			if err := checkPort(ctx, "", port); err != nil {
-				return fmt.Errorf("Envoy's %s port %d cannot be used: %w", what, port, err)
+				return fmt.Errorf("the %s port %d of Envoy cannot be used: %w", what, port, err)
 			}
 		}
 	}

@@ -29,7 +29,6 @@ type foundation struct {
 	files                               map[string][]byte // served by name
 	requests                            map[string]int
 	server                              *httptest.Server
-	stack                               string
 }
 
 func newFoundation(t *testing.T) *foundation {
