@@ -93,7 +93,11 @@ func (r *RunningApp) Instances() (all []*Instance) {
 func (r *RunningApp) instancesOf(processType string) (all []*Instance) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range slices.Concat(slices.Collect(maps.Values(r.slots[processType])), r.incoming) {
+	slots := slices.Clone(r.incoming)
+	for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
+		slots = append(slots, r.slots[processType][index])
+	}
+	for _, s := range slots {
 		if i := s.instance(); i != nil && i.processType == processType {
 			all = append(all, i)
 		}
