@@ -42,27 +42,35 @@ func count(lines []string, part string) int {
 	return n
 }
 
-// sidecarBuildpack is somebody else's buildpack, that adds a sidecar.
+// sidecarBuildpack is somebody else's buildpack, that adds a sidecar and leaves
+// set -eu on.
 func sidecarBuildpack(t *testing.T, command string) cell.Buildpack {
 	t.Helper()
-	dir := t.TempDir()
-	script := `#!/bin/bash
+	return script(t, "theirs", "supply", `
 cat > "$3/$4/launch.yml" <<'END'
 processes:
 - type: theirs
-  command: ` + command + `
+  command: `+command+`
   platforms: {cloudfoundry: {sidecar_for: [web]}}
 END
 mkdir -p "$3/$4/profile.d"
 echo 'set -eu' > "$3/$4/profile.d/strict.sh"
-`
+`)
+}
+
+// script is a buildpack of one shell script.
+func script(t *testing.T, name, step, text string) cell.Buildpack {
+	t.Helper()
+	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bin", "supply"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
+	for file, content := range map[string]string{step: text, "release": "echo '--- {}'\n"} {
+		if err := os.WriteFile(filepath.Join(dir, "bin", file), []byte("#!/bin/bash\nset -e\n"+content), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return cell.Buildpack{Name: "theirs", Dir: dir}
+	return cell.Buildpack{Name: name, Dir: dir}
 }
 
 // TestOnlyTheAppIsWrapped: not the sidecars of this buildpack, of another one
@@ -138,7 +146,7 @@ func TestShells(t *testing.T) {
 	}
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
 		var out bytes.Buffer
-		shell, err := instance.Shell(t.Context(), strings.NewReader("echo at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(ps -o comm= $PPID); exit 5\n"), &out, tty)
+		shell, err := instance.Shell(t.Context(), strings.NewReader("echo at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(cat /proc/$PPID/comm); exit 5\n"), &out, tty)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,6 +199,22 @@ func TestLastBuildpack(t *testing.T) {
 	eventually(t, "the sidecar is in rotation", inRotation("last"))
 	if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
 		t.Errorf("%d wrappers", got)
+	}
+}
+
+// TestEntrypointPrefix: a launcher that does not take a shell's arguments is
+// left alone, and the log says that the app was not held. The last buildpack
+// here copies no profile scripts, so ours comes from the app's .profile.d.
+func TestEntrypointPrefix(t *testing.T) {
+	app := echo(t, "prefixed")
+	app.Buildpacks = []cell.Buildpack{shared.Mesh, script(t, "prefixing", "finalize", `
+echo '{name: prefixing, config: {entrypoint_prefix: bash -c}}' > "$3/$4/config.yml"
+`)}
+	running := start(t, app)
+	waitLog(t, running, "mesh: the app did not wait for its mesh")
+	eventually(t, "the sidecar is in rotation", inRotation("prefixed"))
+	if lines := commandLines(t, running.Instance(0)); count(lines, "mesh app") != 0 {
+		t.Errorf("it was wrapped:\n%s", strings.Join(lines, "\n"))
 	}
 }
 
