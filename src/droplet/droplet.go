@@ -43,6 +43,25 @@ const AppPort = 8080
 type Config struct {
 	// Services are in the order of service.json.
 	Services []Service `json:"services"`
+	Envoy    Envoy     `json:"envoy"`
+	// SidecarMemory is what both sidecars take off the app's memory, in MB.
+	SidecarMemory int `json:"sidecar_memory"`
+	// Staged is where the app was staged, if mesh.hcl looks at that.
+	Staged *Place `json:"staged,omitempty"`
+}
+
+// Envoy says how every Envoy is run.
+type Envoy struct {
+	Concurrency int      `json:"concurrency"`
+	LogLevel    string   `json:"log_level"`
+	ExtraArgs   []string `json:"extra_args,omitempty"`
+}
+
+// Place is what a droplet that is promoted keeps of its first place.
+type Place struct {
+	App          string `json:"app"`
+	Space        string `json:"space"`
+	Organization string `json:"organization"`
 }
 
 // Service is what the runtime needs to know of a service beside its

@@ -4,168 +4,265 @@
 // Error that holds every mistake at once, each with its line and a hint. The
 // package knows neither Consul's API nor Cloud Foundry's staging: what a Mesh
 // becomes is the business of package render.
+//
+// The struct tags of the types below are the language's schema; decoding,
+// defaults, checks, `meshctl schema` and the reference are all made of them:
+//
+//	hcl      name and kind, in gohcl's words
+//	doc      what it says, for the reference
+//	default  the value of an attribute that is not given
+//	without  what an attribute that is not given means, where that is no value
+//	is       what kind of value it has to be, see kinds in values.go
+//	oneof    the values it can have
 package meshfile
 
 import (
-	"reflect"
-	"strings"
-
 	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 )
 
-// Mesh is a whole mesh.hcl, checked and with its defaults filled in. The
-// struct tags are the language's schema.
+// Mesh is a whole mesh.hcl.
 type Mesh struct {
-	Services []*Service `hcl:"service,block"`
-	Consul   *Consul    `hcl:"consul,block"`
-	Envoy    *Envoy     `hcl:"envoy,block"`
+	Services       []*Service `hcl:"service,block" doc:"A service of the app, with a sidecar of its own. At least one."`
+	Consul         *Consul    `hcl:"consul,block" doc:"Which Consul the app joins, and how its agent runs."`
+	Envoy          *Envoy     `hcl:"envoy,block" doc:"Which Envoy runs as the sidecar, and how."`
+	ServiceBinding string     `hcl:"service_binding,optional" without:"found by tag or label" doc:"The name of the bound service that holds credentials. Credentials themselves are never written into this file."`
+
+	Body hcl.Body `hcl:",body"`
+	// App has the values of AppVariables if an expression looks at one of them,
+	// so that a droplet that is promoted to another space carries those of the
+	// first; otherwise it is nil.
+	App map[string]string
 }
 
-// Service is one service of the app: what it offers, what it calls.
+// Service is what one service offers and what it calls.
 type Service struct {
-	Name string `hcl:"name,label"`
-	// Process is the process type that runs the service. Defaults to "web".
-	Process string `hcl:"process,optional"`
-	// Port is where the app listens on loopback. Zero means the app's PORT,
-	// known in the container only.
-	Port int `hcl:"port,optional"`
-	// Protocol is one of Protocols. Defaults to "tcp".
-	Protocol string            `hcl:"protocol,optional"`
-	Tags     []string          `hcl:"tags,optional"`
-	Meta     map[string]string `hcl:"meta,optional"`
+	Name              string            `hcl:"name,label" is:"name"`
+	ID                string            `hcl:"id,optional" is:"name" without:"the service's name" doc:"The id in the catalog. It needs to be unique within one instance only."`
+	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
+	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens, on loopback or on all addresses."`
+	Address           string            `hcl:"address,optional" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
+	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
+	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
+	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
+	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
 
-	Checks    []*Check    `hcl:"check,block"`
-	Upstreams []*Upstream `hcl:"upstream,block"`
+	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic by DNS."`
+	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
+	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances; an instance gets its first traffic when each has passed once. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
+	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit."`
 
-	NameRange     hcl.Range `hcl:"name,label_range"`
-	PortRange     hcl.Range `hcl:"port,attr_value_range"`
-	ProtocolRange hcl.Range `hcl:"protocol,attr_value_range"`
-	ProcessRange  hcl.Range `hcl:"process,attr_value_range"`
-}
-
-// Check is a health check of the app, run by the Consul agent beside it.
-// Exactly one of HTTP, TCP and GRPC is set.
-type Check struct {
-	Name string `hcl:"name,label"`
-	// HTTP is a path on the service's port, such as "/health".
-	HTTP *string `hcl:"http,optional"`
-	// TCP is true for a check that only connects.
-	TCP *bool `hcl:"tcp,optional"`
-	// GRPC is the name of a gRPC service for the standard health protocol,
-	// empty for the whole server.
-	GRPC *string `hcl:"grpc,optional"`
-	// Interval and Timeout are Go durations. Default to "1s" each.
-	Interval string `hcl:"interval,optional"`
-	Timeout  string `hcl:"timeout,optional"`
-
-	Range         hcl.Range `hcl:",def_range"`
-	NameRange     hcl.Range `hcl:"name,label_range"`
-	HTTPRange     hcl.Range `hcl:"http,attr_value_range"`
-	IntervalRange hcl.Range `hcl:"interval,attr_value_range"`
-	TimeoutRange  hcl.Range `hcl:"timeout,attr_value_range"`
-}
-
-// Upstream is a service that the app calls through its sidecar.
-type Upstream struct {
-	Name string `hcl:"name,label"`
-	// Port is where the sidecar listens on loopback for it. Defaults to a port
-	// from UpstreamPorts that depends on the names alone.
-	Port int `hcl:"port,optional"`
-	// Datacenter is where the upstream runs. Defaults to the agent's own.
-	Datacenter string `hcl:"datacenter,optional"`
-
+	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
-	PortRange hcl.Range `hcl:"port,attr_value_range"`
+}
+
+// Weights are Consul's DNS weights of a service.
+type Weights struct {
+	Passing int `hcl:"passing,optional" default:"1" is:"count" doc:"The weight while all checks pass."`
+	Warning int `hcl:"warning,optional" default:"1" is:"count" doc:"The weight while a check warns."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// TaggedAddress is a further address of a service.
+type TaggedAddress struct {
+	Name    string `hcl:"name,label" is:"name"`
+	Address string `hcl:"address" doc:"Name or address."`
+	Port    int    `hcl:"port,optional" is:"port" without:"the service's" doc:"The port there."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+}
+
+// Check is a health check. Exactly one of HTTP, TCP, UDP, GRPC, H2Ping, TTL
+// and Alias is given.
+type Check struct {
+	Name   string  `hcl:"name,label" is:"name"`
+	HTTP   *string `hcl:"http,optional" is:"target" doc:"A path on the service's port that answers 2xx, or a whole URL."`
+	TCP    *bool   `hcl:"tcp,optional" doc:"true: the port accepts connections."`
+	UDP    *bool   `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
+	GRPC   *string `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
+	H2Ping *bool   `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
+	TTL    *string `hcl:"ttl,optional" is:"duration" doc:"The app reports to the agent by itself, at least this often."`
+	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance."`
+
+	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs, at least 100ms."`
+	Timeout                string              `hcl:"timeout,optional" default:"1s" is:"interval" doc:"How long one may take, at least 100ms."`
+	Method                 string              `hcl:"method,optional" without:"GET" oneof:"GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS" doc:"For http: the method."`
+	Headers                map[string][]string `hcl:"headers,optional" doc:"For http: headers, each a list of values."`
+	RequestBody            string              `hcl:"body,optional" doc:"For http: the request's body."`
+	DisableRedirects       bool                `hcl:"disable_redirects,optional" doc:"For http: a redirect is the answer."`
+	TLS                    bool                `hcl:"tls,optional" doc:"For http, tcp, grpc and h2ping: the port speaks TLS."`
+	TLSServerName          string              `hcl:"tls_server_name,optional" doc:"The name in the app's certificate."`
+	TLSSkipVerify          bool                `hcl:"tls_skip_verify,optional" doc:"Any certificate of the app will do."`
+	SuccessBeforePassing   int                 `hcl:"success_before_passing,optional" is:"count" without:"0" doc:"Successes in a row before it passes."`
+	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
+	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
+	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"duration" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m."`
+	Status                 string              `hcl:"status,optional" without:"passing, once the app has passed it" oneof:"passing,warning,critical" doc:"The state before its first run."`
+	Notes                  string              `hcl:"notes,optional" doc:"For people."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+}
+
+// Sidecar is the registration of a service's sidecar proxy.
+type Sidecar struct {
+	Port            int         `hcl:"port,optional" is:"port" without:"21000 for the first service of the file, 21001 for the second, and so on" doc:"The public port, that callers' sidecars connect to. A network policy allows it."`
+	LocalAddress    string      `hcl:"local_service_address,optional" is:"ip" without:"127.0.0.1" doc:"Where the app listens."`
+	LocalSocketPath string      `hcl:"local_service_socket_path,optional" is:"absolute" without:"the service's port" doc:"The Unix socket that the app listens on."`
+	MeshGateway     string      `hcl:"mesh_gateway,optional" without:"none" oneof:"none,local,remote" doc:"Whether calls to other datacenters go through mesh gateways."`
+	Config          cty.Value   `hcl:"config,optional" is:"object" doc:"Opaque proxy configuration, in Consul's words, such as max_inbound_connections."`
+	Checks          []*Check    `hcl:"check,block" doc:"A further check of the sidecar itself."`
+	Expose          *Expose     `hcl:"expose,block" doc:"HTTP paths of the app that are reached without mutual TLS, through a listener of the sidecar."`
+	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults."`
+	Extensions      []*EnvoyExt `hcl:"envoy_extension,block" doc:"One of Consul's Envoy extensions, such as builtin/lua."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// Expose lists the paths that are reached without mutual TLS.
+type Expose struct {
+	Checks bool          `hcl:"checks,optional" doc:"true: the paths of the http and grpc checks, on ports from 21500."`
+	Paths  []*ExposePath `hcl:"path,block" doc:"A path, such as \"/metrics\"."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// ExposePath is one of them.
+type ExposePath struct {
+	Path         string `hcl:"path,label" is:"path"`
+	ListenerPort int    `hcl:"listener_port" is:"port" doc:"The public port of the listener."`
+	LocalPort    int    `hcl:"local_path_port,optional" is:"port" without:"the service's" doc:"The app's port."`
+	Protocol     string `hcl:"protocol,optional" default:"http" oneof:"http,http2" doc:"What the path speaks."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"path,label_range"`
+}
+
+// AccessLogs is Envoy's access log.
+type AccessLogs struct {
+	Enabled             bool   `hcl:"enabled,optional" default:"true" doc:"Whether requests are logged."`
+	DisableListenerLogs bool   `hcl:"disable_listener_logs,optional" doc:"Leaves out connections that no filter accepts."`
+	Type                string `hcl:"type,optional" default:"stdout" oneof:"stdout,stderr,file" doc:"Where to."`
+	Path                string `hcl:"path,optional" is:"absolute" doc:"The file, for type file."`
+	JSONFormat          string `hcl:"json_format,optional" doc:"Envoy's format as JSON text."`
+	TextFormat          string `hcl:"text_format,optional" doc:"Envoy's format as a line. Not with json_format."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// EnvoyExt is an Envoy extension.
+type EnvoyExt struct {
+	Name          string    `hcl:"name,label"`
+	Required      bool      `hcl:"required,optional" doc:"A failing extension fails the sidecar's configuration."`
+	Arguments     cty.Value `hcl:"arguments,optional" is:"object" doc:"The extension's own arguments, in Consul's words."`
+	ConsulVersion string    `hcl:"consul_version,optional" doc:"The versions of Consul it is for."`
+	EnvoyVersion  string    `hcl:"envoy_version,optional" doc:"The versions of Envoy it is for."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+}
+
+// Upstream is a service that the app calls.
+type Upstream struct {
+	Name          string    `hcl:"name,label" is:"name"`
+	Service       string    `hcl:"service,optional" is:"name" without:"the upstream's name" doc:"The service in Consul."`
+	PreparedQuery string    `hcl:"prepared_query,optional" is:"name" doc:"A prepared query in its place."`
+	Namespace     string    `hcl:"namespace,optional" is:"name" doc:"Consul Enterprise: the namespace."`
+	Partition     string    `hcl:"partition,optional" is:"name" doc:"Consul Enterprise: the admin partition."`
+	Peer          string    `hcl:"peer,optional" is:"name" doc:"The cluster peering it comes through. Not with datacenter."`
+	Datacenter    string    `hcl:"datacenter,optional" is:"datacenter" without:"the agent's" doc:"Where it runs."`
+	Address       string    `hcl:"address,optional" default:"127.0.0.1" is:"loopback" doc:"The local address that the sidecar listens on for it."`
+	Port          int       `hcl:"port,optional" is:"port" without:"one from 20000 to 20999 that depends on the names in the file alone" doc:"The local port."`
+	Socket        string    `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port."`
+	SocketMode    string    `hcl:"socket_mode,optional" is:"mode" without:"0600" doc:"The socket's permissions."`
+	Protocol      string    `hcl:"protocol,optional" without:"what the service declares" oneof:"tcp,http,http2,grpc" doc:"What to speak, whatever the service declares."`
+	Timeout       string    `hcl:"connect_timeout,optional" is:"interval" without:"5s" doc:"How long a connection may take."`
+	Balance       string    `hcl:"balance,optional" without:"none" oneof:"none,exact_balance" doc:"How connections are spread over Envoy's threads."`
+	MeshGateway   string    `hcl:"mesh_gateway,optional" without:"the sidecar's" oneof:"none,local,remote" doc:"Whether calls go through mesh gateways."`
+	Config        cty.Value `hcl:"config,optional" is:"object" doc:"Opaque upstream configuration, in Consul's words."`
+
+	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time."`
+	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+}
+
+// Limits bound the load on an upstream.
+type Limits struct {
+	MaxConnections        int `hcl:"max_connections,optional" is:"count" without:"Envoy's 1024" doc:"Connections of this sidecar."`
+	MaxPendingRequests    int `hcl:"max_pending_requests,optional" is:"count" without:"Envoy's 1024" doc:"Requests that wait for a connection."`
+	MaxConcurrentRequests int `hcl:"max_concurrent_requests,optional" is:"count" without:"Envoy's 1024" doc:"Requests in flight."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// PassiveHealthCheck is Envoy's outlier detection for an upstream.
+type PassiveHealthCheck struct {
+	Interval                string `hcl:"interval,optional" default:"10s" is:"interval" doc:"Time between two looks at the counters."`
+	MaxFailures             int    `hcl:"max_failures,optional" default:"5" is:"count" doc:"Server errors in a row until an instance is left out. 0 turns it off."`
+	EnforcingConsecutive5xx int    `hcl:"enforcing_consecutive_5xx,optional" default:"100" is:"percent" doc:"The chance that it really is."`
+	MaxEjectionPercent      int    `hcl:"max_ejection_percent,optional" default:"50" is:"percent" doc:"How many of the instances may be left out. Envoy's own 10 is none of three."`
+	BaseEjectionTime        string `hcl:"base_ejection_time,optional" default:"30s" is:"interval" doc:"For how long, times the number of times."`
+
+	Body hcl.Body `hcl:",body"`
 }
 
 // Consul says which Consul the app joins.
 type Consul struct {
-	// Version is a version or a constraint such as "1.22.x". Empty means the
-	// buildpack's default.
-	Version string `hcl:"version,optional"`
-	// RetryJoin are addresses of Consul servers. Defaults to
-	// DefaultRetryJoin.
-	RetryJoin []string `hcl:"retry_join,optional"`
-	// Datacenter defaults to "dc1", Consul's own default.
-	Datacenter string `hcl:"datacenter,optional"`
+	Version       string            `hcl:"version,optional" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
+	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers."`
+	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
+	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
+	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter."`
+	NodeMeta      map[string]string `hcl:"node_meta,optional" is:"meta" doc:"Metadata of the instance's node."`
+	LogLevel      string            `hcl:"log_level,optional" default:"warn" oneof:"trace,debug,info,warn,error" doc:"What the agent logs."`
+	Config        cty.Value         `hcl:"config,optional" is:"object" doc:"Further agent configuration, in Consul's words. A key that the buildpack sets itself is an error."`
+	Memory        int               `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for the agent, taken off the app's own."`
+	Ports         *Ports            `hcl:"ports,block" doc:"The agent's ports, where the app needs the usual ones for itself."`
 
-	RetryJoinRange  hcl.Range `hcl:"retry_join,attr_value_range"`
-	DatacenterRange hcl.Range `hcl:"datacenter,attr_value_range"`
+	Body hcl.Body `hcl:",body"`
+}
+
+// Ports are the agent's ports.
+type Ports struct {
+	HTTP    int `hcl:"http,optional" default:"8500" is:"port" doc:"HTTP API, on loopback."`
+	GRPC    int `hcl:"grpc,optional" default:"8502" is:"port" doc:"Envoy's configuration, on loopback."`
+	SerfLAN int `hcl:"serf_lan,optional" default:"8301" is:"port" doc:"Gossip, on the container's address. Servers and other agents must use the same."`
+
+	Body hcl.Body `hcl:",body"`
 }
 
 // Envoy says which Envoy runs as the sidecar.
 type Envoy struct {
-	// Version is a version or a constraint. Empty means the one that goes with
-	// the chosen Consul.
-	Version string `hcl:"version,optional"`
+	Version     string    `hcl:"version,optional" without:"the one that goes with the chosen Consul" doc:"A version or a constraint."`
+	Concurrency int       `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
+	LogLevel    string    `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
+	AdminPort   int       `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`
+	ExtraArgs   []string  `hcl:"extra_args,optional" doc:"Further arguments for Envoy."`
+	Bootstrap   cty.Value `hcl:"bootstrap,optional" is:"object" doc:"Overrides of Envoy's bootstrap, in Consul's words, such as envoy_extra_static_clusters_json."`
+	Tracing     string    `hcl:"tracing_json,optional" is:"json" doc:"Envoy's tracing provider as JSON text (Consul's envoy_tracing_json)."`
+	Memory      int       `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for all Envoys of an instance, taken off the app's own."`
+	Metrics     *Metrics  `hcl:"metrics,block" doc:"Where Envoy's metrics go."`
+
+	Body hcl.Body `hcl:",body"`
 }
 
-// Protocols are the protocols a service can speak, in Consul's words.
-var Protocols = []string{"tcp", "http", "http2", "grpc"}
+// Metrics says where Envoy's metrics go.
+type Metrics struct {
+	Prometheus string `hcl:"prometheus,optional" is:"listen" without:"off" doc:"Address and port of a /metrics listener of the first service's Envoy; the second service's has the next port, and so on."`
+	Statsd     string `hcl:"statsd,optional" is:"url" doc:"udp:// or tcp:// address of a statsd server."`
+	Dogstatsd  string `hcl:"dogstatsd,optional" is:"url" doc:"udp:// or unix:// address of a dogstatsd server."`
 
-// Defaults of the language.
+	Body hcl.Body `hcl:",body"`
+}
+
+// Defaults that have no place in a tag.
 const (
-	DefaultProcess    = "web"
-	DefaultProtocol   = "tcp"
-	DefaultInterval   = "1s"
-	DefaultTimeout    = "1s"
-	DefaultDatacenter = "dc1"
-	DefaultRetryJoin  = "consul-server.apps.internal"
+	DefaultProtocol  = "tcp"
+	DefaultRetryJoin = "consul-server.apps.internal"
+	webProcess       = "web"
 )
-
-func (m *Mesh) fillDefaults() {
-	for _, service := range m.Services {
-		setDefault(&service.Process, DefaultProcess)
-		setDefault(&service.Protocol, DefaultProtocol)
-		for _, check := range service.Checks {
-			setDefault(&check.Interval, DefaultInterval)
-			setDefault(&check.Timeout, DefaultTimeout)
-		}
-	}
-	if m.Consul == nil {
-		m.Consul = &Consul{}
-	}
-	if m.Consul.RetryJoin == nil {
-		m.Consul.RetryJoin = []string{DefaultRetryJoin}
-	}
-	setDefault(&m.Consul.Datacenter, DefaultDatacenter)
-	if m.Envoy == nil {
-		m.Envoy = &Envoy{}
-	}
-}
-
-func setDefault(field *string, value string) {
-	if *field == "" {
-		*field = value
-	}
-}
-
-// Keys lists every block and attribute of the language, once each, in the
-// order in which they are declared above.
-func Keys() []string {
-	var keys []string
-	seen := map[string]bool{}
-	var walk func(reflect.Type)
-	walk = func(block reflect.Type) {
-		for i := range block.NumField() {
-			field := block.Field(i)
-			name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
-			if kind != "optional" && kind != "block" {
-				continue
-			}
-			if !seen[name] {
-				seen[name] = true
-				keys = append(keys, name)
-			}
-			if kind == "block" {
-				element := field.Type.Elem()
-				if element.Kind() == reflect.Pointer {
-					element = element.Elem()
-				}
-				walk(element)
-			}
-		}
-	}
-	walk(reflect.TypeFor[Mesh]())
-	return keys
-}

@@ -2,104 +2,170 @@ package meshfile
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 )
 
-// Name is the file's name at the top of an app.
-const Name = "mesh.hcl"
+// Name is the file's name at the top of an app, JSONName that of its other
+// syntax.
+const (
+	Name     = "mesh.hcl"
+	JSONName = "mesh.hcl.json"
+)
 
 // Reference is where the language is described, from the project's top.
 const Reference = "docs/mesh-hcl.md"
 
-// Error holds every mistake found in one mesh.hcl.
-type Error struct {
-	Diagnostics hcl.Diagnostics
-	files       map[string]*hcl.File
+// Diagnostics are what was found in one file, as an error or as warnings.
+type Diagnostics struct {
+	List  hcl.Diagnostics
+	name  string
+	files map[string]*hcl.File
 }
 
 // Error prints all diagnostics for a person: summary, file and line, the lines
 // themselves, and a hint. No colour, 100 columns.
-func (e *Error) Error() string {
+func (d *Diagnostics) Error() string {
+	count := map[hcl.DiagnosticSeverity]int{}
+	for _, diag := range d.List {
+		count[diag.Severity]++
+	}
+	var parts []string
+	for _, noun := range []struct {
+		severity hcl.DiagnosticSeverity
+		name     string
+	}{{hcl.DiagError, "mistake"}, {hcl.DiagWarning, "warning"}} {
+		switch n := count[noun.severity]; n {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+noun.name)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %ss", n, noun.name))
+		}
+	}
 	var text bytes.Buffer
 	// Writing to a buffer cannot fail.
-	_ = hcl.NewDiagnosticTextWriter(&text, e.files, 100, false).WriteDiagnostics(e.Diagnostics)
-	noun := "mistake"
-	if len(e.Diagnostics) != 1 {
-		noun = "mistakes"
-	}
-	return fmt.Sprintf("%d %s in %s\n\n%s", len(e.Diagnostics), noun, Name, bytes.TrimSpace(text.Bytes()))
+	_ = hcl.NewDiagnosticTextWriter(&text, d.files, 100, false).WriteDiagnostics(d.List)
+	return fmt.Sprintf("%s in %s\n\n%s", strings.Join(parts, ", "), d.name, bytes.TrimSpace(text.Bytes()))
 }
 
-// Load reads and parses the mesh.hcl of the app in dir. A missing or
-// unreadable file is an error that says what to add and where; a wrong one is
-// an *Error.
-func Load(dir string) (*Mesh, error) {
-	src, err := os.ReadFile(filepath.Join(dir, Name))
-	switch {
-	case os.IsNotExist(err):
-		return nil, fmt.Errorf("no %s at the top of the app: the mesh buildpack was asked for, "+
+// Load reads and parses the mesh.hcl, or mesh.hcl.json, of the app in dir. A
+// missing or unreadable file is an error that says what to add and where; a
+// wrong one is a *Diagnostics. The warnings are nil where there are none.
+func Load(dir string, context Context) (mesh *Mesh, warnings *Diagnostics, err error) {
+	var found []string
+	for _, name := range []string{Name, JSONName} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			found = append(found, name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil, fmt.Errorf("no %s at the top of the app: the mesh buildpack was asked for, "+
 			"but does not know which service this app is\n"+
 			"hint: add a file %s beside the app's other files, the smallest is one line: service \"my-app\" {}", Name, Name)
-	case err != nil:
-		return nil, fmt.Errorf("failed to read %s: %w\nhint: it must be a plain file that everyone may read", Name, err)
+	case 2:
+		return nil, nil, fmt.Errorf("the app has both %s and %s\nhint: remove one of them", Name, JSONName)
 	}
-	return Parse(Name, src)
+	return LoadFile(filepath.Join(dir, found[0]), context)
 }
 
-// Parse turns the text of a mesh.hcl into a Mesh with its defaults filled in,
-// or returns an *Error with everything that is wrong. The filename is for the
-// messages alone.
-func Parse(filename string, src []byte) (*Mesh, error) {
+// LoadFile is Load for a file of any name; one that ends in .json has HCL's
+// JSON syntax.
+func LoadFile(path string, context Context) (mesh *Mesh, warnings *Diagnostics, err error) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("failed to read %s: %w\nhint: it must be a plain file that everyone may read",
+			filepath.Base(path), withoutPath(err))
+	}
+	return Parse(filepath.Base(path), src, context)
+}
+
+// withoutPath is the reason of a failed file operation.
+func withoutPath(err error) error {
+	var failed *os.PathError
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}
+
+// Parse turns the text of a mesh.hcl into a Mesh with its defaults filled in.
+// The error is a *Diagnostics with everything that is wrong, warnings
+// included; the warnings of a good file are nil where there are none.
+func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *Diagnostics, err error) {
 	parser := hclparse.NewParser()
-	file, diags := parser.ParseHCL(src, filename)
-	mesh := &Mesh{}
+	parse := parser.ParseHCL
+	if strings.HasSuffix(filename, ".json") {
+		parse = parser.ParseJSON
+	}
+	file, diags := parse(src, filename)
+	mesh = &Mesh{}
 	if !diags.HasErrors() {
-		diags = append(diags, gohcl.DecodeBody(file.Body, nil, mesh)...)
-		mesh.fillDefaults()
-		diags = append(diags, mesh.validate(hcl.Range{
-			Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos,
-		})...)
+		scope, problems := context.scope(file.Body, mesh)
+		diags = append(diags, problems...)
+		diags = append(diags, gohcl.DecodeBody(file.Body, scope, mesh)...)
+		v := &validator{whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
+		v.checkValues(reflect.ValueOf(mesh).Elem(), file.Body)
+		v.mesh(mesh)
+		diags = append(diags, v.diags...)
 	}
-	if diags.HasErrors() {
-		return nil, &Error{Diagnostics: explain(diags), files: parser.Files()}
+	found := &Diagnostics{List: explain(diags), name: filename, files: parser.Files()}
+	switch {
+	case found.List.HasErrors():
+		return nil, nil, found
+	case len(found.List) > 0:
+		return mesh, found, nil
 	}
-	mesh.assignPorts()
-	return mesh, nil
+	return mesh, nil, nil
 }
 
 // explain sorts the diagnostics by line, keeps the first of several about one
 // place (what follows from a wrong type is noise), and adds the place in the
 // reference to HCL's own words about unknown names.
 func explain(diags hcl.Diagnostics) hcl.Diagnostics {
+	seen := map[int]hcl.Diagnostics{}
 	var kept hcl.Diagnostics
 	for _, diag := range diags {
-		repeated := slices.ContainsFunc(kept, func(earlier *hcl.Diagnostic) bool {
-			return diag.Subject != nil && earlier.Subject != nil && diag.Subject.Overlaps(*earlier.Subject)
+		if diag.Subject == nil {
+			kept = append(kept, diag)
+			continue
+		}
+		// Compared within one line: the rest of a file cannot overlap it.
+		at := diag.Subject.Start.Line
+		repeated := slices.ContainsFunc(seen[at], func(earlier *hcl.Diagnostic) bool {
+			return diag.Subject.Overlaps(*earlier.Subject)
 		})
 		if !repeated {
 			kept = append(kept, diag)
+			seen[at] = append(seen[at], diag)
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b *hcl.Diagnostic) int { return line(a) - line(b) })
+	slices.SortStableFunc(kept, func(a, b *hcl.Diagnostic) int {
+		return cmp.Or(start(a).Line-start(b).Line, start(a).Column-start(b).Column)
+	})
 	for _, diag := range kept {
 		switch diag.Summary {
-		case "Unsupported argument", "Unsupported block type", "Missing required argument":
+		case "Unsupported argument", "Unsupported block type", "Missing required argument", "Extraneous JSON object property":
 			diag.Detail += " The whole language is described in " + Reference + "."
 		}
 	}
 	return kept
 }
 
-func line(diag *hcl.Diagnostic) int {
+func start(diag *hcl.Diagnostic) hcl.Pos {
 	if diag.Subject == nil {
-		return 0
+		return hcl.Pos{}
 	}
-	return diag.Subject.Start.Line
+	return diag.Subject.Start
 }

@@ -4,152 +4,244 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/hashicorp/hcl/v2"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// staged is what expressions in the tests look at.
+var staged = NewContext([]string{
+	`VCAP_APPLICATION={"application_id":"0f1e","application_name":"Shop","space_name":"dev","organization_name":"acme","application_uris":["shop.example.com"]}`,
+	"COLOUR=blue", "VCAP_SERVICES={}", "API_TOKEN=x", "CF_INSTANCE_INDEX=0",
+})
+
+func parse(t *testing.T, text string) *Mesh {
+	t.Helper()
+	mesh, warnings, err := Parse(Name, []byte(text), staged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warnings != nil {
+		t.Fatal(warnings)
+	}
+	return mesh
+}
+
 func TestDefaultsOfTheSmallestFile(t *testing.T) {
 	t.Parallel()
-	mesh, err := Parse(Name, []byte(`service "web" {}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := &Mesh{
-		Services: []*Service{{Name: "web", Process: "web", Protocol: "tcp"}},
-		Consul:   &Consul{RetryJoin: []string{"consul-server.apps.internal"}, Datacenter: "dc1"},
-		Envoy:    &Envoy{},
-	}
-	if diff := cmp.Diff(want, mesh, cmpopts.IgnoreTypes(hcl.Range{})); diff != "" {
-		t.Errorf("mesh (-want +got):\n%s", diff)
-	}
-}
-
-func TestEveryAttributeIsRead(t *testing.T) {
-	t.Parallel()
-	mesh, err := Parse(Name, []byte(`
-service "frontend" {
-  process  = "api"
-  port     = 9000
-  protocol = "http"
-  tags     = ["v2", "blue"]
-  meta     = { team = "rides" }
-  check "health" {
-    http     = "/health"
-    interval = "5s"
-    timeout  = "2s"
-  }
-  check "alive" { tcp = true }
-  check "rpc" { grpc = "" }
-  upstream "customer" { port = 8081 }
-  upstream "billing" { datacenter = "dc2" }
-}
-consul {
-  version    = "1.22.x"
-  retry_join = ["a.example", "b.example"]
-  datacenter = "cf"
-}
-envoy { version = "1.38.2" }
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	yes, health, all := true, "/health", ""
-	want := &Mesh{
-		Services: []*Service{{
-			Name: "frontend", Process: "api", Port: 9000, Protocol: "http",
-			Tags: []string{"v2", "blue"}, Meta: map[string]string{"team": "rides"},
-			Checks: []*Check{
-				{Name: "health", HTTP: &health, Interval: "5s", Timeout: "2s"},
-				{Name: "alive", TCP: &yes, Interval: "1s", Timeout: "1s"},
-				{Name: "rpc", GRPC: &all, Interval: "1s", Timeout: "1s"},
-			},
-			Upstreams: []*Upstream{
-				{Name: "customer", Port: 8081},
-				{Name: "billing", Port: mesh.Services[0].Upstreams[1].Port, Datacenter: "dc2"},
-			},
-		}},
-		Consul: &Consul{Version: "1.22.x", RetryJoin: []string{"a.example", "b.example"}, Datacenter: "cf"},
-		Envoy:  &Envoy{Version: "1.38.2"},
-	}
-	if diff := cmp.Diff(want, mesh, cmpopts.IgnoreTypes(hcl.Range{})); diff != "" {
-		t.Errorf("mesh (-want +got):\n%s", diff)
-	}
-}
-
-func TestAssignedPortsStayWhenAnUpstreamIsAddedAbove(t *testing.T) {
-	t.Parallel()
-	port := func(text string) int {
-		t.Helper()
-		mesh, err := Parse(Name, []byte(text))
-		if err != nil {
-			t.Fatal(err)
+	mesh := parse(t, `service "web" {}`)
+	s := mesh.Services[0]
+	for _, pair := range []struct {
+		what      string
+		got, want any
+	}{
+		{"process", s.Process, "web"},
+		{"protocol", s.Protocol, "tcp"},
+		{"id", s.ID, "web"},
+		{"follows PORT", s.FollowsPort(), true},
+		{"sidecar port", s.Sidecar.Port, 21000},
+		{"admin port", mesh.AdminPort(0), 19000},
+		{"retry_join", mesh.Consul.RetryJoin, []string{"consul-server.apps.internal"}},
+		{"datacenter", mesh.Consul.Datacenter, "dc1"},
+		{"agent's HTTP port", mesh.Consul.Ports.HTTP, 8500},
+		{"memory", mesh.Consul.Memory + mesh.Envoy.Memory, 128},
+		{"app", mesh.App, map[string]string(nil)},
+	} {
+		if diff := cmp.Diff(pair.want, pair.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", pair.what, diff)
 		}
-		upstreams := mesh.Services[0].Upstreams
+	}
+}
+
+// TestZeroIsNotTheDefault: an attribute that is given keeps its value.
+func TestZeroIsNotTheDefault(t *testing.T) {
+	t.Parallel()
+	mesh := parse(t, "service \"a\" {\n upstream \"b\" {\n passive_health_check {\n max_failures = 0\n }\n }\n sidecar {\n access_logs {\n enabled = false\n }\n }\n}")
+	if got := mesh.Services[0].Upstreams[0].PassiveHealthCheck.MaxFailures; got != 0 {
+		t.Errorf("max_failures = %d", got)
+	}
+	if mesh.Services[0].Sidecar.AccessLogs.Enabled {
+		t.Error("access logs are enabled")
+	}
+}
+
+func TestAssignedPorts(t *testing.T) {
+	t.Parallel()
+	last := func(text string) int {
+		t.Helper()
+		services := parse(t, text).Services
+		upstreams := services[len(services)-1].Upstreams
 		return upstreams[len(upstreams)-1].Port
 	}
-	alone := port("service \"a\" {\n upstream \"x\" {}\n}")
-	below := port("service \"a\" {\n upstream \"new\" {}\n upstream \"x\" {}\n}")
-	if alone != below {
-		t.Errorf("upstream x moved from port %d to %d", alone, below)
+	alone := last("service \"a\" {\n upstream \"x\" {}\n}")
+	if below := last("service \"a\" {\n upstream \"new\" {}\n upstream \"x\" {}\n}"); below != alone {
+		t.Errorf("upstream x moved from port %d to %d when another was added above it", alone, below)
+	}
+	two := parse(t, "service \"a\" {\n upstream \"x\" {}\n}\nservice \"b\" {\n process = \"worker\"\n upstream \"x\" {}\n}")
+	if a, b := two.Services[0].Upstreams[0].Port, two.Services[1].Upstreams[0].Port; a != b {
+		t.Errorf("two processes find x on ports %d and %d, but it has one variable", a, b)
 	}
 	if alone < UpstreamPorts || alone >= UpstreamPorts+upstreamPortsCount {
 		t.Errorf("port %d is outside the range for upstreams", alone)
 	}
 }
 
-// TestMistakes parses every testdata/bad/*.hcl and compares the whole message
-// with the .txt beside it.
+func TestJSONSyntaxSaysTheSame(t *testing.T) {
+	t.Parallel()
+	const text = `{"service": {"a": {"protocol": "http", "port": 9000, "check": {"c": {"http": "/h"}}, "upstream": {"b": {"port": 9001}}}},
+		"consul": {"datacenter": "${lower(\"CF\")}"}}`
+	fromJSON, _, err := Parse(JSONName, []byte(text), staged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromHCL := parse(t, `
+service "a" {
+  protocol = "http"
+  port     = 9000
+  check "c" { http = "/h" }
+  upstream "b" { port = 9001 }
+}
+consul { datacenter = lower("CF") }
+`)
+	if diff := cmp.Diff(fromHCL, fromJSON, withoutPlaces()...); diff != "" {
+		t.Errorf("mesh (-HCL +JSON):\n%s", diff)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	load := func(files ...string) error {
+		dir := t.TempDir()
+		for _, name := range files {
+			if strings.HasSuffix(name, "/") {
+				if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(`{"service": {"a": {}}}`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, _, err := Load(dir, staged)
+		return err
+	}
+	if err := load(JSONName); err != nil {
+		t.Error(err)
+	}
+	for says, files := range map[string][]string{
+		`service "my-app" {}`:                         nil,
+		"failed to read mesh.hcl: is a directory":     {"mesh.hcl/"},
+		"the app has both mesh.hcl and mesh.hcl.json": {Name, JSONName},
+	} {
+		if err := load(files...); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("error with %q: %v, want %q", files, err, says)
+		}
+	}
+}
+
+// TestMistakes parses every testdata/bad/* and compares the whole message with
+// the .txt beside it.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/bad/*.hcl")
+	goldenMessages(t, "testdata/bad", func(warnings *Diagnostics, err error) error { return err })
+}
+
+// TestWarnings does so for files that are good, but not without a remark.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	goldenMessages(t, "testdata/warn", func(warnings *Diagnostics, err error) error {
+		if err != nil || warnings == nil {
+			return nil
+		}
+		return warnings
+	})
+}
+
+func goldenMessages(t *testing.T, dir string, message func(*Diagnostics, error) error) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.hcl*"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no files in testdata/bad: %v", err)
+		t.Fatalf("no files in %s: %v", dir, err)
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return strings.HasSuffix(file, ".txt") })
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".hcl"), func(t *testing.T) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
 			src, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Parse(Name, src)
-			if err == nil {
-				t.Fatal("parsed without an error")
+			name := Name
+			if strings.HasSuffix(file, ".json") {
+				name = JSONName
 			}
-			golden := strings.TrimSuffix(file, ".hcl") + ".txt"
+			_, warnings, err := Parse(name, src, staged)
+			got := message(warnings, err)
+			if got == nil {
+				t.Fatalf("nothing is said; warnings %v, error %v", warnings, err)
+			}
+			golden := file + ".txt"
 			if *update {
-				if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
+				if err := os.WriteFile(golden, []byte(got.Error()+"\n"), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
-			want, readErr := os.ReadFile(golden)
-			if readErr != nil {
-				t.Fatal(readErr)
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), err.Error()+"\n"); diff != "" {
+			if diff := cmp.Diff(string(want), got.Error()+"\n"); diff != "" {
 				t.Errorf("message (-want +got):\n%s", diff)
+			}
+			for line := range strings.SplitSeq(got.Error(), "\n\n") {
+				if strings.HasPrefix(line, "Error: ") && !strings.Contains(got.Error(), "on "+name+" line") {
+					t.Errorf("an error without a line:\n%s", got)
+				}
 			}
 		})
 	}
 }
 
-func TestLoadSaysWhatToAdd(t *testing.T) {
+// TestTags: every tag of the schema is one that the code knows.
+func TestTags(t *testing.T) {
 	t.Parallel()
-	_, err := Load(t.TempDir())
-	if err == nil || !strings.Contains(err.Error(), `service "my-app" {}`) {
-		t.Errorf("error of an app without a mesh.hcl: %v", err)
+	var walk func(reflect.Type)
+	walk = func(block reflect.Type) {
+		for i := range block.NumField() {
+			field := block.Field(i)
+			name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
+			where := block.Name() + "." + field.Name
+			if is := field.Tag.Get("is"); is != "" && is != "object" && is != "meta" && kinds[is] == nil {
+				t.Errorf("%s: unknown kind %q", where, is)
+			}
+			if name == "" || strings.HasSuffix(kind, "_range") || kind == "label" {
+				continue
+			}
+			if field.Tag.Get("doc") == "" {
+				t.Errorf("%s: no doc", where)
+			}
+			switch text := field.Tag.Get("default"); {
+			case text == "":
+			case field.Type.Kind() == reflect.Int:
+				if _, err := strconv.Atoi(text); err != nil {
+					t.Errorf("%s: default %q is no number", where, text)
+				}
+			case field.Tag.Get("is") != "" && kinds[field.Tag.Get("is")] != nil:
+				if summary, _ := kinds[field.Tag.Get("is")](text); summary != "" {
+					t.Errorf("%s: default %q: %s", where, text, summary)
+				}
+			}
+			if kind == "block" {
+				walk(blockType(field.Type))
+			}
+		}
 	}
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, Name), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if _, err = Load(dir); err == nil || !strings.Contains(err.Error(), "failed to read mesh.hcl") {
-		t.Errorf("error of an app whose mesh.hcl is a folder: %v", err)
-	}
+	walk(reflect.TypeFor[Mesh]())
 }

@@ -3,71 +3,222 @@ package meshfile
 import (
 	"fmt"
 	"hash/fnv"
+	"net"
+	"reflect"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 )
 
-// Ports that the sidecars of an instance use, all of them on loopback but
-// SidecarPort. The services of an app take consecutive ports in the order of
-// the file.
+// Ports that the sidecars of an instance use where the file says nothing else.
+// The services of a file take consecutive ones.
 const (
-	SidecarPort = 21000 // the first public port of a sidecar, Consul's own default
-	AdminPort   = 19000 // the first admin port of an Envoy, Consul's own default
+	// SidecarPort is the first public port of a sidecar, Consul's own default.
+	SidecarPort = 21000
 
 	// UpstreamPorts is where ports for upstreams without one of their own are
 	// taken from: 1,000 ports below Linux's range for outgoing connections,
 	// that neither Consul, Envoy nor Cloud Foundry uses.
 	UpstreamPorts      = 20000
 	upstreamPortsCount = 1000
+
+	// AppPort is PORT in every container, unless the app's route says otherwise
+	// (Cloud Foundry: developer guide, environment variables, PORT).
+	AppPort = 8080
 )
 
-// portOwner names who uses a port in every container, if anyone does
+var (
+	typeOfCheck    = reflect.TypeFor[Check]()
+	typeOfUpstream = reflect.TypeFor[Upstream]()
+	typeOfConsul   = reflect.TypeFor[Consul]()
+)
+
+// FollowsPort says that the service listens on the app's PORT.
+func (s *Service) FollowsPort() bool { return s.Port == 0 && s.Process == webProcess }
+
+// Listens says that the app listens for the service at all; a worker may only
+// call others.
+func (s *Service) Listens() bool {
+	return s.Port != 0 || s.FollowsPort() || s.Sidecar != nil && s.Sidecar.LocalSocketPath != ""
+}
+
+// Variable is the stem of the service's environment variable, such as
+// MESH_SERVICE_MY_API.
+func (s *Service) Variable() string { return variable("MESH_SERVICE_", s.Name) }
+
+// Variable is the stem of the environment variables that name the upstream's
+// local address, such as MESH_UPSTREAM_MY_API.
+func (u *Upstream) Variable() string { return variable("MESH_UPSTREAM_", u.Name) }
+
+// LocalAddress is where the app finds the upstream: a socket's path, or host
+// and port.
+func (u *Upstream) LocalAddress() string {
+	if u.Socket != "" {
+		return u.Socket
+	}
+	return net.JoinHostPort(u.Address, strconv.Itoa(u.Port))
+}
+
+// AdminPort is the port of the admin API of the n-th service's Envoy.
+func (m *Mesh) AdminPort(n int) int { return m.Envoy.AdminPort + n }
+
+// platformPort names who uses a port in every container, if anyone does
 // (Cloud Foundry: docs of cf ssh and of Diego's instance identity proxies;
 // Consul: docs/install/ports).
-func portOwner(port int) string {
+func platformPort(port int) string {
 	switch {
 	case port == 2222:
 		return "Cloud Foundry's ssh daemon"
 	case port >= 61001 && port <= 61003, port == 61443:
 		return "Cloud Foundry's own proxy"
-	case port >= 8300 && port <= 8302:
-		return "the Consul agent's gossip and RPC"
-	case port == 8500:
-		return "the Consul agent's HTTP API"
-	case port == 8502, port == 8503:
-		return "the Consul agent's gRPC API"
-	case port == 8600:
-		return "the Consul agent's DNS"
-	case port >= AdminPort && port < AdminPort+100:
-		return "Envoy's admin API"
-	case port >= SidecarPort && port < SidecarPort+256:
-		return "the sidecars' public ports"
+	case port >= 8300 && port <= 8302, port == 8503, port == 8600:
+		return "Consul"
 	}
 	return ""
 }
 
-// assignPorts gives every upstream without a port one that depends on the
-// names in the file alone, so that it is the same at every staging and does
-// not move when another upstream is added above it.
+// assignPorts gives every sidecar and upstream without a port its own. An
+// upstream's depends on its names alone, so that it is the same at every
+// staging and does not move when another upstream is added above it.
 func (m *Mesh) assignPorts() {
-	taken := map[int]bool{}
-	for _, service := range m.Services {
-		taken[service.Port] = true
-		for _, upstream := range service.Upstreams {
-			taken[upstream.Port] = true
+	taken := map[int]bool{m.Consul.Ports.HTTP: true, m.Consul.Ports.GRPC: true, AppPort: true}
+	for i, s := range m.Services {
+		if s.Sidecar.Port == 0 {
+			s.Sidecar.Port = SidecarPort + i
+		}
+		taken[s.Port], taken[s.Sidecar.Port], taken[m.AdminPort(i)] = true, true, true
+		for _, u := range s.Upstreams {
+			taken[u.Port] = true
 		}
 	}
-	for _, service := range m.Services {
-		for _, upstream := range service.Upstreams {
-			if upstream.Port != 0 {
+	assigned := map[string]int{} // the same upstream of two processes has the same port
+	used := map[string]bool{}
+	for _, s := range m.Services {
+		for _, u := range s.Upstreams {
+			if u.Port != 0 || u.Socket != "" {
 				continue
 			}
-			hash := fnv.New32a()
-			fmt.Fprintf(hash, "%s/%s/%s", service.Name, upstream.Name, upstream.Datacenter)
-			offset := int(hash.Sum32() % upstreamPortsCount)
-			for taken[UpstreamPorts+offset] {
-				offset = (offset + 1) % upstreamPortsCount
+			name := u.Name + "/" + u.Datacenter
+			if port := assigned[name]; port != 0 && !used[s.Process+name] {
+				u.Port = port
+			} else {
+				u.Port = freePort(taken, s.Name+"/"+name)
+				assigned[name] = u.Port
 			}
-			upstream.Port = UpstreamPorts + offset
-			taken[upstream.Port] = true
+			used[s.Process+name] = true
 		}
 	}
+}
+
+// freePort finds a port for a name by its hash. With every port of the range
+// taken it goes on above it.
+func freePort(taken map[int]bool, name string) int {
+	hash := fnv.New32a()
+	hash.Write([]byte(name))
+	port := UpstreamPorts + int(hash.Sum32()%upstreamPortsCount)
+	for n := 0; taken[port]; n++ {
+		port++
+		if n < upstreamPortsCount && port == UpstreamPorts+upstreamPortsCount {
+			port = UpstreamPorts
+		}
+	}
+	taken[port] = true
+	return port
+}
+
+// claims are the ports of one process's containers.
+type claims map[int]claim
+
+type claim struct {
+	owner string
+	at    hcl.Range // where the file says so, the zero range where it does not
+}
+
+// ports refuses ports that are used twice, or taken by the platform.
+func (v *validator) ports(m *Mesh) {
+	byProcess := map[string]claims{}
+	for i, s := range m.Services {
+		ports := byProcess[s.Process]
+		if ports == nil {
+			ports = claims{}
+			byProcess[s.Process] = ports
+			v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
+			v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
+			if s.Process == webProcess {
+				ports[AppPort] = claim{owner: "the app's PORT"}
+			}
+		}
+		if s.FollowsPort() {
+			if other := ports[AppPort]; other.at.Filename != "" {
+				v.fail(s.NameRange, "Port already taken", "The service %q listens on the app's PORT, as %s on line %d does. Give one of them another port.", s.Name, other.owner, other.at.Start.Line)
+			}
+			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Name), s.NameRange}
+		}
+		v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Name), portAt(s.Body, "port"))
+		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Name), portAt(s.Sidecar.Body, "port"))
+		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Name), portAt(m.Envoy.Body, "admin_port"))
+		if s.Sidecar.Expose != nil {
+			for _, path := range s.Sidecar.Expose.Paths {
+				v.claim(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), portAt(path.Body, "listener_port"))
+			}
+		}
+	}
+	for _, s := range m.Services {
+		for _, u := range s.Upstreams {
+			v.claim(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(portAt(u.Body, "port"), u.NameRange))
+		}
+	}
+}
+
+// portAt is where a port is said, the zero range where it is a default.
+func portAt(body hcl.Body, name string) hcl.Range {
+	if body == nil {
+		return hcl.Range{}
+	}
+	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	if content == nil || content.Attributes[name] == nil {
+		return hcl.Range{}
+	}
+	return content.Attributes[name].Expr.Range()
+}
+
+// firstGiven is the first range that is one.
+func firstGiven(ranges ...hcl.Range) hcl.Range {
+	for _, r := range ranges {
+		if r.Filename != "" {
+			return r
+		}
+	}
+	return hcl.Range{}
+}
+
+// claim takes a port for an owner. at is where the file says so, the zero
+// range where it is a default.
+func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
+	if port == 0 {
+		return
+	}
+	other, taken := ports[port]
+	where := ""
+	if at.Filename != "" && other.at.Filename != "" {
+		where = fmt.Sprintf(" on line %d", other.at.Start.Line)
+	}
+	switch platform := platformPort(port); {
+	case platform != "":
+		v.fail(firstGiven(at, v.whole), "Port already taken", "Port %d belongs to %s in every container. Choose another one.", port, platform)
+	case taken:
+		v.fail(firstGiven(at, other.at, v.whole), "Port already taken", "Port %d of %s is taken by %s%s. Choose another one.", port, owner, other.owner, where)
+	default:
+		ports[port] = claim{owner, at}
+	}
+}
+
+// attributesOf are the entries of an object value, nil where it has none.
+func attributesOf(object cty.Value) map[string]cty.Value {
+	if object == cty.NilVal || object.IsNull() || !object.IsKnown() || !object.CanIterateElements() ||
+		!object.Type().IsObjectType() && !object.Type().IsMapType() {
+		return nil
+	}
+	return object.AsValueMap()
 }

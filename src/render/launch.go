@@ -38,11 +38,6 @@ type cloudFoundry struct {
 	SidecarFor []string `yaml:"sidecar_for"`
 }
 
-// sidecarMemory is for each sidecar. Of the resident memory only the anonymous
-// part must fit: 24 MB for a client agent, 14 MB for an Envoy
-// (docs/performance.md).
-const sidecarMemory = 64
-
 func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
 	var types []string
 	for _, service := range mesh.Services {
@@ -50,17 +45,17 @@ func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
 			types = append(types, service.Process)
 		}
 	}
-	sidecar := func(name, subcommand string) process {
+	sidecar := func(name, subcommand string, memory int) process {
 		return process{
 			Type:      name,
 			Command:   sidecarCommand(depsIndex, subcommand),
-			Limits:    limits{sidecarMemory},
+			Limits:    limits{memory},
 			Platforms: platforms{cloudFoundry{types}},
 		}
 	}
 	text, err := yaml.Marshal(launch{[]process{
-		sidecar(droplet.AgentSidecar, "agent"),
-		sidecar(droplet.ProxySidecar, "proxy"),
+		sidecar(droplet.AgentSidecar, "agent", mesh.Consul.Memory),
+		sidecar(droplet.ProxySidecar, "proxy", mesh.Envoy.Memory),
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("failed to render %s: %w", droplet.LaunchFile, err)
@@ -80,14 +75,21 @@ var profileText string
 var profileTemplate = template.Must(template.New("profile").Parse(profileText))
 
 func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
+	// Two processes may call the same upstream: it has one address then.
 	var upstreams []*meshfile.Upstream
+	seen := map[string]bool{}
 	for _, service := range mesh.Services {
-		upstreams = append(upstreams, service.Upstreams...)
+		for _, upstream := range service.Upstreams {
+			if !seen[upstream.Variable()] {
+				seen[upstream.Variable()] = true
+				upstreams = append(upstreams, upstream)
+			}
+		}
 	}
 	var text bytes.Buffer
 	err := profileTemplate.Execute(&text, map[string]any{
 		"DepsIndex": depsIndex,
-		"Host":      loopback,
+		"Services":  mesh.Services,
 		"Upstreams": upstreams,
 		"Agent":     sidecarCommand(depsIndex, "agent"),
 		"Proxy":     sidecarCommand(depsIndex, "proxy"),

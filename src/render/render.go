@@ -25,6 +25,14 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	agent, err := agentConfig(mesh)
+	if err != nil {
+		return nil, err
+	}
+	services, err := serviceDefinitions(mesh)
+	if err != nil {
+		return nil, err
+	}
 	files := []File{
 		{droplet.LaunchFile, launch},
 		{droplet.ProfileFile, profileScript(mesh, depsIndex)},
@@ -32,11 +40,7 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	for _, document := range []struct {
 		path    string
 		content any
-	}{
-		{droplet.AgentFile, agentConfig(mesh)},
-		{droplet.ServiceFile, serviceDefinitions(mesh)},
-		{droplet.ConfigFile, config(mesh)},
-	} {
+	}{{droplet.AgentFile, agent}, {droplet.ServiceFile, services}, {droplet.ConfigFile, config(mesh)}} {
 		text, err := encode(document.content)
 		if err != nil {
 			return nil, fmt.Errorf("failed to render %s: %w", document.path, err)
@@ -46,14 +50,27 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	return files, nil
 }
 
+// config is what the runtime needs to know beside Consul's own files.
 func config(mesh *meshfile.Mesh) droplet.Config {
-	var c droplet.Config
+	c := droplet.Config{
+		Envoy: droplet.Envoy{
+			Concurrency: mesh.Envoy.Concurrency,
+			LogLevel:    mesh.Envoy.LogLevel,
+			ExtraArgs:   mesh.Envoy.ExtraArgs,
+		},
+		SidecarMemory: mesh.Consul.Memory + mesh.Envoy.Memory,
+	}
+	if mesh.App != nil {
+		c.Staged = &droplet.Place{
+			App: mesh.App["name"], Space: mesh.App["space"], Organization: mesh.App["organization"],
+		}
+	}
 	for i, service := range mesh.Services {
 		c.Services = append(c.Services, droplet.Service{
-			ID:          service.Name,
+			ID:          service.ID,
 			Process:     service.Process,
-			FollowsPort: service.Port == 0,
-			AdminPort:   meshfile.AdminPort + i,
+			FollowsPort: service.FollowsPort(),
+			AdminPort:   mesh.AdminPort(i),
 		})
 	}
 	return c

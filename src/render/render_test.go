@@ -49,13 +49,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// context is what expressions in the golden files look at.
+var context = meshfile.NewContext([]string{
+	`VCAP_APPLICATION={"application_id":"0f1e","application_name":"Shop","space_name":"dev","organization_name":"acme","application_uris":["shop.example.com"]}`,
+	"COLOUR=blue",
+})
+
 func renderFile(t *testing.T, source string) []File {
 	t.Helper()
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mesh, err := meshfile.Parse(source, text)
+	mesh, _, err := meshfile.Parse(filepath.Base(source), text, context)
 	if err != nil {
 		t.Fatal(err)
 	}

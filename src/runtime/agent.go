@@ -88,30 +88,38 @@ func checkPrograms(inst Instance, names ...string) error {
 // checkAgentPorts tries the ports that agent.json names, so that a taken one
 // is said in one sentence rather than between Consul's lines.
 func checkAgentPorts(ctx context.Context, inst Instance) error {
-	var agent struct {
-		Ports map[string]int `json:"ports"`
-	}
-	if err := readJSON(inst.path(droplet.AgentFile), &agent); err != nil {
+	ports, err := inst.agentPorts()
+	if err != nil {
 		return err
 	}
-	listeners := []struct {
+	for _, l := range []struct {
 		what, host string
 		port       int
-	}{{"gossip", inst.Address.String(), 8301}}
-	for what, port := range agent.Ports {
-		if port > 0 {
-			listeners = append(listeners, struct {
-				what, host string
-				port       int
-			}{what, "127.0.0.1", port})
-		}
-	}
-	for _, l := range listeners {
+	}{
+		{"gossip", inst.Address.String(), ports.Gossip},
+		{"http", "127.0.0.1", ports.HTTP},
+		{"grpc", "127.0.0.1", ports.GRPC},
+	} {
 		if err := checkPort(ctx, l.host, l.port); err != nil {
 			return fmt.Errorf("the Consul agent's %s port %d cannot be used: %w", l.what, l.port, err)
 		}
 	}
 	return nil
+}
+
+// agentPorts are the ports that agent.json gives the agent.
+type agentPorts struct {
+	HTTP   int `json:"http"`
+	GRPC   int `json:"grpc"`
+	Gossip int `json:"serf_lan"`
+}
+
+func (i Instance) agentPorts() (agentPorts, error) {
+	var agent struct {
+		Ports agentPorts `json:"ports"`
+	}
+	err := readJSON(i.path(droplet.AgentFile), &agent)
+	return agent.Ports, err
 }
 
 // checkPort tries to listen and stops again at once.

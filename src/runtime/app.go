@@ -48,6 +48,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	if kind != kindApp && kind != kindMaybe {
 		return replace()
 	}
+	inst.noteMemory(log)
 	conn, word, err := waitAtGate(ctx, inst, kind, signals)
 	if err != nil || word == sayForeign {
 		if err == nil {

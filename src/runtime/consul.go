@@ -12,9 +12,6 @@ import (
 	"strings"
 )
 
-// agentAPI is the address of the local agent's HTTP API (agent.json, ports).
-const agentAPI = "http://127.0.0.1:8500"
-
 // consul is the local agent's HTTP API, as far as the runtime calls it. The
 // registrations pass through as the JSON that staging rendered, so the types
 // of Consul's own client library would only be in the way.

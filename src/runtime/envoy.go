@@ -11,8 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // envoy is the sidecar proxy of one service.
@@ -27,14 +30,14 @@ type envoy struct {
 
 // bootstrap has Consul write Envoy's bootstrap configuration: it knows what
 // the operator's proxy-defaults add to it.
-func (i Instance) bootstrap(ctx context.Context, r *registration) (string, error) {
+func (i Instance) bootstrap(ctx context.Context, ports agentPorts, r *registration) (string, error) {
 	// The version of the Envoy in the droplet was judged at staging.
 	cmd := exec.CommandContext(ctx, i.program("consul"), "connect", "envoy", "-bootstrap",
 		"-sidecar-for", r.ID,
 		"-admin-bind", address(r.AdminPort),
-		"-grpc-addr", agentXDS,
+		"-grpc-addr", address(ports.GRPC),
 		"-ignore-envoy-compatibility")
-	cmd.Env = append(i.smallEnv(), "CONSUL_HTTP_ADDR="+agentAPI)
+	cmd.Env = append(i.smallEnv(), "CONSUL_HTTP_ADDR="+address(ports.HTTP))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	text, err := cmd.Output()
@@ -48,26 +51,24 @@ func (i Instance) bootstrap(ctx context.Context, r *registration) (string, error
 	return path, nil
 }
 
-// agentXDS is where the local agent serves Envoy's configuration (agent.json,
-// ports).
-const agentXDS = "127.0.0.1:8502"
-
 // startEnvoy starts the sidecar of a service. The calling goroutine must stay
 // on its thread: the kernel kills Envoy when that thread ends.
-func (i Instance) startEnvoy(r *registration, bootstrap string) (*envoy, error) {
+func (i Instance) startEnvoy(config droplet.Envoy, r *registration, bootstrap string) (*envoy, error) {
 	e := &envoy{
 		service: r,
 		admin:   "http://" + address(r.AdminPort),
 		exited:  make(chan struct{}),
 	}
-	e.process = exec.Command(i.program("envoy"),
+	args := []string{
 		"--config-path", bootstrap,
 		// With hot restart on, Envoy asks the kernel to be killed with its
 		// parent, and shares memory with a namesake in another container.
 		"--disable-hot-restart",
-		"--concurrency", "1",
-		"--log-level", "warning",
-		"--log-format", "[%l][%n] %v")
+		"--concurrency", strconv.Itoa(config.Concurrency),
+		"--log-level", config.LogLevel,
+		"--log-format", "[%l][%n] %v",
+	}
+	e.process = exec.Command(i.program("envoy"), append(args, config.ExtraArgs...)...)
 	e.process.Env = i.smallEnv()
 	e.process.Stdout, e.process.Stderr = os.Stdout, os.Stderr
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

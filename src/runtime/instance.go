@@ -38,12 +38,15 @@ type Instance struct {
 	Top    string // the droplet's top, /home/vcap
 	RunDir string // private to the sidecars, ends with the container
 
-	App     string // application name
-	Process string // process type, empty in a task and while staging
-	GUID    string // of the instance, 28 characters on Cloud Foundry
-	Index   string
-	Address netip.Addr // the container's own, on the container network
-	Port    int        // PORT, zero where the platform gave none
+	App          string // application name
+	Space        string
+	Organization string
+	Process      string // process type, empty in a task and while staging
+	GUID         string // of the instance, 28 characters on Cloud Foundry
+	Index        string
+	Address      netip.Addr // the container's own, on the container network
+	Port         int        // PORT, zero where the platform gave none
+	Memory       int        // what the process may use, in MB, zero where it is not said
 }
 
 // NewInstance reads the environment that Cloud Foundry gives a process, and
@@ -58,14 +61,17 @@ func NewInstance(program string, getenv func(string) string) (Instance, error) {
 	var app struct {
 		Name    string `json:"application_name"`
 		Process string `json:"process_type"`
+		Space   string `json:"space_name"`
+		Org     string `json:"organization_name"`
 	}
 	if text := getenv("VCAP_APPLICATION"); text != "" {
 		if err := json.Unmarshal([]byte(text), &app); err != nil {
 			return inst, fmt.Errorf("failed to read VCAP_APPLICATION: %w", err)
 		}
 	}
-	inst.App, inst.Process = app.Name, app.Process
+	inst.App, inst.Process, inst.Space, inst.Organization = app.Name, app.Process, app.Space, app.Org
 	inst.Port, _ = strconv.Atoi(getenv("PORT"))
+	inst.Memory, _ = strconv.Atoi(strings.TrimSuffix(getenv("MEMORY_LIMIT"), "m"))
 	if text := getenv("CF_INSTANCE_INTERNAL_IP"); text != "" {
 		address, err := netip.ParseAddr(text)
 		if err != nil {
@@ -138,6 +144,15 @@ func readJSON(path string, value any) error {
 		return fmt.Errorf("failed to read %s: %w\nhint: restage the app", path, err)
 	}
 	return nil
+}
+
+// noteMemory says once that the sidecars take more memory than they leave.
+func (i Instance) noteMemory(log Log) {
+	config, err := i.config()
+	if err == nil && i.Memory > 0 && i.Memory < config.SidecarMemory {
+		log("the sidecars take %d MB off this app's memory, which leaves it %d MB: push with more (cf push -m), or lower memory in mesh.hcl",
+			config.SidecarMemory, i.Memory)
+	}
 }
 
 // smallEnv is the environment of Consul and Envoy: other buildpacks'

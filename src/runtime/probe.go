@@ -14,8 +14,10 @@ import (
 // appReady returns nil once the app passes every check it declares, and
 // listens where it declares none.
 func (r *registration) appReady(ctx context.Context) error {
-	if err := probeTCP(ctx, address(r.port)); err != nil {
-		return err
+	if r.network != "" {
+		if err := probeListener(ctx, r.network, r.address); err != nil {
+			return err
+		}
 	}
 	for _, check := range r.checks {
 		if err := probe(ctx, check); err != nil {
@@ -32,7 +34,7 @@ func probe(ctx context.Context, check map[string]any) error {
 		return probeHTTP(ctx, target)
 	}
 	if target, ok := check["tcp"].(string); ok {
-		return probeTCP(ctx, target)
+		return probeListener(ctx, "tcp", target)
 	}
 	if target, ok := check["grpc"].(string); ok {
 		server, service, _ := strings.Cut(target, "/")
@@ -41,9 +43,9 @@ func probe(ctx context.Context, check map[string]any) error {
 	return nil
 }
 
-func probeTCP(ctx context.Context, target string) error {
+func probeListener(ctx context.Context, network, target string) error {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", target)
+	conn, err := dialer.DialContext(ctx, network, target)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,8 @@ const (
 type proxy struct {
 	inst     Instance
 	log      Log
+	config   droplet.Config
+	ports    agentPorts
 	consul   *consul
 	gate     *gate
 	services []*registration
@@ -56,7 +58,15 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	if err := inst.makeRunDir(); err != nil {
 		return err
 	}
-	services, err := inst.registrations()
+	config, err := inst.config()
+	if err != nil {
+		return err
+	}
+	services, err := inst.registrations(config)
+	if err != nil {
+		return err
+	}
+	ports, err := inst.agentPorts()
 	if err != nil {
 		return err
 	}
@@ -71,7 +81,11 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	if err != nil {
 		return err
 	}
-	p := &proxy{inst: inst, log: log, consul: &consul{base: agentAPI}, gate: gate, services: services}
+	p := &proxy{
+		inst: inst, log: log, config: config, ports: ports, gate: gate, services: services,
+		consul: &consul{base: "http://" + address(ports.HTTP)},
+	}
+	p.notePromotion()
 	if err := p.start(ctx); err != nil {
 		p.giveUp(ctx)
 		if ctx.Err() != nil {
@@ -90,7 +104,7 @@ func (p *proxy) start(ctx context.Context) error {
 	defer cancel()
 	stages := []stage{{
 		name:      "agent up",
-		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on 127.0.0.1:8500",
+		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(p.ports.HTTP),
 		condition: p.consul.up,
 	}, {
 		name: "joined, leader known",
@@ -141,14 +155,14 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		name: r.ID + ": bootstrapped",
 		hint: "`consul connect envoy -bootstrap` cannot read the registration from the agent",
 		condition: func(ctx context.Context) (err error) {
-			bootstrap, err = p.inst.bootstrap(ctx, r)
+			bootstrap, err = p.inst.bootstrap(ctx, p.ports, r)
 			return err
 		},
 	})
 	if err != nil {
 		return err
 	}
-	e, err := p.inst.startEnvoy(r, bootstrap)
+	e, err := p.inst.startEnvoy(p.config.Envoy, r, bootstrap)
 	if err != nil {
 		return err
 	}
@@ -283,6 +297,16 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 		}
 	}
 	return nil
+}
+
+// notePromotion says once that the droplet was staged for another place, and
+// mesh.hcl looks at that.
+func (p *proxy) notePromotion() {
+	here := droplet.Place{App: p.inst.App, Space: p.inst.Space, Organization: p.inst.Organization}
+	if staged := p.config.Staged; staged != nil && *staged != here {
+		p.log("the droplet was staged for %s in %s/%s and runs as %s in %s/%s: what mesh.hcl took from app.* is that of the first, restage to change it",
+			staged.App, staged.Organization, staged.Space, here.App, here.Organization, here.Space)
+	}
 }
 
 // noteUnheld says once that an app runs without `mesh app`, so that it was not

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -14,8 +15,9 @@ type registration struct {
 	droplet.Service
 	name     string
 	protocol string // of the sidecar, empty where none is declared
-	port     int    // of the app on loopback
-	sidecar  int    // the sidecar's public port
+	network  string // where the app listens: "tcp" or "unix", empty where it does not
+	address  string
+	sidecar  int // the sidecar's public port
 
 	registered bool
 
@@ -31,11 +33,7 @@ type registration struct {
 
 // registrations reads service.json and amends it where PORT is not what
 // staging took it for.
-func (i Instance) registrations() ([]*registration, error) {
-	config, err := i.config()
-	if err != nil {
-		return nil, err
-	}
+func (i Instance) registrations(config droplet.Config) ([]*registration, error) {
 	var file struct {
 		Services []map[string]any `json:"services"`
 	}
@@ -62,23 +60,11 @@ func (i Instance) registrations() ([]*registration, error) {
 func (i Instance) newRegistration(service droplet.Service, definition map[string]any) *registration {
 	r := &registration{Service: service, definition: definition}
 	r.name, _ = definition["name"].(string)
-	r.port = number(definition["port"])
-	if r.FollowsPort && i.Port != 0 && i.Port != r.port {
-		from, to := address(r.port), address(i.Port)
-		r.port = i.Port
-		definition["port"] = i.Port
-		for _, check := range objects(definition["checks"]) {
-			for _, kind := range []string{"http", "tcp", "grpc"} {
-				if text, ok := check[kind].(string); ok {
-					check[kind] = strings.Replace(text, from, to, 1)
-				}
-			}
-		}
-	}
 	sidecar := object(object(definition["connect"])["sidecar_service"])
+	proxy := object(sidecar["proxy"])
 	r.sidecar = number(sidecar["port"])
-	proxy := object(object(sidecar["proxy"])["config"])
-	r.protocol, _ = proxy["protocol"].(string)
+	r.protocol, _ = object(proxy["config"])["protocol"].(string)
+	i.findApp(r, proxy)
 	for _, check := range objects(definition["checks"]) {
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
@@ -92,6 +78,36 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	}
 	sidecar["checks"] = checks
 	return r
+}
+
+// findApp says where the app listens, and amends what staging took PORT for.
+func (i Instance) findApp(r *registration, proxy map[string]any) {
+	if socket, ok := r.definition["socket_path"].(string); ok {
+		r.network, r.address = "unix", socket
+		return
+	}
+	port := number(r.definition["port"])
+	if port == 0 {
+		return
+	}
+	host, ok := proxy["local_service_address"].(string)
+	if !ok {
+		host = "127.0.0.1"
+	}
+	r.network, r.address = "tcp", net.JoinHostPort(host, strconv.Itoa(port))
+	if !r.FollowsPort || i.Port == 0 || i.Port == port {
+		return
+	}
+	staged := r.address
+	r.address = net.JoinHostPort(host, strconv.Itoa(i.Port))
+	r.definition["port"] = i.Port
+	for _, check := range objects(r.definition["checks"]) {
+		for _, kind := range []string{"http", "tcp", "udp", "grpc", "h2ping"} {
+			if text, ok := check[kind].(string); ok {
+				check[kind] = strings.Replace(text, staged, r.address, 1)
+			}
+		}
+	}
 }
 
 // apiCheck turns a check as Consul reads it from disk into one as its API

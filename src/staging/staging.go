@@ -34,9 +34,12 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err := p.stager.CheckBuildpackValid(); err != nil {
 		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
 	}
-	mesh, err := meshfile.Load(p.stager.BuildDir())
+	mesh, warnings, err := meshfile.Load(p.stager.BuildDir(), meshfile.NewContext(os.Environ()))
 	if err != nil {
 		return err
+	}
+	if warnings != nil {
+		p.log.Warning("%s", warnings)
 	}
 	artifacts, err := p.chooseAll(mesh)
 	if err != nil {
@@ -153,13 +156,18 @@ func (p *platform) clear() error {
 func (p *platform) report(mesh *meshfile.Mesh) {
 	p.log.BeginStep("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
 	for _, service := range mesh.Services {
-		port := "PORT"
-		if service.Port != 0 {
-			port = fmt.Sprint(service.Port)
+		where := "which only calls others"
+		switch {
+		case service.FollowsPort():
+			where = "on 127.0.0.1:PORT"
+		case service.Port != 0:
+			where = fmt.Sprintf("on 127.0.0.1:%d", service.Port)
+		case service.Listens():
+			where = "on " + service.Sidecar.LocalSocketPath
 		}
-		p.log.Info("service %s (%s) on 127.0.0.1:%s, run by the process %s", service.Name, service.Protocol, port, service.Process)
+		p.log.Info("service %s (%s) %s, run by the process %s", service.Name, service.Protocol, where, service.Process)
 		for _, upstream := range service.Upstreams {
-			p.log.Info("  upstream %s on 127.0.0.1:%d, in %s_ADDR", upstream.Name, upstream.Port, upstream.Variable())
+			p.log.Info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
 		}
 	}
 }

@@ -1,5 +1,6 @@
 # Made by the Consul mesh buildpack. Cloud Foundry's launcher sources this in
 # every process of the app, maybe twice.
+export MESH_SERVICE_MY_APP_PORT="${PORT:-8080}"
 
 # The command about to start is in $2. If it may be the app's, `mesh app` takes
 # its place: it holds the app until the mesh is ready. Left alone are this

@@ -1,0 +1,1 @@
+service "My_App" {}

@@ -1,0 +1,247 @@
+package meshfile
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// validName is what Consul accepts as a name and what is safe in paths,
+// environment variables and check ids.
+var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+var validDatacenter = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$`)
+
+var validFile = regexp.MustCompile(`^(/[A-Za-z0-9._@+-]+)+$`)
+
+// kinds are the values of the tag `is`: what is wrong with a value, empty if
+// nothing is. Numbers come as decimal text.
+var kinds = map[string]func(text string) (summary, detail string){
+	"name": func(text string) (string, string) {
+		if validName.MatchString(text) && len(text) <= 128 {
+			return "", ""
+		}
+		return "Not a name", fmt.Sprintf("%q: a name has letters, digits, dashes, dots and underscores, up to 128, with a letter or digit at both ends.", text)
+	},
+	"datacenter": func(text string) (string, string) {
+		if validDatacenter.MatchString(text) {
+			return "", ""
+		}
+		return "Not a datacenter name", fmt.Sprintf("%q: a datacenter has lower-case letters, digits, dashes and underscores.", text)
+	},
+	"port":     between(1, 65535, "Port out of range", "A port is a number from %d to %d, not %s."),
+	"count":    between(0, 1<<31-1, "Number out of range", "It is a whole number from %d to %d, not %s."),
+	"percent":  between(0, 100, "Number out of range", "A percentage is a number from %d to %d, not %s."),
+	"threads":  between(1, 128, "Number out of range", "Envoy runs with %d to %d threads, not %s."),
+	"memory":   between(16, 65536, "Memory out of range", "It is a number of MB from %d to %d, not %s."),
+	"duration": func(text string) (string, string) { return durationProblem(text, 0) },
+	"interval": func(text string) (string, string) { return durationProblem(text, 100*time.Millisecond) },
+	"path": func(text string) (string, string) {
+		if strings.HasPrefix(text, "/") {
+			return "", ""
+		}
+		return "Not a path", fmt.Sprintf("It is a path such as \"/metrics\", not %q.", text)
+	},
+	"target": func(text string) (string, string) {
+		if strings.HasPrefix(text, "/") || strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://") {
+			return "", ""
+		}
+		return "Not a path", fmt.Sprintf("It is a path such as \"/health\", not %q.", text)
+	},
+	"absolute": func(text string) (string, string) {
+		if validFile.MatchString(text) && len(text) <= 107 {
+			return "", ""
+		}
+		return "Not an absolute path", fmt.Sprintf("%q: a file is named from the root, such as \"/home/vcap/tmp/x\", in at most 107 letters, digits and ._@+-.", text)
+	},
+	"ip": func(text string) (string, string) {
+		if _, err := netip.ParseAddr(text); err == nil {
+			return "", ""
+		}
+		return "Not an IP address", fmt.Sprintf("%q is none.", text)
+	},
+	"loopback": func(text string) (string, string) {
+		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() {
+			return "", ""
+		}
+		return "Not a loopback address", fmt.Sprintf("%q: an upstream is for this app only, on an address such as 127.0.0.1.", text)
+	},
+	"listen": func(text string) (string, string) {
+		if _, err := netip.ParseAddrPort(text); err == nil {
+			return "", ""
+		}
+		return "Not an address and port", fmt.Sprintf("%q: it is such as \"0.0.0.0:9102\".", text)
+	},
+	"url": func(text string) (string, string) {
+		if u, err := url.Parse(text); err == nil && u.Scheme != "" && (u.Host != "" || u.Path != "") {
+			return "", ""
+		}
+		return "Not an address", fmt.Sprintf("%q: it is such as \"udp://127.0.0.1:8125\".", text)
+	},
+	"mode": func(text string) (string, string) {
+		if mode, err := strconv.ParseUint(text, 8, 32); err == nil && mode <= 0o777 && strings.HasPrefix(text, "0") {
+			return "", ""
+		}
+		return "Not a file mode", fmt.Sprintf("%q: it is an octal number such as \"0600\".", text)
+	},
+	"json": func(text string) (string, string) {
+		if json.Valid([]byte(text)) {
+			return "", ""
+		}
+		return "Not JSON", "The text is no JSON value. jsonencode(…) makes one."
+	},
+}
+
+func between(least, most int, summary, detail string) func(string) (string, string) {
+	return func(text string) (string, string) {
+		if n, err := strconv.Atoi(text); err == nil && n >= least && n <= most {
+			return "", ""
+		}
+		return summary, fmt.Sprintf(detail, least, most, text)
+	}
+}
+
+func durationProblem(text string, least time.Duration) (string, string) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return "Not a duration", fmt.Sprintf("%q is not a duration such as \"500ms\", \"5s\" or \"1m30s\".", text)
+	case d < 0:
+		return "Not a duration", fmt.Sprintf("%q is negative.", text)
+	case d < least:
+		return "Duration too short", fmt.Sprintf("%q is shorter than %s, which would keep the machine busy.", text, least)
+	}
+	return "", ""
+}
+
+// checkValues fills in defaults and judges every value below a decoded block
+// by its tags. body is where the block stands, nil for one that is not in the
+// file.
+func (v *validator) checkValues(block reflect.Value, body hcl.Body) {
+	t := block.Type()
+	attributes := content(body, t).Attributes
+	for i := range t.NumField() {
+		field, value := t.Field(i), block.Field(i)
+		name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
+		switch kind {
+		case "label":
+			at := block.FieldByName("NameRange").Interface().(hcl.Range)
+			v.judge(field, value, at)
+		case "", "optional":
+			if name == "" {
+				continue
+			}
+			if attribute := attributes[name]; attribute != nil {
+				v.judge(field, value, attribute.Expr.Range())
+			} else {
+				setDefault(value, field.Tag.Get("default"))
+			}
+		case "block":
+			v.checkBlocks(field, value)
+		}
+	}
+}
+
+func (v *validator) checkBlocks(field reflect.StructField, value reflect.Value) {
+	if value.Kind() == reflect.Slice {
+		for i := range value.Len() {
+			v.checkBlock(value.Index(i))
+		}
+		return
+	}
+	if value.IsNil() && alwaysThere[field.Name] {
+		value.Set(reflect.New(field.Type.Elem()))
+	}
+	if !value.IsNil() {
+		v.checkBlock(value)
+	}
+}
+
+// alwaysThere are the blocks that mean something when they are left out.
+var alwaysThere = map[string]bool{"Consul": true, "Ports": true, "Envoy": true, "Sidecar": true, "PassiveHealthCheck": true}
+
+func (v *validator) checkBlock(pointer reflect.Value) {
+	block := pointer.Elem()
+	body, _ := block.FieldByName("Body").Interface().(hcl.Body)
+	v.checkValues(block, body)
+}
+
+// judge checks one value that the file has.
+func (v *validator) judge(field reflect.StructField, value reflect.Value, at hcl.Range) {
+	if value.Kind() == reflect.Pointer {
+		if value.IsNil() {
+			return
+		}
+		value = value.Elem()
+	}
+	text := fmt.Sprint(value.Interface())
+	if values := field.Tag.Get("oneof"); values != "" && !contains(values, text) {
+		v.fail(at, "Unknown value", "%q is none of: %s.", text, strings.ReplaceAll(values, ",", ", "))
+	}
+	switch is := field.Tag.Get("is"); is {
+	case "":
+	case "object":
+		object := value.Interface().(cty.Value)
+		if object != cty.NilVal && !object.IsNull() && !object.Type().IsObjectType() && !object.Type().IsMapType() {
+			v.fail(at, "Not an object", "It is a set of names and values in braces.")
+		}
+	case "meta":
+		v.meta(value.Interface().(map[string]string), at)
+	default:
+		if summary, detail := kinds[is](text); summary != "" {
+			v.fail(at, summary, "%s", detail)
+		}
+	}
+}
+
+var validMetaKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// meta judges metadata by Consul's rules (service configuration reference,
+// meta).
+func (v *validator) meta(meta map[string]string, at hcl.Range) {
+	if len(meta) > 64 {
+		v.fail(at, "Too much metadata", "Consul keeps at most 64 pairs, not %d.", len(meta))
+	}
+	for key, value := range meta {
+		if !validMetaKey.MatchString(key) {
+			v.fail(at, "Not a metadata key", "%q: a key has 1 to 128 letters, digits, dashes and underscores.", key)
+		}
+		if len(value) > 512 {
+			v.fail(at, "Metadata too long", "The value of %q has %d bytes, Consul keeps at most 512.", key, len(value))
+		}
+	}
+}
+
+func contains(list, text string) bool {
+	for value := range strings.SplitSeq(list, ",") {
+		if value == text {
+			return true
+		}
+	}
+	return false
+}
+
+// setDefault sets a value that the file does not have from its tag.
+func setDefault(value reflect.Value, text string) {
+	if text == "" {
+		return
+	}
+	switch value.Kind() {
+	case reflect.String:
+		value.SetString(text)
+	case reflect.Int:
+		n, _ := strconv.ParseInt(text, 10, 64) // tested for every tag
+		value.SetInt(n)
+	case reflect.Bool:
+		value.SetBool(text == "true")
+	}
+}
