@@ -22,9 +22,9 @@ bench: ## measure against the naive way, into build/bench.json
 	@mkdir -p build && go build -o build/bench ./integration/bench
 	@build/bench
 
-build: ## the staging program and the container program, into build/
+build: ## the staging program, the container program and meshctl, into build/
 	@mkdir -p build
-	@$(GO_BUILD) -o build/ ./src/cmd/buildpack ./src/cmd/mesh
+	@$(GO_BUILD) -o build/ ./src/cmd/buildpack ./src/cmd/mesh ./src/cmd/meshctl
 
 fixtures: ## the programs of the tests' own apps and buildpack
 	@mkdir -p build
@@ -37,12 +37,15 @@ lint: ## vet, staticcheck, formatting, and the walls between the parts
 	go tool staticcheck ./...
 	go test -run "TestWalls|TestOnly" ./integration/repository
 
-golden: ## write the golden files anew
+golden: ## write the golden files and the reference anew
 	go test ./src/meshfile ./src/render -update
 
-package: build ## a zip for cf create-buildpack, into build/ (STACK=cflinuxfs4)
+package: build ## a zip for cf create-buildpack and meshctl beside it, into build/ (STACK=cflinuxfs4)
 	@go tool buildpack-packager build -stack $(STACK)
 	@mv mesh_buildpack-$(STACK)-v$$(cat VERSION).zip build/
+	@GOOS=linux GOARCH=amd64 $(GO_BUILD) -o build/meshctl-linux-amd64 ./src/cmd/meshctl
+	@GOOS=darwin GOARCH=arm64 $(GO_BUILD) -o build/meshctl-darwin-arm64 ./src/cmd/meshctl
+	@GOOS=windows GOARCH=amd64 $(GO_BUILD) -o build/meshctl-windows-amd64.exe ./src/cmd/meshctl
 
 clean: ## remove what was built; the cache of downloads stays
 	rm -rf build fixtures/procfile-buildpack/build

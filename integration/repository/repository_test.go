@@ -170,17 +170,6 @@ func TestEveryMeshFileParses(t *testing.T) {
 	}
 }
 
-// TestReferenceIsComplete: every key of the language stands in its reference.
-func TestReferenceIsComplete(t *testing.T) {
-	t.Parallel()
-	reference := read(t, meshfile.Reference)
-	for _, key := range meshfile.Keys() {
-		if !strings.Contains(reference, "`"+key+"`") {
-			t.Errorf("%s does not mention `%s`", meshfile.Reference, key)
-		}
-	}
-}
-
 // TestLinks: every file that a document links to is there.
 func TestLinks(t *testing.T) {
 	t.Parallel()

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -79,14 +79,27 @@ var Functions = map[string]function.Function{
 	"values":     stdlib.ValuesFunc,
 }
 
-// secretEnv matches names of environment variables that carry credentials.
-// The file ends up in the droplet, so they are refused. (The list stands in the
-// reference.)
-var secretEnv = regexp.MustCompile(`(?i)^VCAP_SERVICES|_URL$|_URI$|PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY|CERT|SERVICE_BINDING_ROOT`)
+// SecretEnv are patterns of names of environment variables that may carry
+// credentials, in upper case. The file ends up in the droplet, so they are
+// refused.
+var SecretEnv = []string{
+	"VCAP_SERVICES*", "SERVICE_BINDING_ROOT", "*_URL", "*_URI", "*PASSWORD*", "*PASSWD*", "*SECRET*", "*TOKEN*",
+	"*CREDENTIAL*", "*API_KEY*", "*APIKEY*", "*PRIVATE_KEY*", "*ACCESS_KEY*", "*CERT*",
+}
 
-// instanceEnv are variables that differ between instances, while all of them
-// share the droplet.
-var instanceEnv = regexp.MustCompile(`^(CF_INSTANCE_.*|INSTANCE_(GUID|INDEX)|PORT|VCAP_APP_(HOST|PORT)|MEMORY_LIMIT|TMPDIR|HOME|PWD|VCAP_APPLICATION)$`)
+// InstanceEnv are patterns of names of variables that differ between
+// instances, while all of them share the droplet.
+var InstanceEnv = []string{
+	"CF_INSTANCE_*", "INSTANCE_GUID", "INSTANCE_INDEX", "PORT", "VCAP_APP_HOST", "VCAP_APP_PORT",
+	"VCAP_APPLICATION", "MEMORY_LIMIT", "HOME", "PWD", "TMPDIR",
+}
+
+func matchesAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		matched, _ := path.Match(pattern, strings.ToUpper(name)) // the patterns are good ones
+		return matched
+	})
+}
 
 // scope is what the expressions in a file are evaluated with, and what is
 // wrong with the variables that they name. Only those environment variables
@@ -108,10 +121,10 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 		case root != "env" || name == "":
 			summary, detail = "Undefined variable", fmt.Sprintf(
 				"There is no such variable. These are: %s, and env.NAME for the environment at staging.", appVariableNames())
-		case secretEnv.MatchString(name):
+		case matchesAny(SecretEnv, name):
 			summary, detail = "A variable that may carry credentials", fmt.Sprintf(
 				"What this file says ends up in the droplet, so %s cannot be used. Credentials come from a bound service.", name)
-		case instanceEnv.MatchString(name):
+		case matchesAny(InstanceEnv, name):
 			summary, detail = "A variable that differs between instances", fmt.Sprintf(
 				"All instances share what is staged, so %s cannot be used. Address, node name and PORT are laid over it in the container.", name)
 		case !found:
@@ -169,7 +182,7 @@ func step(traverser hcl.Traverser) string {
 // visibleEnv lists the environment variables that a file may name.
 func (c Context) visibleEnv() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Env)), func(name string) bool {
-		return secretEnv.MatchString(name) || instanceEnv.MatchString(name)
+		return matchesAny(SecretEnv, name) || matchesAny(InstanceEnv, name)
 	})
 }
 

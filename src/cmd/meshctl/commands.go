@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+
+	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/render"
+)
+
+func (c *command) validate() func(string) error {
+	asJSON := c.flags.Bool("json", false, "diagnostics as JSON")
+	return func(file string) error {
+		_, warnings, err := c.load(file)
+		if *asJSON {
+			return c.printJSON(warnings, err)
+		}
+		if warnings != nil {
+			fmt.Fprintln(c.err, warnings)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "%s is good\n", nameOf(file))
+		return err
+	}
+}
+
+// diagnostic is one finding, for editors. Lines and columns count from 1, and
+// columns count characters; a finding without a place has line 0.
+type diagnostic struct {
+	Severity string   `json:"severity"` // "error" or "warning"
+	Summary  string   `json:"summary"`
+	Detail   string   `json:"detail"`
+	File     string   `json:"file,omitempty"`
+	Start    position `json:"start"`
+	End      position `json:"end"`
+}
+
+type position struct {
+	Line   int `json:"line"`
+	Column int `json:"column"`
+}
+
+func (c *command) printJSON(warnings *meshfile.Diagnostics, err error) error {
+	found := warnings
+	list := []diagnostic{}
+	if err != nil && !errors.As(err, &found) {
+		list = append(list, diagnostic{Severity: "error", Summary: err.Error()})
+	}
+	if found != nil {
+		for _, diag := range found.List {
+			d := diagnostic{Severity: "error", Summary: diag.Summary, Detail: diag.Detail}
+			if diag.Severity == hcl.DiagWarning {
+				d.Severity = "warning"
+			}
+			if at := diag.Subject; at != nil {
+				d.File = at.Filename
+				d.Start, d.End = position{at.Start.Line, at.Start.Column}, position{at.End.Line, at.End.Column}
+			}
+			list = append(list, d)
+		}
+	}
+	if err := c.encode(list); err != nil {
+		return err
+	}
+	if err != nil {
+		return errSaid
+	}
+	return nil
+}
+
+func (c *command) encode(value any) error {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+func (c *command) render() func(string) error {
+	dir := c.flags.String("out", "", "folder to write to")
+	index := c.flags.String("index", "0", "the buildpack's dependency index")
+	return func(file string) error {
+		mesh, warnings, err := c.load(file)
+		if err != nil {
+			return err
+		}
+		if warnings != nil {
+			fmt.Fprintln(c.err, warnings)
+		}
+		files, err := render.Files(mesh, *index)
+		if err != nil {
+			return err
+		}
+		for _, rendered := range files {
+			if *dir == "" {
+				if _, err := fmt.Fprintf(c.out, "==> %s <==\n%s\n", rendered.Path, rendered.Content); err != nil {
+					return err
+				}
+				continue
+			}
+			path := filepath.Join(*dir, rendered.Path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return fmt.Errorf("failed to write %s: %w", rendered.Path, err)
+			}
+			if err := os.WriteFile(path, rendered.Content, 0o644); err != nil {
+				return fmt.Errorf("failed to write %s: %w", rendered.Path, err)
+			}
+		}
+		return nil
+	}
+}
+
+func (c *command) format() func(string) error {
+	check := c.flags.Bool("check", false, "only say whether the file is formatted")
+	return func(file string) error {
+		if isJSON(file) {
+			return errors.New("fmt is for HCL's own syntax, a JSON file has none")
+		}
+		path := file
+		if path == "" {
+			path = meshfile.Name
+		}
+		before, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("failed to read the file: %w", err)
+		}
+		// What is no HCL would be formatted into something worse.
+		if _, diags := hclsyntax.ParseConfig(before, nameOf(file), hcl.InitialPos); diags.HasErrors() {
+			_, _, err := meshfile.Parse(nameOf(file), before, c.context)
+			return err
+		}
+		after := hclwrite.Format(before)
+		switch {
+		case bytes.Equal(before, after):
+			return nil
+		case *check:
+			return fmt.Errorf("%s is not formatted\nhint: run meshctl fmt", nameOf(file))
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("failed to write the file: %w", err)
+		}
+		return os.WriteFile(path, after, info.Mode().Perm())
+	}
+}
+
+//go:embed starter.hcl
+var starter []byte
+
+func (c *command) init() func(string) error {
+	force := c.flags.Bool("force", false, "write over a file that is there")
+	return func(file string) error {
+		if file == "" {
+			file = meshfile.Name
+		}
+		mode := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+		if !*force {
+			mode |= os.O_EXCL
+		}
+		out, err := os.OpenFile(file, mode, 0o644)
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("there is a %s already\nhint: -force writes over it", file)
+		}
+		if err != nil {
+			return fmt.Errorf("failed to write the starter: %w", err)
+		}
+		_, err = out.Write(starter)
+		return errors.Join(err, out.Close())
+	}
+}
+
+func (c *command) schema() func(string) error {
+	return func(string) error { return c.encode(meshfile.Schema()) }
+}

@@ -1,0 +1,111 @@
+// Command meshctl is the app author's tool: it checks, shows and formats a
+// mesh.hcl with the code that staging uses.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+)
+
+const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
+
+  validate   say everything that is wrong with the file     [-json]
+  render     show the files that staging would write        [-out DIR] [-index N]
+  fmt        write the file in HCL's own format             [-check]
+  init       write a starter with comments                  [-force]
+  schema     describe the whole language as JSON
+
+FILE is mesh.hcl, or mesh.hcl.json, in this folder unless it is named.
+Expressions see the environment; what Cloud Foundry would say of the app is
+given by -app NAME, -space NAME, -org NAME, -id GUID and -route HOST.
+Exit status: 0, or 1 with what is wrong on standard error.
+`
+
+func main() {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, errSaid) {
+		fmt.Fprintf(os.Stderr, "meshctl: %v\n", err)
+	}
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+// errSaid ends a command whose answer is on its way already.
+var errSaid = errors.New("said")
+
+// command is one call of the tool.
+type command struct {
+	flags    *flag.FlagSet
+	out, err io.Writer
+	context  meshfile.Context
+}
+
+func run(args []string, out, stderr io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want a command\n%s", usage)
+	}
+	name := args[0]
+	if name == "help" || name == "-h" || name == "--help" {
+		_, err := io.WriteString(out, usage)
+		return err
+	}
+	c := &command{flags: flag.NewFlagSet(name, flag.ContinueOnError), out: out, err: stderr}
+	c.flags.SetOutput(io.Discard)
+	commands := map[string]func() func(file string) error{
+		"validate": c.validate, "render": c.render, "fmt": c.format, "init": c.init, "schema": c.schema,
+	}
+	prepare := commands[name]
+	if prepare == nil {
+		return fmt.Errorf("there is no command %q\n%s", name, usage)
+	}
+	c.context = meshfile.NewContext(os.Environ())
+	for flagName, variable := range map[string]string{
+		"app": "name", "space": "space", "org": "organization", "id": "id", "route": "route",
+	} {
+		c.flags.Func(flagName, "app."+variable, func(value string) error {
+			c.context.App[variable] = value
+			return nil
+		})
+	}
+	work := prepare()
+	if err := c.flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(out, usage)
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, usage)
+	}
+	if c.flags.NArg() > 1 {
+		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.flags.Args(), usage)
+	}
+	return work(c.flags.Arg(0))
+}
+
+// load reads the named file, or the one of this folder, and prints its
+// warnings.
+func (c *command) load(file string) (mesh *meshfile.Mesh, warnings *meshfile.Diagnostics, err error) {
+	if file == "" {
+		return meshfile.Load(".", c.context)
+	}
+	return meshfile.LoadFile(file, c.context)
+}
+
+// nameOf is the file that a command works on, for messages.
+func nameOf(file string) string {
+	if file != "" {
+		return filepath.Base(file)
+	}
+	if _, err := os.Stat(meshfile.JSONName); err == nil {
+		return meshfile.JSONName
+	}
+	return meshfile.Name
+}
+
+func isJSON(file string) bool { return strings.HasSuffix(nameOf(file), ".json") }
