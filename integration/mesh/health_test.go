@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
 type ctx = context.Context
@@ -53,6 +54,45 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
+// TestFailingCheck: while the app's own checks fail, callers are sent
+// elsewhere.
+func TestFailingCheck(t *testing.T) {
+	app := echo(t, "health", `protocol = "grpc"`, `check "server" { grpc = "" }`, `check "service" { grpc = "echo" }`, `check "port" { tcp = true }`)
+	app.Command = "exec ./echo -grpc"
+	running := start(t, app)
+	eventually(t, "it is in rotation", inRotation("health"))
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := find(t, processes, "./echo -grpc")
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is out of rotation", func(ctx ctx) error {
+		if inRotation("health")(ctx) == nil {
+			return fmt.Errorf("it is in rotation")
+		}
+		return nil
+	})
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is back", inRotation("health"))
+}
+
+// find is the process, as this test sees it, whose command line has a part.
+func find(t *testing.T, processes []container.ProcessInfo, part string) int {
+	t.Helper()
+	for _, process := range processes {
+		if line := strings.Join(process.Args, " "); strings.Contains(line, part) && !strings.HasPrefix(line, "bash") && !strings.Contains(line, "mesh app") {
+			return process.HostPid
+		}
+	}
+	t.Fatalf("there is no process with %q", part)
+	return 0
+}
+
 // TestOutOfRotation: an instance whose Envoy hangs gets no traffic, and comes
 // back.
 func TestOutOfRotation(t *testing.T) {
@@ -62,17 +102,12 @@ func TestOutOfRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	envoy := find(t, processes, "bin/envoy")
 	signal := func(sig syscall.Signal) {
 		t.Helper()
-		for _, process := range processes {
-			if strings.Contains(strings.Join(process.Args, " "), "bin/envoy") {
-				if err := syscall.Kill(process.HostPid, sig); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
+		if err := syscall.Kill(envoy, sig); err != nil {
+			t.Fatal(err)
 		}
-		t.Fatal("there is no Envoy")
 	}
 	signal(syscall.SIGSTOP)
 	eventually(t, "it is out of rotation", func(ctx ctx) error {

@@ -50,15 +50,14 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	}
 	inst.noteMemory(log)
 	conn, word, err := waitAtGate(ctx, inst, kind, signals)
-	if err != nil || word == sayForeign {
-		if err == nil {
-			return replace()
-		}
-		var overtaken *overtakenError
-		if errors.As(err, &overtaken) {
-			return 128 + int(overtaken.signal), nil // the app was never started
-		}
+	var overtaken *overtakenError
+	switch {
+	case errors.As(err, &overtaken):
+		return 128 + int(overtaken.signal), nil // the app was never started
+	case err != nil:
 		return 0, err
+	case word == sayForeign:
+		return replace()
 	}
 	defer conn.Close()
 	return supervise(command, conn, signals)

@@ -31,6 +31,27 @@ type registration struct {
 	checks []map[string]any
 }
 
+// Registration is what the agent's API is told of one service.
+type Registration struct {
+	Service map[string]any   // the body of /v1/agent/service/register
+	Checks  []map[string]any // bodies of /v1/agent/check/register, for when the app works
+}
+
+// Registrations gives those of all processes, from a folder that staging made.
+func Registrations(deps string) ([]Registration, error) {
+	inst := Instance{Deps: deps}
+	var config droplet.Config
+	if err := readJSON(inst.path(droplet.ConfigFile), &config); err != nil {
+		return nil, err
+	}
+	services, err := inst.registrations(config)
+	var all []Registration
+	for _, r := range services {
+		all = append(all, Registration{r.definition, r.checks})
+	}
+	return all, err
+}
+
 // registrations reads service.json and amends it where PORT is not what
 // staging took it for.
 func (i Instance) registrations(config droplet.Config) ([]*registration, error) {
@@ -68,15 +89,18 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	for _, check := range objects(definition["checks"]) {
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
-		body["Status"] = "passing"
+		if body["status"] == nil {
+			body["status"] = "passing"
+		}
 		r.checks = append(r.checks, body)
 	}
 	delete(definition, "checks")
-	var checks []map[string]any
+	var checks []any
 	for _, check := range objects(sidecar["checks"]) {
 		checks = append(checks, apiCheck(check, "CheckID"))
 	}
 	sidecar["checks"] = checks
+	r.definition = object(apiKeys(definition))
 	return r
 }
 
@@ -110,20 +134,44 @@ func (i Instance) findApp(r *registration, proxy map[string]any) {
 	}
 }
 
-// apiCheck turns a check as Consul reads it from disk into one as its API
-// takes it: there the id has another name, CheckID within a service and ID on
-// its own, and keys have no underscores (their case does not matter).
-// Everything else of a service definition the API takes in both spellings
-// (Consul 1.22, agent/structs/check_type.go and check_definition.go).
+// apiCheck gives a check the keys of Consul's API. There the id has another
+// name: CheckID within a service, ID on its own.
 func apiCheck(check map[string]any, idKey string) map[string]any {
-	api := map[string]any{}
-	for key, value := range check {
-		if key == "id" {
-			key = idKey
-		}
-		api[strings.ReplaceAll(key, "_", "")] = value
-	}
+	api := object(apiKeys(check))
+	id := api["id"]
+	delete(api, "id")
+	api[idKey] = id
 	return api
+}
+
+// apiKeys turns a definition as Consul reads it from disk into one as its API
+// takes it. The API refuses some of the keys with underscores (socket_path,
+// envoy_extensions, access_logs' json_format); it takes all of them without,
+// and their case does not matter (Consul 1.22, agent/structs).
+func apiKeys(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		api := map[string]any{}
+		for key, item := range value {
+			if !opaque[strings.ToLower(key)] {
+				item = apiKeys(item)
+			}
+			api[strings.ReplaceAll(key, "_", "")] = item
+		}
+		return api
+	case []any:
+		api := make([]any, len(value))
+		for i, item := range value {
+			api[i] = apiKeys(item)
+		}
+		return api
+	}
+	return value
+}
+
+// opaque are the keys of objects whose own keys are somebody's names.
+var opaque = map[string]bool{
+	"config": true, "arguments": true, "meta": true, "header": true, "tagged_addresses": true,
 }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }

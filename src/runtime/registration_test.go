@@ -1,0 +1,158 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// instanceOf is an instance whose deps/0 has the given files.
+func instanceOf(t *testing.T, files map[string]string, env map[string]string) Instance {
+	t.Helper()
+	top := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(top, "deps/0", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inst, err := NewInstance(filepath.Join(top, "deps/0/bin/mesh"), func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inst
+}
+
+const webApp = `{"application_name":"My App!","process_type":"web","space_name":"prod","organization_name":"acme"}`
+
+func TestRegistrationFollowsPORT(t *testing.T) {
+	t.Parallel()
+	const services = `{"services": [{"id": "a", "name": "a", "port": 8080,
+		"checks": [{"id": "a:h", "name": "h", "http": "http://127.0.0.1:8080/h", "deregister_critical_service_after": "1m"}],
+		"connect": {"sidecar_service": {"port": 21000, "checks": [{"id": "r", "ttl": "10s", "alias_service": "x"}],
+			"proxy": {"config": {"protocol": "http"}}}}}]}`
+	for port, want := range map[string]int{"8080": 8080, "9090": 9090, "": 8080} {
+		inst := instanceOf(t, map[string]string{
+			"service.json": services,
+			"mesh.json":    `{"services": [{"id": "a", "process": "web", "follows_port": true}, {"id": "b", "process": "worker"}]}`,
+		}, map[string]string{"VCAP_APPLICATION": webApp, "PORT": port})
+		config, err := inst.config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := inst.registrations(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) != 1 {
+			t.Fatalf("PORT=%s: %d services for the process web", port, len(all))
+		}
+		r := all[0]
+		if got := fmt.Sprint(r.definition["port"]); got != fmt.Sprint(want) {
+			t.Errorf("PORT=%s: registered port %s", port, got)
+		}
+		if r.address != fmt.Sprintf("127.0.0.1:%d", want) || r.protocol != "http" || r.sidecar != 21000 {
+			t.Errorf("PORT=%s: %+v", port, r)
+		}
+		checks := []map[string]any{{
+			"ID": "a:h", "name": "h", "http": fmt.Sprintf("http://127.0.0.1:%d/h", want),
+			"deregistercriticalserviceafter": "1m", "ServiceID": "a", "Status": "passing",
+		}}
+		if diff := cmp.Diff(checks, r.checks); diff != "" {
+			t.Errorf("PORT=%s: checks (-want +got):\n%s", port, diff)
+		}
+		if _, still := r.definition["checks"]; still {
+			t.Error("the app's checks are registered before they have passed")
+		}
+		sidecar := object(object(r.definition["connect"])["sidecar_service"])
+		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s", "aliasservice": "x"}}, sidecar["checks"]); diff != "" {
+			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestInstanceNames(t *testing.T) {
+	t.Parallel()
+	inst := instanceOf(t, nil, map[string]string{
+		"VCAP_APPLICATION": webApp, "CF_INSTANCE_GUID": "1f1db0a5-d333-45af-8919-6e88", "CF_INSTANCE_INTERNAL_IP": "10.255.0.4",
+	})
+	if got := inst.NodeName(); got != "My-App-1f1db0a5-d333-45af-8919-6e88" {
+		t.Errorf("node name %q", got)
+	}
+	if got := inst.NodeID(); len(got) != 36 || got != inst.NodeID() {
+		t.Errorf("node id %q is no UUID", got)
+	}
+	if err := inst.requirePlatform(); err != nil {
+		t.Error(err)
+	}
+	if err := (Instance{}).requirePlatform(); err == nil || !strings.Contains(err.Error(), "hint:") {
+		t.Errorf("outside Cloud Foundry: %v", err)
+	}
+}
+
+func TestNotes(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		config, memory string
+		want           []string
+	}{
+		"nothing to say":    {`{"sidecar_memory": 128, "staged": {"app": "My App!", "space": "prod", "organization": "acme"}}`, "512m", nil},
+		"promoted":          {`{"staged": {"app": "My App!", "space": "dev", "organization": "acme"}}`, "", []string{"the droplet was staged for My App! in acme/dev and runs as My App! in acme/prod"}},
+		"too little memory": {`{"sidecar_memory": 128}`, "100m", []string{"the sidecars take 128 MB off this app's memory, which leaves it 100 MB"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inst := instanceOf(t, map[string]string{droplet.ConfigFile: test.config},
+				map[string]string{"VCAP_APPLICATION": webApp, "MEMORY_LIMIT": test.memory})
+			var said []string
+			log := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+			config, err := inst.config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			(&proxy{inst: inst, log: log, config: config}).notePromotion()
+			inst.noteMemory(log)
+			if len(said) != len(test.want) {
+				t.Fatalf("said %q", said)
+			}
+			for i, want := range test.want {
+				if !strings.HasPrefix(said[i], want) {
+					t.Errorf("said %q, want %q", said[i], want)
+				}
+			}
+		})
+	}
+}
+
+// TestAwait: a stage that does not come says its name, what was seen last, and
+// what to try.
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	tries := 0
+	log := func(string, ...any) {}
+	never := stage{name: "moon full", hint: "wait", condition: func(context.Context) error {
+		tries++
+		return fmt.Errorf("try %d", min(tries, 1))
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err := await(ctx, log, never)
+	if err == nil || !strings.HasPrefix(err.Error(), "not moon full after 0.") || !strings.HasSuffix(err.Error(), "last seen: try 1\nhint: wait") {
+		t.Errorf("error: %v", err)
+	}
+	final := stage{name: "x", condition: func(context.Context) error { return &finalError{fmt.Errorf("no use")} }}
+	if err := await(t.Context(), log, final); err == nil || !strings.Contains(err.Error(), "no use") {
+		t.Errorf("error: %v", err)
+	}
+}
