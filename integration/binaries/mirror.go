@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 // manifestEntry is a dependency in manifest.yml.
@@ -69,7 +71,7 @@ func (s Set) CopyBuildpack(dir, mirror string) error {
 			if filepath.Base(entry.URI) != filepath.Base(file) {
 				continue
 			}
-			sum, err := sumFile(file)
+			sum, err := artifact.Sum(file)
 			if err != nil {
 				return fmt.Errorf("failed to read the mirror: %w", err)
 			}

@@ -82,7 +82,7 @@ func (s Store) fill(ctx context.Context, a Artifact) (err error) {
 	if err := s.fetch(ctx, a, work, program); err != nil {
 		return err
 	}
-	sum, err := hashFile(program)
+	sum, err := Sum(program)
 	if err != nil {
 		return fmt.Errorf("failed to read %s back: %w", a, err)
 	}
@@ -135,7 +135,8 @@ func (s Store) copyOut(a Artifact, path string) (err error) {
 	return to.Chmod(0o755)
 }
 
-func hashFile(path string) (string, error) {
+// Sum is the SHA-256 of a file, in hex.
+func Sum(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

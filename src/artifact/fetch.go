@@ -32,7 +32,7 @@ func (s Store) fetch(ctx context.Context, a Artifact, work, path string) error {
 	if err != nil {
 		return fmt.Errorf("failed to fetch %s: its address is no URL", a)
 	}
-	s.Log("%s from %s", a, source.Redacted())
+	s.Log("%s from %s", a, shown(source))
 	started := time.Now()
 	download := filepath.Join(work, "download")
 	for attempt := 1; ; attempt++ {
@@ -41,22 +41,38 @@ func (s Store) fetch(ctx context.Context, a Artifact, work, path string) error {
 		if errors.As(err, &differs) {
 			return fmt.Errorf("failed to fetch %s from %s: its checksum is %s and should be %s\n"+
 				"hint: what the address gives is not what the manifest names, perhaps an error page or another build; nothing of it was run",
-				a, source.Redacted(), hex.EncodeToString(differs.Actual), hex.EncodeToString(differs.Expected))
+				a, shown(source), hex.EncodeToString(differs.Actual), hex.EncodeToString(differs.Expected))
 		}
 		if err == nil {
 			break
 		}
 		if attempt == attempts || ctx.Err() != nil {
 			return fmt.Errorf("failed to fetch %s from %s in %d attempts: %w\n"+
-				"hint: staging must reach %s; where it cannot, use the cached buildpack or set HTTPS_PROXY", a, source.Redacted(), attempt, err, source.Host)
+				"hint: staging must reach %s; where it cannot, use the cached buildpack or set HTTPS_PROXY", a, shown(source), attempt, reason(err), source.Host)
 		}
-		s.Log("%s: attempt %d of %d failed: %v", a, attempt, attempts, err)
+		s.Log("%s: attempt %d of %d failed: %v", a, attempt, attempts, reason(err))
 	}
 	if err := unpack(a, source, download, path); err != nil {
 		return fmt.Errorf("failed to unpack %s: %w", a, err)
 	}
 	s.Log("%s fetched, checksum verified, in %.1f s", a, time.Since(started).Seconds())
 	return nil
+}
+
+// shown is an address without what may be a credential in it.
+func shown(u *url.URL) string {
+	short := *u
+	short.RawQuery, short.Fragment = "", ""
+	return short.Redacted()
+}
+
+// reason is an error without the address that Go's HTTP client puts into it.
+func reason(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
 }
 
 func (s Store) download(ctx context.Context, a Artifact, source *url.URL, path string) error {

@@ -90,7 +90,7 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
 		if body["status"] == nil {
-			body["status"] = "passing"
+			body["Status"] = "passing"
 		}
 		r.checks = append(r.checks, body)
 	}

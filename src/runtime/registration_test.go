@@ -75,8 +75,8 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 		if _, still := r.definition["checks"]; still {
 			t.Error("the app's checks are registered before they have passed")
 		}
-		sidecar := object(object(r.definition["connect"])["sidecar_service"])
-		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s", "aliasservice": "x"}}, sidecar["checks"]); diff != "" {
+		sidecar := object(object(r.definition["connect"])["sidecarservice"])
+		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s", "aliasservice": "x"}}, objects(sidecar["checks"])); diff != "" {
 			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -85,7 +86,7 @@ func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writ
 // chooseAll picks Consul, and the Envoy that goes with it unless mesh.hcl
 // names one.
 func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
-	consul, err := p.choose("consul", mesh.Consul.Version)
+	consul, err := p.find("consul", mesh.Consul.Version, mesh.Consul.Source, mesh.Consul.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%s: consul: %w", meshfile.Name, err)
 	}
@@ -93,14 +94,39 @@ func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	if version == "" {
 		version = artifact.EnvoyFor(consul.Version)
 	}
-	envoy, err := p.choose("envoy", version)
+	envoy, err := p.find("envoy", version, mesh.Envoy.Source, mesh.Envoy.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
 	}
-	if warning := artifact.CheckPair(consul.Version, envoy.Version); warning != "" {
+	known := mesh.Consul.Source == "" && mesh.Envoy.Source == ""
+	if warning := artifact.CheckPair(consul.Version, envoy.Version); known && warning != "" {
 		p.log.Warning("%s", warning)
 	}
 	return []artifact.Artifact{consul, envoy}, nil
+}
+
+// find is choose, unless the file says where the program comes from.
+func (p *platform) find(name, version, source, sum string) (artifact.Artifact, error) {
+	if source == "" {
+		return p.choose(name, version)
+	}
+	if version == "" {
+		version = "from its own source"
+	}
+	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum}
+	if strings.Contains(source, "://") {
+		return found, nil
+	}
+	found.URI = filepath.Join(p.stager.BuildDir(), source)
+	actual, err := artifact.Sum(found.URI)
+	switch {
+	case err != nil:
+		return found, fmt.Errorf("failed to read the source %s: %w\nhint: it is a file inside the app, and pushed with it", source, err)
+	case sum != "" && sum != actual:
+		return found, fmt.Errorf("the checksum of the source %s is %s and should be %s", source, actual, sum)
+	}
+	found.SHA256 = actual
+	return found, nil
 }
 
 // install puts all programs into deps/IDX/bin.

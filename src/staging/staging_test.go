@@ -81,8 +81,8 @@ func (f *foundation) manifest(entries map[string]string) {
 
 func (f *foundation) entry(entry, file string) string {
 	name, version, _ := strings.Cut(entry, " ")
-	return fmt.Sprintf("- {name: %s, version: %s, uri: %s/%s, sha256: %x, cf_stacks: [cflinuxfs4]}\n",
-		name, version, f.server.URL, file, sha256.Sum256(f.files[file]))
+	return fmt.Sprintf("- {name: %s, version: %s, uri: %q, sha256: %x, cf_stacks: [cflinuxfs4]}\n",
+		name, version, f.server.URL+"/"+file, sha256.Sum256(f.files[file]))
 }
 
 func (f *foundation) supply() error {
@@ -333,4 +333,69 @@ func TestTooFewArguments(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "hint:") {
 		t.Errorf("error: %v", err)
 	}
+}
+
+// TestSource: a program of the app's own, checked where a checksum is given.
+func TestSource(t *testing.T) {
+	f := newFoundation(t)
+	own := zipped(t, "consul", "my own consul")
+	f.write(f.app, "vendor/consul.zip", string(own))
+	file := "service \"web\" {}\nconsul {\n  source = \"vendor/consul.zip\"\n  sha256 = \"%x\"\n}\n"
+	f.write(f.app, "mesh.hcl", fmt.Sprintf(file, sha256.Sum256(own)))
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if f.dep("bin/consul") != "my own consul" || f.requests["consul.zip"] != 0 {
+		t.Errorf("consul is %q after %d downloads", f.dep("bin/consul"), f.requests["consul.zip"])
+	}
+
+	f = newFoundation(t)
+	f.write(f.app, "vendor/consul.zip", string(own))
+	f.write(f.app, "mesh.hcl", fmt.Sprintf(file, sha256.Sum256([]byte("another"))))
+	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "the checksum of the source vendor/consul.zip is") {
+		t.Errorf("with another checksum: %v", err)
+	}
+
+	f = newFoundation(t)
+	f.write(f.app, "mesh.hcl", fmt.Sprintf(file, sha256.Sum256(own)))
+	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "failed to read the source vendor/consul.zip") {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
+// TestAddressesAreNotLoggedWhole: what may be a credential in an address stays
+// out of the log and of errors.
+func TestAddressesAreNotLoggedWhole(t *testing.T) {
+	f := newFoundation(t)
+	address := strings.Replace(f.server.URL, "http://", "http://user:canary1@", 1) + "/envoy?token=canary2"
+	manifest := strings.ReplaceAll(f.read("manifest.yml"), f.server.URL+"/envoy", address)
+	f.write(f.buildpack, "manifest.yml", manifest)
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	f.server.Close()
+	if err := os.RemoveAll(filepath.Join(f.cache, "mesh")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(f.app, ".profile.d")); err != nil {
+		t.Fatal(err)
+	}
+	said := f.output
+	err := f.supply()
+	if err == nil {
+		t.Fatal("staged without a server")
+	}
+	said += f.output + err.Error()
+	if strings.Contains(said, "canary") {
+		t.Errorf("a credential is in:\n%s", said)
+	}
+}
+
+func (f *foundation) read(path string) string {
+	f.t.Helper()
+	text, err := os.ReadFile(filepath.Join(f.buildpack, path))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return string(text)
 }

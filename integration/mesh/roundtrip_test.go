@@ -1,0 +1,306 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/runtime"
+)
+
+// TestNothingIsLostOnTheWay: every golden service.json is registered with a
+// real agent as the runtime does it, and read back field for field.
+func TestNothingIsLostOnTheWay(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(filepath.Join(shared.Binaries.Root, "src/render/testdata/*/service.json"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("found %d golden droplets: %v", len(files), err)
+	}
+	agent := startAgent(t)
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(dir), func(t *testing.T) { agent.roundTrip(t, dir) })
+	}
+}
+
+// agent is a Consul agent of the test's own, a server for itself.
+type agent struct {
+	base, data string
+}
+
+func startAgent(t *testing.T) *agent {
+	t.Helper()
+	ports := freePorts(t, 3)
+	a := &agent{base: "http://127.0.0.1:" + ports[0], data: t.TempDir()}
+	cmd := exec.Command(shared.Binaries.Consul(), "agent", "-dev", "-data-dir", a.data, "-disable-host-node-id",
+		"-bind", "127.0.0.1", "-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
+		"-serf-wan-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
+		"-log-level", "error", "-hcl", "disable_update_check = true")
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it holds nothing that is worth an orderly end
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the agent's log:\n%s", log.String())
+		}
+	})
+	eventually(t, "the agent leads itself", func(ctx ctx) error {
+		var leader string
+		if err := a.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader); err != nil {
+			return err
+		}
+		if leader == "" {
+			return fmt.Errorf("no leader yet")
+		}
+		return nil
+	})
+	return a
+}
+
+func freePorts(t *testing.T, n int) (ports []string) {
+	t.Helper()
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		ports = append(ports, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	}
+	return ports
+}
+
+func (a *agent) call(ctx context.Context, method, path string, body, answer any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, a.base+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if text, err = io.ReadAll(response.Body); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// roundTrip registers the services of a golden droplet, compares what Consul
+// has of them, and takes them away.
+func (a *agent) roundTrip(t *testing.T, dir string) {
+	text, err := os.ReadFile(filepath.Join(dir, droplet.ServiceFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Services []map[string]any }
+	if err := json.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	bodies, err := runtime.Registrations(dir)
+	if err != nil || len(bodies) != len(file.Services) {
+		t.Fatalf("%d services become %d registrations: %v", len(file.Services), len(bodies), err)
+	}
+	for i, want := range file.Services {
+		id := want["id"].(string)
+		a.must(t, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", bodies[i].Service, nil)
+		for _, check := range bodies[i].Checks {
+			a.must(t, http.MethodPut, "/v1/agent/check/register", check, nil)
+		}
+		checks := a.checks(t)
+		sidecar := want["connect"].(map[string]any)["sidecar_service"].(map[string]any)
+		for _, one := range []struct {
+			id   string
+			want map[string]any
+		}{{id, want}, {droplet.SidecarID(id), sidecar}} {
+			for _, item := range list(one.want["checks"]) {
+				check := item.(map[string]any)
+				kept := checks[check["id"].(string)]
+				if kept == nil {
+					t.Errorf("%s: check %s is not there", one.id, check["id"])
+					continue
+				}
+				check["CheckID"], check["ServiceID"] = check["id"], one.id
+				delete(check, "id")
+				compare(t, one.id+".checks."+check["name"].(string), check, kept)
+			}
+			if name, ok := one.want["name"]; ok {
+				one.want["Service"] = name
+			}
+			for _, key := range []string{"name", "checks", "connect"} { // compared on their own
+				delete(one.want, key)
+			}
+			compare(t, one.id, one.want, a.service(t, one.id))
+		}
+	}
+	for _, service := range file.Services {
+		a.must(t, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(service["id"].(string)), nil, nil)
+	}
+}
+
+func (a *agent) must(t *testing.T, method, path string, body, answer any) {
+	t.Helper()
+	if err := a.call(deadline(t), method, path, body, answer); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checks are the agent's by their ids. Its API shows only what a check found
+// out; what it does is in the agent's file.
+func (a *agent) checks(t *testing.T) map[string]map[string]any {
+	t.Helper()
+	var shown map[string]map[string]any
+	a.must(t, http.MethodGet, "/v1/agent/checks", nil, &shown)
+	all := map[string]map[string]any{}
+	for _, file := range a.files(t, "checks") {
+		kept := file["ChkType"].(map[string]any)
+		check := shown[kept["CheckID"].(string)]
+		delete(check, "Status") // that of the last run
+		maps.Copy(kept, check)
+		all[kept["CheckID"].(string)] = kept
+	}
+	return all
+}
+
+// service is a service or a sidecar as the API shows it, and Envoy's
+// extensions, which the API leaves out (Consul 1.22, ConnectProxyConfig.ToAPI),
+// from the agent's file.
+func (a *agent) service(t *testing.T, id string) map[string]any {
+	t.Helper()
+	var shown map[string]any
+	a.must(t, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, &shown)
+	for _, file := range a.files(t, "services") {
+		kept := file["Service"].(map[string]any)
+		proxy, ok := shown["Proxy"].(map[string]any)
+		if ok && kept["ID"] == id {
+			proxy["EnvoyExtensions"] = kept["Proxy"].(map[string]any)["EnvoyExtensions"]
+		}
+	}
+	return shown
+}
+
+// files are what the agent keeps in its data directory of services or checks,
+// to have them after a restart.
+func (a *agent) files(t *testing.T, kind string) (all []map[string]any) {
+	t.Helper()
+	// They are named by a SHA-256 of their id; a folder is beside them.
+	paths, err := filepath.Glob(filepath.Join(a.data, kind, strings.Repeat("[0-9a-f]", 64)))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("the agent keeps %d %s: %v", len(paths), kind, err)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file map[string]any
+		if err := json.Unmarshal(text, &file); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		all = append(all, file)
+	}
+	return all
+}
+
+// compare reports every field of want that got has lost or changed.
+func compare(t *testing.T, path string, want, got any) {
+	t.Helper()
+	switch want := want.(type) {
+	case map[string]any:
+		fields, _ := got.(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(want)) {
+			field, value := path+"."+key, fields[consulKey(fields, key)]
+			if data[key] {
+				if diff := cmp.Diff(want[key], value); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", field, diff)
+				}
+				continue
+			}
+			compare(t, field, want[key], value)
+		}
+	case []any:
+		items := list(got)
+		if len(items) != len(want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+			return
+		}
+		for i := range want {
+			compare(t, fmt.Sprintf("%s[%d]", path, i), want[i], items[i])
+		}
+	default:
+		if !same(want, got) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}
+
+// data are the keys of objects that Consul keeps as they are.
+var data = map[string]bool{"config": true, "Arguments": true, "meta": true, "header": true}
+
+// consulKey is how Consul spells a key in its answers.
+func consulKey(fields map[string]any, key string) string {
+	plain := strings.ReplaceAll(key, "_", "")
+	for spelling := range fields {
+		if strings.EqualFold(spelling, plain) {
+			return spelling
+		}
+	}
+	return key
+}
+
+// same compares plain values. Consul leaves out zero values, and its files have
+// durations in nanoseconds.
+func same(want, got any) bool {
+	switch got := got.(type) {
+	case nil:
+		return want == false || want == 0.0 || want == ""
+	case float64:
+		if text, ok := want.(string); ok {
+			duration, err := time.ParseDuration(text)
+			return err == nil && float64(duration) == got
+		}
+	case string:
+		if want, ok := want.(string); ok && want != got {
+			a, errA := time.ParseDuration(want)
+			b, errB := time.ParseDuration(got)
+			return errA == nil && errB == nil && a == b // 60s and 1m0s
+		}
+	}
+	return want == got
+}
+
+func list(value any) []any {
+	items, _ := value.([]any)
+	return items
+}
