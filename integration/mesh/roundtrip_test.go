@@ -29,9 +29,13 @@ import (
 // real agent as the runtime does it, and read back field for field.
 func TestNothingIsLostOnTheWay(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob(filepath.Join(shared.Binaries.Root, "src/render/testdata/*/service.json"))
-	if err != nil || len(files) < 2 {
-		t.Fatalf("found %d golden droplets: %v", len(files), err)
+	var files []string
+	for _, pattern := range []string{"*/service.json", "api/*/service.json"} {
+		found, err := filepath.Glob(filepath.Join(shared.Binaries.Root, "src/render/testdata", pattern))
+		if err != nil || len(found) < 2 {
+			t.Fatalf("found %d golden droplets as %s: %v", len(found), pattern, err)
+		}
+		files = append(files, found...)
 	}
 	agent := startAgent(t)
 	for _, file := range files {
@@ -193,20 +197,11 @@ func (a *agent) checks(t *testing.T) map[string]map[string]any {
 	return all
 }
 
-// service is a service or a sidecar as the API shows it, and Envoy's
-// extensions, which the API leaves out (Consul 1.22, ConnectProxyConfig.ToAPI),
-// from the agent's file.
+// service is a service or a sidecar as the API shows it.
 func (a *agent) service(t *testing.T, id string) map[string]any {
 	t.Helper()
 	var shown map[string]any
 	a.must(t, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, &shown)
-	for _, file := range a.files(t, "services") {
-		kept := file["Service"].(map[string]any)
-		proxy, ok := shown["Proxy"].(map[string]any)
-		if ok && kept["ID"] == id {
-			proxy["EnvoyExtensions"] = kept["Proxy"].(map[string]any)["EnvoyExtensions"]
-		}
-	}
 	return shown
 }
 

@@ -120,7 +120,10 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 			continue
 		case root != "env" || name == "":
 			summary, detail = "Undefined variable", fmt.Sprintf(
-				"There is no such variable. These are: %s, and env.NAME for the environment at staging.", appVariableNames())
+				"There is no variable %s. These are: %s, and env.NAME for the environment at staging.", spelled(root, name), appVariableNames())
+			if len(traversal) == 1 && root != "app" && root != "env" {
+				detail += fmt.Sprintf(" Text stands in quotes: %q.", root)
+			}
 		case matchesAny(SecretEnv, name):
 			summary, detail = "A variable that may carry credentials", fmt.Sprintf(
 				"What this file says ends up in the droplet, so %s cannot be used. Credentials come from a bound service.", name)
@@ -147,6 +150,13 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 		Variables: map[string]cty.Value{"app": cty.ObjectVal(app), "env": cty.ObjectVal(env)},
 		Functions: Functions,
 	}, diags
+}
+
+func spelled(root, name string) string {
+	if name == "" {
+		return root
+	}
+	return root + "." + name
 }
 
 func isAppVariable(name string) bool {

@@ -38,10 +38,10 @@ type Mesh struct {
 // Service is what one service offers and what it calls.
 type Service struct {
 	Name              string            `hcl:"name,label" is:"name"`
-	ID                string            `hcl:"id,optional" is:"name" without:"the service's name" doc:"The id in the catalog. It needs to be unique within one instance only."`
+	ID                string            `hcl:"id,optional" is:"name" without:"the service's name" doc:"The id in the catalog, unique within the file."`
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
 	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens, on loopback or on all addresses."`
-	Address           string            `hcl:"address,optional" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
+	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
 	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
@@ -59,8 +59,8 @@ type Service struct {
 
 // Weights are Consul's DNS weights of a service.
 type Weights struct {
-	Passing int `hcl:"passing,optional" default:"1" is:"count" doc:"The weight while all checks pass."`
-	Warning int `hcl:"warning,optional" default:"1" is:"count" doc:"The weight while a check warns."`
+	Passing int `hcl:"passing,optional" default:"1" is:"weight" doc:"The weight while all checks pass."`
+	Warning int `hcl:"warning,optional" default:"1" is:"low_weight" doc:"The weight while a check warns."`
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -68,7 +68,7 @@ type Weights struct {
 // TaggedAddress is a further address of a service.
 type TaggedAddress struct {
 	Name    string `hcl:"name,label" is:"name"`
-	Address string `hcl:"address" doc:"Name or address."`
+	Address string `hcl:"address" is:"host" doc:"Name or address."`
 	Port    int    `hcl:"port,optional" is:"port" without:"the service's" doc:"The port there."`
 
 	Body      hcl.Body  `hcl:",body"`
@@ -84,7 +84,7 @@ type Check struct {
 	UDP    *bool   `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
 	GRPC   *string `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
 	H2Ping *bool   `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
-	TTL    *string `hcl:"ttl,optional" is:"duration" doc:"The app reports to the agent by itself, at least this often."`
+	TTL    *string `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often."`
 	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance."`
 
 	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs, at least 100ms."`
@@ -99,7 +99,7 @@ type Check struct {
 	SuccessBeforePassing   int                 `hcl:"success_before_passing,optional" is:"count" without:"0" doc:"Successes in a row before it passes."`
 	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
 	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
-	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"duration" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m."`
+	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m."`
 	Status                 string              `hcl:"status,optional" without:"passing, once the app has passed it" oneof:"passing,warning,critical" doc:"The state before its first run."`
 	Notes                  string              `hcl:"notes,optional" doc:"For people."`
 
@@ -117,7 +117,6 @@ type Sidecar struct {
 	Checks          []*Check    `hcl:"check,block" doc:"A further check of the sidecar itself."`
 	Expose          *Expose     `hcl:"expose,block" doc:"HTTP paths of the app that are reached without mutual TLS, through a listener of the sidecar."`
 	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults."`
-	Extensions      []*EnvoyExt `hcl:"envoy_extension,block" doc:"One of Consul's Envoy extensions, such as builtin/lua."`
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -147,22 +146,10 @@ type AccessLogs struct {
 	DisableListenerLogs bool   `hcl:"disable_listener_logs,optional" doc:"Leaves out connections that no filter accepts."`
 	Type                string `hcl:"type,optional" default:"stdout" oneof:"stdout,stderr,file" doc:"Where to."`
 	Path                string `hcl:"path,optional" is:"absolute" doc:"The file, for type file."`
-	JSONFormat          string `hcl:"json_format,optional" doc:"Envoy's format as JSON text."`
+	JSONFormat          string `hcl:"json_format,optional" is:"json" doc:"Envoy's format as JSON text."`
 	TextFormat          string `hcl:"text_format,optional" doc:"Envoy's format as a line. Not with json_format."`
 
 	Body hcl.Body `hcl:",body"`
-}
-
-// EnvoyExt is an Envoy extension.
-type EnvoyExt struct {
-	Name          string    `hcl:"name,label"`
-	Required      bool      `hcl:"required,optional" doc:"A failing extension fails the sidecar's configuration."`
-	Arguments     cty.Value `hcl:"arguments,optional" is:"object" doc:"The extension's own arguments, in Consul's words."`
-	ConsulVersion string    `hcl:"consul_version,optional" doc:"The versions of Consul it is for."`
-	EnvoyVersion  string    `hcl:"envoy_version,optional" doc:"The versions of Envoy it is for."`
-
-	Body      hcl.Body  `hcl:",body"`
-	NameRange hcl.Range `hcl:"name,label_range"`
 }
 
 // Upstream is a service that the app calls.
@@ -213,7 +200,9 @@ type PassiveHealthCheck struct {
 
 // Consul says which Consul the app joins.
 type Consul struct {
-	Version       string            `hcl:"version,optional" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
+	Version       string            `hcl:"version,optional" is:"version" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
+	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, or a file inside the app. A zip is unpacked."`
+	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives. Required unless it is a file inside the app."`
 	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers."`
 	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
 	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
@@ -238,7 +227,9 @@ type Ports struct {
 
 // Envoy says which Envoy runs as the sidecar.
 type Envoy struct {
-	Version     string    `hcl:"version,optional" without:"the one that goes with the chosen Consul" doc:"A version or a constraint."`
+	Version     string    `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul" doc:"A version or a constraint."`
+	Source      string    `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, or a file inside the app. A zip is unpacked."`
+	SHA256      string    `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives. Required unless it is a file inside the app."`
 	Concurrency int       `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
 	LogLevel    string    `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
 	AdminPort   int       `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`
@@ -254,8 +245,8 @@ type Envoy struct {
 // Metrics says where Envoy's metrics go.
 type Metrics struct {
 	Prometheus string `hcl:"prometheus,optional" is:"listen" without:"off" doc:"Address and port of a /metrics listener of the first service's Envoy; the second service's has the next port, and so on."`
-	Statsd     string `hcl:"statsd,optional" is:"url" doc:"udp:// or tcp:// address of a statsd server."`
-	Dogstatsd  string `hcl:"dogstatsd,optional" is:"url" doc:"udp:// or unix:// address of a dogstatsd server."`
+	Statsd     string `hcl:"statsd,optional" is:"statsd" doc:"udp:// or unix:// address of a statsd server."`
+	Dogstatsd  string `hcl:"dogstatsd,optional" is:"statsd" doc:"udp:// or unix:// address of a dogstatsd server."`
 
 	Body hcl.Body `hcl:",body"`
 }

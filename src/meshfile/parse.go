@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -111,11 +112,16 @@ func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *
 	}
 	file, diags := parse(src, filename)
 	mesh = &Mesh{}
-	if !diags.HasErrors() {
+	if diags.HasErrors() {
+		// After the first the parser has lost its way.
+		diags = hcl.Diagnostics{slices.MinFunc(diags, func(a, b *hcl.Diagnostic) int {
+			return cmp.Or(start(a).Line-start(b).Line, vague[a.Summary]-vague[b.Summary], start(a).Column-start(b).Column)
+		})}
+	} else {
 		scope, problems := context.scope(file.Body, mesh)
 		diags = append(diags, problems...)
 		diags = append(diags, gohcl.DecodeBody(file.Body, scope, mesh)...)
-		v := &validator{whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
+		v := &validator{broken: diags.HasErrors(), whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
 		v.checkValues(reflect.ValueOf(mesh).Elem(), file.Body)
 		v.mesh(mesh)
 		diags = append(diags, v.diags...)
@@ -131,12 +137,15 @@ func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *
 }
 
 // explain sorts the diagnostics by line, keeps the first of several about one
-// place (what follows from a wrong type is noise), and adds the place in the
-// reference to HCL's own words about unknown names.
+// place (what follows from a wrong type is noise), and words what HCL says in
+// the terms of the file.
 func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 	seen := map[int]hcl.Diagnostics{}
 	var kept hcl.Diagnostics
 	for _, diag := range diags {
+		if diag.Detail == "Unsuitable value: value must be known" {
+			continue // it follows from a mistake in the expression
+		}
 		if diag.Subject == nil {
 			kept = append(kept, diag)
 			continue
@@ -144,7 +153,8 @@ func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 		// Compared within one line: the rest of a file cannot overlap it.
 		at := diag.Subject.Start.Line
 		repeated := slices.ContainsFunc(seen[at], func(earlier *hcl.Diagnostic) bool {
-			return diag.Subject.Overlaps(*earlier.Subject)
+			// A warning hides no mistake.
+			return earlier.Severity <= diag.Severity && diag.Subject.Overlaps(*earlier.Subject)
 		})
 		if !repeated {
 			kept = append(kept, diag)
@@ -155,12 +165,35 @@ func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 		return cmp.Or(start(a).Line-start(b).Line, start(a).Column-start(b).Column)
 	})
 	for _, diag := range kept {
+		for _, w := range wordings {
+			diag.Detail = w.said.ReplaceAllString(diag.Detail, w.better)
+		}
 		switch diag.Summary {
 		case "Unsupported argument", "Unsupported block type", "Missing required argument", "Extraneous JSON object property":
 			diag.Detail += " The whole language is described in " + Reference + "."
 		}
 	}
 	return kept
+}
+
+// vague are the mistakes in the syntax that follow from a clearer one on the
+// same line.
+var vague = map[string]int{"Argument or block definition required": 1}
+
+// wordings put what HCL says of its own types in an author's words.
+var wordings = []struct {
+	said   *regexp.Regexp
+	better string
+}{
+	{regexp.MustCompile(`^Unsuitable value: value must be a whole number, .*`), "A whole number is required."},
+	{regexp.MustCompile(`^Unsuitable value: a number is required$`), "A number is required."},
+	{regexp.MustCompile(`^Unsuitable value: a bool is required$`), "true or false is required, without quotes."},
+	{regexp.MustCompile(`^Unsuitable value: null value is not allowed$`), "null is no value here. Leave it out."},
+	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have tuple$`), "$1$2 required, but this is a list."},
+	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have (.*)$`), "$1$2 required, but this is of the type $3."},
+	{regexp.MustCompile(`^Unsuitable value: (.*)$`), "$1."},
+	{regexp.MustCompile(`^All (\S+) blocks must have 1 labels \((\S+)\)\.$`), `The $2 stands before the brace: $1 "…" { … }`},
+	{regexp.MustCompile(`^Only 1 labels \((\S+)\) are expected for (\S+) blocks\.$`), `It has one, the $1: $2 "…" { … }`},
 }
 
 func start(diag *hcl.Diagnostic) hcl.Pos {

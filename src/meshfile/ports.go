@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"net/netip"
 	"reflect"
 	"strconv"
 
@@ -35,12 +36,17 @@ var (
 )
 
 // FollowsPort says that the service listens on the app's PORT.
-func (s *Service) FollowsPort() bool { return s.Port == 0 && s.Process == webProcess }
+func (s *Service) FollowsPort() bool {
+	return s.Port == 0 && s.Process == webProcess && (s.Sidecar == nil || s.Sidecar.LocalSocketPath == "")
+}
+
+// HasPort says that the app listens for the service on a port.
+func (s *Service) HasPort() bool { return s.Port != 0 || s.FollowsPort() }
 
 // Listens says that the app listens for the service at all; a worker may only
 // call others.
 func (s *Service) Listens() bool {
-	return s.Port != 0 || s.FollowsPort() || s.Sidecar != nil && s.Sidecar.LocalSocketPath != ""
+	return s.HasPort() || s.Sidecar != nil && s.Sidecar.LocalSocketPath != ""
 }
 
 // Variable is the stem of the service's environment variable, such as
@@ -63,6 +69,19 @@ func (u *Upstream) LocalAddress() string {
 // AdminPort is the port of the admin API of the n-th service's Envoy.
 func (m *Mesh) AdminPort(n int) int { return m.Envoy.AdminPort + n }
 
+// MetricsPort is the port of the Prometheus listener of the n-th service's
+// Envoy, 0 without one.
+func (m *Mesh) MetricsPort(n int) int {
+	if m.Envoy.Metrics == nil {
+		return 0
+	}
+	first, err := netip.ParseAddrPort(m.Envoy.Metrics.Prometheus)
+	if err != nil {
+		return 0
+	}
+	return int(first.Port()) + n
+}
+
 // platformPort names who uses a port in every container, if anyone does
 // (Cloud Foundry: docs of cf ssh and of Diego's instance identity proxies;
 // Consul: docs/install/ports).
@@ -72,7 +91,7 @@ func platformPort(port int) string {
 		return "Cloud Foundry's ssh daemon"
 	case port >= 61001 && port <= 61003, port == 61443:
 		return "Cloud Foundry's own proxy"
-	case port >= 8300 && port <= 8302, port == 8503, port == 8600:
+	case port == 8300, port == 8302, port == 8503, port == 8600:
 		return "Consul"
 	}
 	return ""
@@ -82,12 +101,17 @@ func platformPort(port int) string {
 // upstream's depends on its names alone, so that it is the same at every
 // staging and does not move when another upstream is added above it.
 func (m *Mesh) assignPorts() {
-	taken := map[int]bool{m.Consul.Ports.HTTP: true, m.Consul.Ports.GRPC: true, AppPort: true}
+	taken := map[int]bool{m.Consul.Ports.HTTP: true, m.Consul.Ports.GRPC: true, m.Consul.Ports.SerfLAN: true, AppPort: true}
 	for i, s := range m.Services {
 		if s.Sidecar.Port == 0 {
 			s.Sidecar.Port = SidecarPort + i
 		}
-		taken[s.Port], taken[s.Sidecar.Port], taken[m.AdminPort(i)] = true, true, true
+		taken[s.Port], taken[s.Sidecar.Port], taken[m.AdminPort(i)], taken[m.MetricsPort(i)] = true, true, true, true
+		if s.Sidecar.Expose != nil {
+			for _, path := range s.Sidecar.Expose.Paths {
+				taken[path.ListenerPort] = true
+			}
+		}
 		for _, u := range s.Upstreams {
 			taken[u.Port] = true
 		}
@@ -143,11 +167,12 @@ func (v *validator) ports(m *Mesh) {
 		if ports == nil {
 			ports = claims{}
 			byProcess[s.Process] = ports
-			v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
-			v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
 			if s.Process == webProcess {
 				ports[AppPort] = claim{owner: "the app's PORT"}
 			}
+			v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
+			v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
+			v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", portAt(m.Consul.Ports.Body, "serf_lan"))
 		}
 		if s.FollowsPort() {
 			if other := ports[AppPort]; other.at.Filename != "" {
@@ -158,14 +183,32 @@ func (v *validator) ports(m *Mesh) {
 		v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Name), portAt(s.Body, "port"))
 		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Name), portAt(s.Sidecar.Body, "port"))
 		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Name), portAt(m.Envoy.Body, "admin_port"))
+		if m.Envoy.Metrics != nil {
+			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Name), portAt(m.Envoy.Metrics.Body, "prometheus"))
+		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
 				v.claim(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), portAt(path.Body, "listener_port"))
 			}
 		}
 	}
+	sockets := map[string]claim{} // by process and path
+	socket := func(process, path, owner string, at hcl.Range) {
+		other, taken := sockets[process+path]
+		switch {
+		case path == "":
+		case taken:
+			v.fail(at, "Socket already taken", "%s of %s is that of %s on line %d. Choose another one.", path, owner, other.owner, other.at.Start.Line)
+		default:
+			sockets[process+path] = claim{owner, at}
+		}
+	}
+	for _, s := range m.Services {
+		socket(s.Process, s.Sidecar.LocalSocketPath, fmt.Sprintf("the service %q", s.Name), portAt(s.Sidecar.Body, "local_service_socket_path"))
+	}
 	for _, s := range m.Services {
 		for _, u := range s.Upstreams {
+			socket(s.Process, u.Socket, fmt.Sprintf("the upstream %q", u.Name), portAt(u.Body, "socket"))
 			v.claim(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(portAt(u.Body, "port"), u.NameRange))
 		}
 	}
@@ -205,6 +248,8 @@ func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 		where = fmt.Sprintf(" on line %d", other.at.Start.Line)
 	}
 	switch platform := platformPort(port); {
+	case port > 65535:
+		v.fail(firstGiven(at, v.whole), "Port out of range", "Port %d of %s is above 65535. Start lower.", port, owner)
 	case platform != "":
 		v.fail(firstGiven(at, v.whole), "Port already taken", "Port %d belongs to %s in every container. Choose another one.", port, platform)
 	case taken:

@@ -14,6 +14,8 @@ import (
 type validator struct {
 	whole hcl.Range // where a mistake of the whole file is shown
 	diags hcl.Diagnostics
+	// broken says that decoding found mistakes: a service may be one of them.
+	broken bool
 }
 
 func (v *validator) add(severity hcl.DiagnosticSeverity, subject hcl.Range, summary, detail string, args ...any) {
@@ -45,10 +47,13 @@ func at(body hcl.Body, name string) hcl.Range {
 // mesh checks everything that the schema's tags cannot say, and fills in the
 // defaults that depend on other values. Its input may be half decoded.
 func (v *validator) mesh(m *Mesh) {
-	if len(m.Services) == 0 {
+	if len(m.Services) == 0 && !v.broken {
 		v.fail(v.whole, "No service", `A %s names at least one service of the app. The smallest is: service "my-app" {}`, Name)
 	}
 	v.consul(m.Consul)
+	v.envoy(m.Envoy)
+	v.source(m.Consul.Body, m.Consul.Source, m.Consul.SHA256)
+	v.source(m.Envoy.Body, m.Envoy.Source, m.Envoy.SHA256)
 	byProcess := map[string]map[string]*Service{}
 	for _, s := range m.Services {
 		if byProcess[s.Process] == nil {
@@ -56,7 +61,7 @@ func (v *validator) mesh(m *Mesh) {
 		}
 		byProcess[s.Process][s.Name] = s
 	}
-	first := map[string]*Service{}
+	first, ids := map[string]*Service{}, map[string]*Service{}
 	for _, s := range m.Services {
 		if other := first[s.Name]; other != nil {
 			v.fail(s.NameRange, "Duplicate service", "The service %q stands on line %d already.", s.Name, other.NameRange.Start.Line)
@@ -64,11 +69,25 @@ func (v *validator) mesh(m *Mesh) {
 		}
 		first[s.Name] = s
 		v.service(s, byProcess[s.Process])
+		for _, id := range []string{s.ID, s.ID + sidecarSuffix} {
+			if other := ids[id]; other != nil {
+				v.fail(firstGiven(portAt(s.Body, "id"), s.NameRange), "Duplicate id",
+					"The service %q on line %d and its sidecar have the ids %s and %s already.", other.Name, other.NameRange.Start.Line, other.ID, other.ID+sidecarSuffix)
+			}
+			ids[id] = s
+		}
 	}
 	m.assignPorts()
 	v.ports(m)
 	v.variables(m)
 }
+
+// sidecarSuffix makes the id of a sidecar of that of its service, as Consul
+// does.
+const sidecarSuffix = "-sidecar-proxy"
+
+// ownedChecks are the names of the checks that every sidecar has already.
+var ownedChecks = []string{"ready", "alias"}
 
 // service checks one service. siblings are the services of its instance.
 func (v *validator) service(s *Service, siblings map[string]*Service) {
@@ -86,12 +105,29 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	}
 	for _, c := range s.Sidecar.Checks {
 		v.check(c, s, siblings)
+		if slices.Contains(ownedChecks, c.Name) {
+			v.fail(c.NameRange, "A name that the buildpack uses", "Every sidecar has a check %q already. Choose another name.", c.Name)
+		}
+	}
+	if s.Sidecar.Expose != nil {
+		for _, p := range s.Sidecar.Expose.Paths {
+			if p.LocalPort == 0 && !s.HasPort() && portAt(p.Body, "local_path_port").Filename == "" {
+				v.fail(p.NameRange, "A path without a port", "The service %q has no port. Say local_path_port.", s.Name)
+			}
+		}
 	}
 	distinct(v, s.Sidecar.Checks, "check of the sidecar", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
 	v.accessLogs(s.Sidecar.AccessLogs)
 	distinct(v, s.Upstreams, "upstream", func(u *Upstream) (string, hcl.Range) { return u.Name, u.NameRange })
+	destinations := map[Upstream]*Upstream{}
 	for _, u := range s.Upstreams {
 		v.upstream(u, s)
+		destination := Upstream{Service: u.Service, PreparedQuery: u.PreparedQuery, Namespace: u.Namespace,
+			Partition: u.Partition, Peer: u.Peer, Datacenter: u.Datacenter}
+		if other := destinations[destination]; other != nil && other.Name != u.Name {
+			v.fail(u.NameRange, "Two upstreams for one service", "The upstream %q on line %d calls the same. Consul has one for each.", other.Name, other.NameRange.Start.Line)
+		}
+		destinations[destination] = u
 	}
 }
 
@@ -101,7 +137,7 @@ func distinct[T any](v *validator, blocks []T, what string, label func(T) (strin
 	for _, block := range blocks {
 		name, at := label(block)
 		if line, found := first[name]; found {
-			v.fail(at, "Duplicate "+what, "Line %d has a %s %q already.", line, what, name)
+			v.fail(at, "Duplicate "+what, "The %s %q stands on line %d already.", what, name, line)
 			continue
 		}
 		first[name] = at.Start.Line
@@ -120,26 +156,49 @@ func (v *validator) check(c *Check, s *Service, siblings map[string]*Service) {
 			chosen = append(chosen, kind)
 		}
 	}
+	has := content(c.Body, typeOfCheck).Attributes
 	if len(chosen) != 1 {
-		v.fail(c.NameRange, "A check needs exactly one kind",
+		// Where a kind is said in a wrong way, that is the place.
+		place := c.NameRange
+		for _, kind := range checkKinds {
+			if has[kind] != nil && kind != first(chosen) {
+				place = has[kind].Expr.Range()
+				break
+			}
+		}
+		v.fail(place, "A check needs exactly one kind",
 			`Say one of: http = "/path", tcp = true, udp = true, grpc = "name of the gRPC service, or empty", h2ping = true, ttl = "30s", alias = "service".`)
 		return
 	}
 	kind := chosen[0]
-	for name := range content(c.Body, typeOfCheck).Attributes {
+	for name := range has {
 		if kinds, limited := attributeKinds[name]; limited && !slices.Contains(kinds, kind) {
 			v.fail(at(c.Body, name), "Not for this kind of check", "%s is for: %s. This check is %s.", name, strings.Join(kinds, ", "), kind)
 		}
 	}
+	if c.FailuresBeforeCritical < c.FailuresBeforeWarning {
+		v.fail(at(c.Body, "failures_before_warning"), "It never warns",
+			"failures_before_critical is %d: the check is critical before it warns.", c.FailuresBeforeCritical)
+	}
+	elsewhere := kind == "http" && !strings.HasPrefix(*c.HTTP, "/")
 	switch {
+	case elsewhere && c.TLS:
+		v.fail(at(c.Body, "tls"), "Not for a whole URL", "The URL says by itself that it is https.")
 	case kind == "alias" && siblings[*c.Alias] == nil:
 		v.fail(at(c.Body, "alias"), "No such service in this instance",
 			"An alias follows another service of the process %s. These are: %s.", s.Process, strings.Join(slices.Sorted(maps.Keys(siblings)), ", "))
 	case kind == "alias" && *c.Alias == s.Name:
 		v.fail(at(c.Body, "alias"), "A check cannot follow its own service", "Name another service of this instance.")
-	case kind != "ttl" && kind != "alias" && !s.Listens() && !(kind == "http" && !strings.HasPrefix(*c.HTTP, "/")):
+	case kind != "ttl" && kind != "alias" && !elsewhere && !s.HasPort():
 		v.fail(c.NameRange, "A check without a port", "The service %q has no port. Give it one, or use a ttl check.", s.Name)
 	}
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
 }
 
 var checkKinds = []string{"http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"}
@@ -150,6 +209,8 @@ var attributeKinds = map[string][]string{
 	"tls": {"http", "tcp", "grpc", "h2ping"}, "tls_server_name": {"http", "tcp", "grpc", "h2ping"},
 	"tls_skip_verify": {"http", "tcp", "grpc", "h2ping"},
 	"interval":        {"http", "tcp", "udp", "grpc", "h2ping"}, "timeout": {"http", "tcp", "udp", "grpc", "h2ping"},
+	"success_before_passing": {"http", "tcp", "udp", "grpc", "h2ping"}, "failures_before_warning": {"http", "tcp", "udp", "grpc", "h2ping"},
+	"failures_before_critical": {"http", "tcp", "udp", "grpc", "h2ping"},
 }
 
 func (v *validator) accessLogs(logs *AccessLogs) {
@@ -189,11 +250,12 @@ func (v *validator) upstream(u *Upstream, s *Service) {
 // ownedAgentKeys are the keys of the agent's configuration that the buildpack
 // sets itself, with what to say instead.
 var ownedAgentKeys = map[string]string{
-	"acl": "the bound service", "advertise_addr": "", "advertise_reconnect_timeout": "", "auto_encrypt": "the bound service",
+	"acl": "the bound service", "addresses": "", "advertise_addr": "", "advertise_addr_ipv4": "", "advertise_addr_ipv6": "", "auto_config": "the bound service", "advertise_reconnect_timeout": "", "auto_encrypt": "the bound service",
 	"bind_addr": "", "bootstrap": "", "bootstrap_expect": "", "client_addr": "", "data_dir": "",
 	"datacenter": "datacenter", "disable_update_check": "", "enable_local_script_checks": "", "enable_script_checks": "",
 	"encrypt": "the bound service", "leave_on_terminate": "", "log_level": "log_level", "node_id": "", "node_meta": "node_meta",
-	"node_name": "", "ports": "the block ports", "retry_interval": "retry_interval", "retry_join": "retry_join",
+	"node_name": "", "serf_lan": "", "ca_file": "the bound service", "cert_file": "the bound service", "key_file": "the bound service",
+	"verify_incoming": "the bound service", "verify_outgoing": "the bound service", "verify_server_hostname": "the bound service", "ports": "the block ports", "retry_interval": "retry_interval", "retry_join": "retry_join",
 	"retry_max": "retry_max", "server": "", "service": "a service block", "services": "a service block", "start_join": "retry_join", "tls": "the bound service",
 }
 
@@ -210,14 +272,55 @@ func (v *validator) consul(c *Consul) {
 			v.fail(at(c.Body, "retry_join"), "Not an address", "%q is no address of a server.", address)
 		}
 	}
-	for key := range attributesOf(c.Config) {
-		if instead, owned := ownedAgentKeys[key]; owned {
-			detail := "The buildpack sets %s itself."
+	var details []string
+	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
+		// Consul reads keys in any case.
+		if instead, owned := ownedAgentKeys[strings.ToLower(key)]; owned {
+			detail := "The buildpack sets " + key + " itself."
 			if instead != "" {
 				detail += " Use " + instead + "."
 			}
-			v.fail(at(c.Body, "config"), "A key that the buildpack sets", detail, key)
+			details = append(details, detail)
 		}
+	}
+	if len(details) > 0 {
+		v.fail(at(c.Body, "config"), "A key that the buildpack sets", "%s", strings.Join(details, " "))
+	}
+}
+
+// source checks where a program comes from instead of the manifest.
+func (v *validator) source(body hcl.Body, source, sum string) {
+	switch remote := strings.Contains(source, "://"); {
+	case remote && sum == "":
+		v.fail(at(body, "source"), "A source without a checksum", "Say sha256 too: what an address gives is run only if it is what you mean.")
+	case source == "" && sum != "":
+		v.fail(at(body, "sha256"), "A checksum without a source", "Say source too.")
+	}
+}
+
+// ownedEnvoyArguments are Envoy's arguments that the buildpack sets itself,
+// with what to say instead.
+var ownedEnvoyArguments = map[string]string{
+	"--config-path": "bootstrap", "-c": "bootstrap", "--concurrency": "concurrency", "--log-level": "log_level",
+	"-l": "log_level", "--log-format": "", "--disable-hot-restart": "",
+}
+
+func (v *validator) envoy(e *Envoy) {
+	var details []string
+	for _, argument := range e.ExtraArgs {
+		name, _, _ := strings.Cut(argument, "=")
+		instead, owned := ownedEnvoyArguments[name]
+		if !owned {
+			continue
+		}
+		detail := "The buildpack sets " + name + " itself."
+		if instead != "" {
+			detail += " Use " + instead + "."
+		}
+		details = append(details, detail)
+	}
+	if len(details) > 0 {
+		v.fail(at(e.Body, "extra_args"), "An argument that the buildpack sets", "%s", strings.Join(details, " "))
 	}
 }
 
@@ -241,7 +344,7 @@ func (v *validator) variables(m *Mesh) {
 		}
 	}
 	for _, s := range m.Services {
-		if s.Listens() {
+		if s.HasPort() {
 			claim(s.Variable()+"_PORT", fmt.Sprintf("service %q", s.Name), s.Process, fmt.Sprint(s.Port), s.NameRange)
 		}
 		for _, u := range s.Upstreams {

@@ -3,10 +3,13 @@ package meshfile
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +24,16 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
 var validDatacenter = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$`)
 
+// validHost is a name or an IPv4 address; IPv6 is tried on its own.
+var validHost = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+// validVersion tells a version or a constraint from a word; which there are,
+// staging knows.
+var validVersion = regexp.MustCompile(`^[~^<>=!]*\s*[0-9*xX][0-9A-Za-z.*+~^<>=!|, -]*$`)
+
 var validFile = regexp.MustCompile(`^(/[A-Za-z0-9._@+-]+)+$`)
+
+var validSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // kinds are the values of the tag `is`: what is wrong with a value, empty if
 // nothing is. Numbers come as decimal text.
@@ -38,13 +50,19 @@ var kinds = map[string]func(text string) (summary, detail string){
 		}
 		return "Not a datacenter name", fmt.Sprintf("%q: a datacenter has lower-case letters, digits, dashes and underscores.", text)
 	},
-	"port":     between(1, 65535, "Port out of range", "A port is a number from %d to %d, not %s."),
-	"count":    between(0, 1<<31-1, "Number out of range", "It is a whole number from %d to %d, not %s."),
-	"percent":  between(0, 100, "Number out of range", "A percentage is a number from %d to %d, not %s."),
-	"threads":  between(1, 128, "Number out of range", "Envoy runs with %d to %d threads, not %s."),
-	"memory":   between(16, 65536, "Memory out of range", "It is a number of MB from %d to %d, not %s."),
-	"duration": func(text string) (string, string) { return durationProblem(text, 0) },
-	"interval": func(text string) (string, string) { return durationProblem(text, 100*time.Millisecond) },
+	"port":       between(1, 65535, "Port out of range", "A port is a number from %d to %d, not %s."),
+	"count":      between(0, 1<<31-1, "Number out of range", "It is a whole number from %d to %d, not %s."),
+	"percent":    between(0, 100, "Number out of range", "A percentage is a number from %d to %d, not %s."),
+	"threads":    between(1, 128, "Number out of range", "Envoy runs with %d to %d threads, not %s."),
+	"memory":     between(16, 65536, "Memory out of range", "It is a number of MB from %d to %d, not %s."),
+	"weight":     between(1, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
+	"low_weight": between(0, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
+	"interval": func(text string) (string, string) {
+		return durationProblem(text, 100*time.Millisecond, "which would keep the machine busy")
+	},
+	"minutes": func(text string) (string, string) {
+		return durationProblem(text, time.Minute, "the least that Consul heeds")
+	},
 	"path": func(text string) (string, string) {
 		if strings.HasPrefix(text, "/") {
 			return "", ""
@@ -52,10 +70,11 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a path", fmt.Sprintf("It is a path such as \"/metrics\", not %q.", text)
 	},
 	"target": func(text string) (string, string) {
-		if strings.HasPrefix(text, "/") || strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://") {
+		u, err := url.Parse(text)
+		if err == nil && (strings.HasPrefix(text, "/") || (u.Scheme == "http" || u.Scheme == "https") && u.Host != "") {
 			return "", ""
 		}
-		return "Not a path", fmt.Sprintf("It is a path such as \"/health\", not %q.", text)
+		return "Not a path", fmt.Sprintf("It is a path such as \"/health\", or a whole http or https URL, not %q.", text)
 	},
 	"absolute": func(text string) (string, string) {
 		if validFile.MatchString(text) && len(text) <= 107 {
@@ -67,7 +86,19 @@ var kinds = map[string]func(text string) (summary, detail string){
 		if _, err := netip.ParseAddr(text); err == nil {
 			return "", ""
 		}
-		return "Not an IP address", fmt.Sprintf("%q is none.", text)
+		return "Not an IP address", fmt.Sprintf("%q: it is such as \"127.0.0.2\".", text)
+	},
+	"host": func(text string) (string, string) {
+		if _, err := netip.ParseAddr(text); err == nil || validHost.MatchString(text) {
+			return "", ""
+		}
+		return "Not a name or address", fmt.Sprintf("%q: it is a host's name or IP address alone, without scheme, port or path.", text)
+	},
+	"version": func(text string) (string, string) {
+		if validVersion.MatchString(text) {
+			return "", ""
+		}
+		return "Not a version", fmt.Sprintf("%q: it is a version such as \"1.22.7\", or a constraint such as \"1.22.x\".", text)
 	},
 	"loopback": func(text string) (string, string) {
 		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() {
@@ -76,28 +107,47 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a loopback address", fmt.Sprintf("%q: an upstream is for this app only, on an address such as 127.0.0.1.", text)
 	},
 	"listen": func(text string) (string, string) {
-		if _, err := netip.ParseAddrPort(text); err == nil {
+		if address, err := netip.ParseAddrPort(text); err == nil && address.Port() != 0 {
 			return "", ""
 		}
 		return "Not an address and port", fmt.Sprintf("%q: it is such as \"0.0.0.0:9102\".", text)
 	},
-	"url": func(text string) (string, string) {
-		if u, err := url.Parse(text); err == nil && u.Scheme != "" && (u.Host != "" || u.Path != "") {
+	// The addresses that consul connect envoy turns into a bootstrap.
+	"statsd": func(text string) (string, string) {
+		u, err := url.Parse(text)
+		if err == nil && (u.Scheme == "udp" && u.Hostname() != "" && u.Port() != "" || u.Scheme == "unix" && u.Path != "") {
 			return "", ""
 		}
-		return "Not an address", fmt.Sprintf("%q: it is such as \"udp://127.0.0.1:8125\".", text)
+		return "Not a statsd address", fmt.Sprintf("%q: it is such as \"udp://127.0.0.1:8125\" or \"unix:///var/run/statsd.sock\".", text)
 	},
 	"mode": func(text string) (string, string) {
 		if mode, err := strconv.ParseUint(text, 8, 32); err == nil && mode <= 0o777 && strings.HasPrefix(text, "0") {
 			return "", ""
 		}
-		return "Not a file mode", fmt.Sprintf("%q: it is an octal number such as \"0600\".", text)
+		return "Not a file mode", fmt.Sprintf("%q: it is an octal number in quotes, such as \"0600\".", text)
 	},
-	"json": func(text string) (string, string) {
-		if json.Valid([]byte(text)) {
+	"source": func(text string) (string, string) {
+		u, err := url.Parse(text)
+		switch {
+		case err == nil && u.Scheme == "https" && u.Host != "":
+			return "", ""
+		case err == nil && u.Scheme == "" && filepath.IsLocal(text):
 			return "", ""
 		}
-		return "Not JSON", "The text is no JSON value. jsonencode(…) makes one."
+		return "Not a source", "It is an https address, or the path of a file inside the app."
+	},
+	"sha256": func(text string) (string, string) {
+		if validSum.MatchString(text) {
+			return "", ""
+		}
+		return "Not a checksum", fmt.Sprintf("%q: a SHA-256 has 64 hexadecimal digits, in lower case.", text)
+	},
+	"json": func(text string) (string, string) {
+		var object map[string]any
+		if json.Unmarshal([]byte(text), &object) == nil && object != nil {
+			return "", ""
+		}
+		return "Not a JSON object", "The text is no JSON object. jsonencode({ … }) makes one."
 	},
 }
 
@@ -110,7 +160,9 @@ func between(least, most int, summary, detail string) func(string) (string, stri
 	}
 }
 
-func durationProblem(text string, least time.Duration) (string, string) {
+// durationProblem judges a duration; why says what is wrong with one that is
+// shorter than the least.
+func durationProblem(text string, least time.Duration, why string) (string, string) {
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
@@ -118,7 +170,7 @@ func durationProblem(text string, least time.Duration) (string, string) {
 	case d < 0:
 		return "Not a duration", fmt.Sprintf("%q is negative.", text)
 	case d < least:
-		return "Duration too short", fmt.Sprintf("%q is shorter than %s, which would keep the machine busy.", text, least)
+		return "Duration too short", fmt.Sprintf("%q is shorter than %s, %s.", text, least, why)
 	}
 	return "", ""
 }
@@ -211,9 +263,13 @@ func (v *validator) meta(meta map[string]string, at hcl.Range) {
 	if len(meta) > 64 {
 		v.fail(at, "Too much metadata", "Consul keeps at most 64 pairs, not %d.", len(meta))
 	}
-	for key, value := range meta {
+	for _, key := range slices.Sorted(maps.Keys(meta)) {
+		value := meta[key]
 		if !validMetaKey.MatchString(key) {
 			v.fail(at, "Not a metadata key", "%q: a key has 1 to 128 letters, digits, dashes and underscores.", key)
+		}
+		if strings.HasPrefix(key, "consul-") {
+			v.fail(at, "Not a metadata key", "%q: Consul keeps keys that start with consul- for itself.", key)
 		}
 		if len(value) > 512 {
 			v.fail(at, "Metadata too long", "The value of %q has %d bytes, Consul keeps at most 512.", key, len(value))

@@ -14,7 +14,7 @@ import (
 // FuzzParseAndRender: whatever a file says, it is either rendered, twice to
 // the same bytes, or refused with a place for every mistake.
 func FuzzParseAndRender(f *testing.F) {
-	for _, pattern := range []string{"testdata/*.hcl", "../meshfile/testdata/*/*.hcl", "../meshfile/testdata/*/*.json"} {
+	for _, pattern := range []string{"testdata/*.hcl", "testdata/api/*.hcl", "../meshfile/testdata/*/*.hcl", "../meshfile/testdata/*/*.json"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			f.Fatal(err)

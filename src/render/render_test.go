@@ -16,19 +16,24 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestGolden renders every testdata/NAME.hcl and compares each file with the
-// one of its name in testdata/NAME.
+// one of its name in testdata/NAME. Those in testdata/api say what Consul takes
+// by its API, as the runtime registers it, but not from a file on disk.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	sources, err := filepath.Glob("testdata/*.hcl")
-	if err != nil || len(sources) == 0 {
-		t.Fatalf("no files in testdata: %v", err)
+	var sources []string
+	for _, pattern := range []string{"testdata/*.hcl", "testdata/api/*.hcl"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no files %s: %v", pattern, err)
+		}
+		sources = append(sources, found...)
 	}
 	for _, source := range sources {
-		name := strings.TrimSuffix(filepath.Base(source), ".hcl")
-		t.Run(name, func(t *testing.T) {
+		dir := strings.TrimSuffix(source, ".hcl")
+		t.Run(filepath.Base(dir), func(t *testing.T) {
 			t.Parallel()
 			for _, file := range renderFile(t, source) {
-				golden := filepath.Join("testdata", name, file.Path)
+				golden := filepath.Join(dir, file.Path)
 				if *update {
 					if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 						t.Fatal(err)

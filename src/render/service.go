@@ -58,7 +58,6 @@ type proxy struct {
 	MeshGateway            *gateway       `json:"mesh_gateway,omitempty"`
 	Expose                 *expose        `json:"expose,omitempty"`
 	AccessLogs             *accessLogs    `json:"access_logs,omitempty"`
-	EnvoyExtensions        []extension    `json:"envoy_extensions,omitempty"`
 	Upstreams              []upstream     `json:"upstreams,omitempty"`
 }
 
@@ -85,16 +84,6 @@ type accessLogs struct {
 	Path                string `json:"path,omitempty"`
 	JSONFormat          string `json:"json_format,omitempty"`
 	TextFormat          string `json:"text_format,omitempty"`
-}
-
-// extension has the keys of Consul's API: from disk they are read in this form
-// only.
-type extension struct {
-	Name          string         `json:"Name"`
-	Required      bool           `json:"Required,omitempty"`
-	Arguments     map[string]any `json:"Arguments,omitempty"`
-	ConsulVersion string         `json:"ConsulVersion,omitempty"`
-	EnvoyVersion  string         `json:"EnvoyVersion,omitempty"`
 }
 
 type upstream struct {
@@ -207,14 +196,6 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 	}
 	if l := s.Sidecar.AccessLogs; l != nil {
 		rendered.Proxy.AccessLogs = &accessLogs{l.Enabled, l.DisableListenerLogs, l.Type, l.Path, l.JSONFormat, l.TextFormat}
-	}
-	for _, e := range s.Sidecar.Extensions {
-		arguments, err := object(e.Arguments)
-		if err != nil {
-			return rendered, err
-		}
-		rendered.Proxy.EnvoyExtensions = append(rendered.Proxy.EnvoyExtensions,
-			extension{e.Name, e.Required, arguments, e.ConsulVersion, e.EnvoyVersion})
 	}
 	for _, u := range s.Upstreams {
 		one, err := renderUpstream(u)

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,12 +32,12 @@ func (r *registration) appReady(ctx context.Context) error {
 // that it does not know the agent is the only judge.
 func probe(ctx context.Context, check map[string]any) error {
 	if target, ok := check["http"].(string); ok {
-		return probeHTTP(ctx, target)
+		return probeHTTP(ctx, target, check)
 	}
 	if target, ok := check["tcp"].(string); ok {
 		return probeListener(ctx, "tcp", target)
 	}
-	if target, ok := check["grpc"].(string); ok {
+	if target, ok := check["grpc"].(string); ok && check["grpcusetls"] != true {
 		server, service, _ := strings.Cut(target, "/")
 		return probeGRPC(ctx, server, service)
 	}
@@ -52,18 +53,34 @@ func probeListener(ctx context.Context, network, target string) error {
 	return conn.Close()
 }
 
-func probeHTTP(ctx context.Context, target string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+func probeHTTP(ctx context.Context, target string, check map[string]any) error {
+	method, _ := check["method"].(string)
+	body, _ := check["body"].(string)
+	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
-		return err
+		return &finalError{err}
 	}
-	response, err := http.DefaultClient.Do(request)
+	for name, values := range object(check["header"]) {
+		list, _ := values.([]any)
+		for _, value := range list {
+			request.Header.Add(name, fmt.Sprint(value))
+		}
+	}
+	serverName, _ := check["tlsservername"].(string)
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{ServerName: serverName, InsecureSkipVerify: check["tlsskipverify"] == true},
+	}}
+	if check["disableredirects"] == true {
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("GET %s answers %s", target, response.Status)
+		return fmt.Errorf("%s %s answers %s", request.Method, target, response.Status)
 	}
 	return nil
 }

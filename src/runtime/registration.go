@@ -146,7 +146,7 @@ func apiCheck(check map[string]any, idKey string) map[string]any {
 
 // apiKeys turns a definition as Consul reads it from disk into one as its API
 // takes it. The API refuses some of the keys with underscores (socket_path,
-// envoy_extensions, access_logs' json_format); it takes all of them without,
+// access_logs' json_format); it takes all of them without,
 // and their case does not matter (Consul 1.22, agent/structs).
 func apiKeys(value any) any {
 	switch value := value.(type) {
@@ -171,7 +171,7 @@ func apiKeys(value any) any {
 
 // opaque are the keys of objects whose own keys are somebody's names.
 var opaque = map[string]bool{
-	"config": true, "arguments": true, "meta": true, "header": true, "tagged_addresses": true,
+	"config": true, "meta": true, "header": true, "tagged_addresses": true,
 }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }

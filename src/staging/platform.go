@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cloudfoundry/libbuildpack"
@@ -87,7 +88,7 @@ func replace[T any](list *[]T, item T, matches func(T) bool) {
 // choose finds the artifact of a program by a version or constraint, by the
 // manifest's default where it is empty.
 func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
-	versions := p.manifest.AllDependencyVersions(name)
+	versions := slices.Sorted(slices.Values(p.manifest.AllDependencyVersions(name)))
 	if len(versions) == 0 {
 		return artifact.Artifact{}, fmt.Errorf("no %s in the buildpack for the stack %q\n"+
 			"hint: the manifest lists the stacks of every version; push with one of them (cf push -s)", name, os.Getenv("CF_STACK"))

@@ -1,0 +1,7 @@
+service "shop" {
+  sidecar {
+    access_logs {
+      path = "/home/vcap/logs/access.log"
+    }
+  }
+}

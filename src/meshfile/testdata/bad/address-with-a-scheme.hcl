@@ -1,0 +1,4 @@
+service "shop" {
+  address = "https://shop.example.com/"
+  tagged_address "wan" { address = "" }
+}

@@ -1,0 +1,6 @@
+service "shop" {
+  check "jobs" { alias = "jobs" }
+}
+service "jobs" {
+  process = "worker"
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  check "me" { alias = "shop" }
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  sidecar = { port = 21000 }
+  upstream = ["billing"]
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  meta {
+    team = "a"
+  }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  check "up" { http = null }
+}

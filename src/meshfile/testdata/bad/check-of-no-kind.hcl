@@ -1,0 +1,8 @@
+service "shop" {
+  check "up" {
+    interval = "5s"
+  }
+  check "no" {
+    tcp = false
+  }
+}

@@ -1,0 +1,6 @@
+service "shop" {
+  sidecar {
+    check "ready" { tcp = true }
+    check "alias" { tcp = true }
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  check {
+    http = "/health"
+  }
+}

@@ -1,0 +1,2 @@
+service "shop" {}
+consul "dc1" {}

@@ -1,0 +1,3 @@
+service "shop" {
+  port = 8080 / 0
+}

@@ -1,0 +1,13 @@
+service "shop" {
+  weights {}
+  weights {}
+  sidecar {
+    expose {}
+    expose {}
+  }
+  sidecar {}
+  upstream "billing" {
+    limits {}
+    limits {}
+  }
+}

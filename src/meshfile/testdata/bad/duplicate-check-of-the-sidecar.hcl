@@ -1,0 +1,6 @@
+service "shop" {
+  sidecar {
+    check "up" { tcp = true }
+    check "up" { http = "/health" }
+  }
+}

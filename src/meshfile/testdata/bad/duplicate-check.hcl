@@ -1,0 +1,4 @@
+service "shop" {
+  check "up" { tcp = true }
+  check "up" { http = "/health" }
+}

@@ -1,0 +1,7 @@
+service "shop" {}
+consul {
+  datacenter = "dc1"
+}
+consul {
+  datacenter = "dc2"
+}

@@ -1,0 +1,7 @@
+service "shop" {
+  id = "one"
+}
+service "admin" {
+  id   = "one"
+  port = 9000
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  upstream "billing" {}
+  upstream "billing" { datacenter = "dc2" }
+}

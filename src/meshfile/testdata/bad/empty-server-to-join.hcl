@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  retry_join = ["consul.example.com", " "]
+}

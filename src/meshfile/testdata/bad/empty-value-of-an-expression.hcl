@@ -1,0 +1,3 @@
+service "shop" {
+  process = trimprefix(env.COLOUR, "blue")
+}

@@ -1,0 +1,3 @@
+service "shop" {}
+service "admin" { port = 9000 }
+envoy { admin_port = 65535 }

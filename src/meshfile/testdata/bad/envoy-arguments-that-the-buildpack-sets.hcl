@@ -1,0 +1,4 @@
+service "shop" {}
+envoy {
+  extra_args = ["--log-level", "debug", "--concurrency=4"]
+}

@@ -1,0 +1,7 @@
+service "shop" {
+  sidecar {
+    expose {
+      path "/metrics" {}
+    }
+  }
+}

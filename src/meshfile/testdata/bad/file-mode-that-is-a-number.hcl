@@ -1,0 +1,6 @@
+service "shop" {
+  upstream "billing" {
+    socket      = "/home/vcap/tmp/billing.sock"
+    socket_mode = 0600
+  }
+}

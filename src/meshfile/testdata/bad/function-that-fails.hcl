@@ -1,0 +1,3 @@
+service "shop" {
+  process = regex("(x", app.name)
+}

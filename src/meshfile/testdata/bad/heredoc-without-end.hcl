@@ -1,0 +1,8 @@
+service "shop" {
+  sidecar {
+    access_logs {
+      text_format = <<EOT
+        %PROTOCOL%
+    }
+  }
+}

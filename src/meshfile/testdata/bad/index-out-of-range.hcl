@@ -1,0 +1,3 @@
+service "shop" {
+  process = split("-", app.name)[3]
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  id   = "shop-${env.CF_INSTANCE_INDEX}"
+  port = env.PORT
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  config = { NODE_NAME = "x", Acl = { enabled = true } }
+}

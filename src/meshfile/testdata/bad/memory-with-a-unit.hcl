@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  memory = "64M"
+}

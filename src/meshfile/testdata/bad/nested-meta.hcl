@@ -1,0 +1,3 @@
+service "shop" {
+  meta = { owner = { team = "a" } }
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  node_meta = { "consul-version" = "1" }
+}

@@ -1,0 +1,6 @@
+service "shop" {
+  upstream "billing" { datacenter = "DC2" }
+}
+consul {
+  datacenter = "my dc"
+}

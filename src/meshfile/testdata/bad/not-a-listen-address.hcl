@@ -1,0 +1,6 @@
+service "shop" {}
+envoy {
+  metrics {
+    prometheus = "9102"
+  }
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+envoy {
+  concurrency = 0
+}

@@ -1,0 +1,7 @@
+service "shop" {}
+consul {
+  version = "latest"
+}
+envoy {
+  version = "v1.x.y.z"
+}

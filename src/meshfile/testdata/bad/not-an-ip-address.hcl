@@ -1,0 +1,5 @@
+service "shop" {
+  sidecar {
+    local_service_address = "localhost"
+  }
+}

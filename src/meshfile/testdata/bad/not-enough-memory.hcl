@@ -1,0 +1,7 @@
+service "shop" {}
+consul {
+  memory = 8
+}
+envoy {
+  memory = 100000
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+envoy {
+  tracing_json = "{http: zipkin}"
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  tags = ["a", null]
+  meta = { a = null }
+}

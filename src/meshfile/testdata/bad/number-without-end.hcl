@@ -1,0 +1,3 @@
+service "shop" {
+  port = 1e99999999999
+}

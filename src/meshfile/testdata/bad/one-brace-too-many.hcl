@@ -1,0 +1,4 @@
+service "shop" {
+  port = 9000
+}
+}

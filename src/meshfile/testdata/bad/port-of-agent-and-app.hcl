@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  ports { http = 8080 }
+}

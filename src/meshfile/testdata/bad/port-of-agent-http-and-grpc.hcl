@@ -1,0 +1,7 @@
+service "shop" {}
+consul {
+  ports {
+    http = 8600
+    grpc = 8600
+  }
+}

@@ -1,0 +1,2 @@
+service "shop" {}
+envoy { admin_port = 21000 }

@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  ports { serf_lan = 8500 }
+}

@@ -1,0 +1,1 @@
+service "shop" { port = 8500 }

@@ -1,0 +1,2 @@
+service "shop" {}
+service "admin" { port = 8080 }

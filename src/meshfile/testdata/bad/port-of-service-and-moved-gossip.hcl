@@ -1,0 +1,4 @@
+service "shop" { port = 7301 }
+consul {
+  ports { serf_lan = 7301 }
+}

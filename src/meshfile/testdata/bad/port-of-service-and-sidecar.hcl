@@ -1,0 +1,4 @@
+service "shop" {
+  port = 9000
+  sidecar { port = 9000 }
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  sidecar { port = 21001 }
+}
+service "admin" { port = 9000 }

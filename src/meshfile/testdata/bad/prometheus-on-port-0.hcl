@@ -1,0 +1,6 @@
+service "shop" {}
+envoy {
+  metrics {
+    prometheus = "0.0.0.0:0"
+  }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  process = regex("^[0-9]+$", app.name)
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+consul {
+  config = { enable_local_script_checks = true }
+}

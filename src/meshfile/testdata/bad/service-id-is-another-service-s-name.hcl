@@ -1,0 +1,5 @@
+service "shop" {}
+service "admin" {
+  id      = "shop"
+  process = "worker"
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+service "shop-sidecar-proxy" {
+  port = 9000
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  sidecar "proxy" {}
+}

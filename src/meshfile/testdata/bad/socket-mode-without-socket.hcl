@@ -1,0 +1,3 @@
+service "shop" {
+  upstream "billing" { socket_mode = "0660" }
+}

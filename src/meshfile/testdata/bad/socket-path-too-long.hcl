@@ -1,0 +1,5 @@
+service "shop" {
+  upstream "billing" {
+    socket = "/home/vcap/tmp/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.sock"
+  }
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+envoy {
+  source = "https://example.com/envoy"
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  enable_tag_override = "yes"
+}

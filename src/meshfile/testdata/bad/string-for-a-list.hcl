@@ -1,0 +1,3 @@
+service "shop" {
+  tags = "v1,v2"
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  tagged_address "wan" {
+    port = 80
+  }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  upstream "billing" { port = 9001 protocol = "http" }
+}

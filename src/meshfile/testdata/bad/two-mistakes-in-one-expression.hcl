@@ -1,0 +1,3 @@
+service "shop" {
+  meta = { a = env.NOPE, b = upper(app.guid) }
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  upstream "my-api" {}
+  upstream "my.api" {}
+}

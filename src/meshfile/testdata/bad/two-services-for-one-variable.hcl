@@ -1,0 +1,4 @@
+service "my-shop" {}
+service "my_shop" {
+  port = 9000
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  upstream "billing" { socket = "/home/vcap/tmp/x.sock" }
+  upstream "search" { socket = "/home/vcap/tmp/x.sock" }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  meta = { guid = app.guid, whole = jsonencode(app) }
+}

@@ -1,0 +1,4 @@
+service "shop" {
+  tags = [uper(env.COLOUR)]
+  meta = { home = file("/etc/passwd") }
+}

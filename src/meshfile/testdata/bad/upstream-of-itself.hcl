@@ -1,0 +1,8 @@
+service "shop" {
+  upstream "me" { service = "shop" }
+  upstream "shop" {}
+  upstream "other-dc" {
+    service    = "shop"
+    datacenter = "dc2"
+  }
+}

@@ -1,0 +1,2 @@
+service "shop" {}
+upstream "billing" {}

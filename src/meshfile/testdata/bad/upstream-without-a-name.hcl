@@ -1,0 +1,5 @@
+service "shop" {
+  upstream {
+    port = 9001
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  weights {
+    passing = 0
+  }
+}

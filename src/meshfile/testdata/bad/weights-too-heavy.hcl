@@ -1,0 +1,6 @@
+service "shop" {
+  weights {
+    passing = 70000
+    warning = 65536
+  }
+}

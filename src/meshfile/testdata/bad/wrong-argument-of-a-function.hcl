@@ -1,0 +1,4 @@
+service "shop" {
+  tags = [join(",", "a")]
+  meta = { a = upper(["a"]), b = substr("abc") }
+}

@@ -1,0 +1,6 @@
+service "shop.v2" {
+  protocol = "http"
+}
+service "admin" {
+  port = 9000
+}

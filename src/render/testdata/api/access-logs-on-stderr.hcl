@@ -1,0 +1,6 @@
+service "shop" {
+  protocol = "http"
+  sidecar {
+    access_logs { type = "stderr" }
+  }
+}

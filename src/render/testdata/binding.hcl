@@ -1,0 +1,3 @@
+service_binding = "our-consul"
+
+service "a" {}

@@ -1,0 +1,4 @@
+service "shop" {
+  upstream "billing" { peer = "finance" }
+  upstream "billing-here" { service = "billing" }
+}

@@ -1,0 +1,11 @@
+service "shop" {
+  weights {
+    passing = 10
+    warning = 0
+  }
+}
+
+service "canary" {
+  port = 9000
+  weights {}
+}

@@ -1,0 +1,6 @@
+service "ent" {
+  upstream "n" {
+    namespace = "ns"
+    partition = "p"
+  }
+}

@@ -1,0 +1,8 @@
+service "shop" {
+  protocol = "http"
+  check "health" { http = "/health" }
+  check "rpc" { grpc = "" }
+  sidecar {
+    expose { checks = true }
+  }
+}

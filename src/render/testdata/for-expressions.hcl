@@ -1,0 +1,3 @@
+service "shop" {
+  meta = { for k in ["a", "b"] : k => upper(k) }
+}

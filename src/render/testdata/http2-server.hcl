@@ -1,0 +1,8 @@
+service "stream" {
+  protocol = "http2"
+
+  check "ping" {
+    h2ping   = true
+    interval = "10s"
+  }
+}

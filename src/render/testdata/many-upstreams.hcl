@@ -1,0 +1,27 @@
+service "hub" {
+  upstream "spoke-00" {}
+  upstream "spoke-01" {}
+  upstream "spoke-02" {}
+  upstream "spoke-03" {}
+  upstream "spoke-04" {}
+  upstream "spoke-05" {}
+  upstream "spoke-06" {}
+  upstream "spoke-07" {}
+  upstream "spoke-08" {}
+  upstream "spoke-09" {}
+  upstream "spoke-10" {}
+  upstream "spoke-11" {}
+  upstream "spoke-12" {}
+  upstream "spoke-13" {}
+  upstream "spoke-14" {}
+  upstream "spoke-15" {}
+  upstream "spoke-16" {}
+  upstream "spoke-17" {}
+  upstream "spoke-18" {}
+  upstream "spoke-19" {}
+  upstream "spoke-20" {}
+  upstream "spoke-21" {}
+  upstream "spoke-22" {}
+  upstream "spoke-23" {}
+  upstream "spoke-24" {}
+}

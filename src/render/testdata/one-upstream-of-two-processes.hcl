@@ -1,0 +1,8 @@
+service "shop" {
+  upstream "billing" {}
+}
+
+service "jobs" {
+  process = "worker"
+  upstream "billing" {}
+}

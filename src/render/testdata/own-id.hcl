@@ -1,0 +1,5 @@
+service "shop" {
+  id   = "shop-blue"
+  meta = { colour = env.COLOUR }
+  check "up" { tcp = true }
+}

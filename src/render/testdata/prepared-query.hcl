@@ -1,0 +1,6 @@
+service "shop" {
+  upstream "nearest-billing" {
+    prepared_query = "billing-geo"
+    datacenter     = "dc1"
+  }
+}

@@ -1,0 +1,9 @@
+service "syslog" {
+  process = "collector"
+  port    = 5514
+
+  check "answers" {
+    udp      = true
+    interval = "20s"
+  }
+}

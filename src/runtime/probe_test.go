@@ -1,0 +1,46 @@
+package runtime
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// TestProbeHTTP: a check is run as the agent will run it.
+func TestProbeHTTP(t *testing.T) {
+	t.Parallel()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case r.URL.Path == "/moved":
+			http.Redirect(w, r, "/", http.StatusFound)
+		case r.URL.Path == "/post" && (r.Method != http.MethodPost || string(body) != "ping" || r.Header.Get("X-Probe") != "mesh"):
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	})
+	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	for name, test := range map[string]struct {
+		check map[string]any
+		says  string
+	}{
+		"a path":                        {map[string]any{"http": plain.URL + "/"}, ""},
+		"method, body, header":          {map[string]any{"http": plain.URL + "/post", "method": "POST", "body": "ping", "header": map[string]any{"X-Probe": []any{"mesh"}}}, ""},
+		"without them":                  {map[string]any{"http": plain.URL + "/post"}, "answers 400"},
+		"a redirect":                    {map[string]any{"http": plain.URL + "/moved"}, ""},
+		"a redirect that is the answer": {map[string]any{"http": plain.URL + "/moved", "disableredirects": true}, "answers 302"},
+		"an unknown certificate":        {map[string]any{"http": secure.URL}, "certificate"},
+		"any certificate":               {map[string]any{"http": secure.URL, "tlsskipverify": true}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := probe(t.Context(), test.check)
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("probe gives %v, want %q", err, test.says)
+			}
+		})
+	}
+}
