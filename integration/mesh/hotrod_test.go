@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"testing"
 
@@ -20,7 +21,9 @@ func TestHotROD(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		for name := range foundation.HotRODUpstreams {
-			if err := shared.App(name).Delete(context.Background()); err != nil {
+			app := shared.App(name)
+			err := errors.Join(app.Delete(context.Background()), os.RemoveAll(app.Droplet().Dir), os.RemoveAll(shared.CacheDir(name)))
+			if err != nil {
 				t.Error(err)
 			}
 		}

@@ -88,10 +88,21 @@ func launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, upstreams 
 
 func stage(t *testing.T, app cell.App) *cell.Droplet {
 	t.Helper()
+	// Droplet and build cache weigh half a gigabyte of memory together.
+	t.Cleanup(func() {
+		if err := os.RemoveAll(shared.CacheDir(app.Name)); err != nil {
+			t.Error(err)
+		}
+	})
 	droplet, err := shared.Stage(t.Context(), app)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(droplet.Dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return droplet
 }
 

@@ -38,15 +38,17 @@ type Store struct {
 // first where the cache does not have it. Errors say what was being done and
 // carry a hint on a line of its own.
 func (s Store) Install(ctx context.Context, a Artifact, path string) error {
-	if err := s.copyOut(a, path); err == nil {
+	switch err := s.copyOut(a, path); {
+	case err == nil:
 		s.Log("%s from the build cache", a)
 		return nil
-	} else if !errors.Is(err, os.ErrNotExist) {
-		// Something in the cache is not what was put there: never run it.
+	case errors.Is(err, errNotWhatWasKept):
 		s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
 		if err := os.RemoveAll(s.entry(a)); err != nil {
 			return fmt.Errorf("failed to clear %s from the build cache: %w", a, err)
 		}
+	case !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("failed to install %s: %w", a, err)
 	}
 	if err := s.fill(ctx, a); err != nil {
 		return err
@@ -56,6 +58,9 @@ func (s Store) Install(ctx context.Context, a Artifact, path string) error {
 	}
 	return nil
 }
+
+// errNotWhatWasKept is a program in the cache that must never be run.
+var errNotWhatWasKept = errors.New("it is not what was kept")
 
 // entry is the folder of one artifact: the program under its name, and its own
 // checksum beside it.
@@ -130,7 +135,7 @@ func (s Store) copyOut(a Artifact, path string) (err error) {
 		return err
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != strings.TrimSpace(string(want)) {
-		return fmt.Errorf("its checksum is %s and should be %s", got, strings.TrimSpace(string(want)))
+		return fmt.Errorf("%w: its checksum is %s and should be %s", errNotWhatWasKept, got, strings.TrimSpace(string(want)))
 	}
 	return to.Chmod(0o755)
 }
