@@ -24,6 +24,10 @@ func TestStagingSaysWhatIsWrong(t *testing.T) {
 			map[string]string{"mesh.hcl": "service \"a\" {\n}\nconsl {}\n", "Procfile": "web: ./echo\n"},
 			[]string{"1 mistake in mesh.hcl", "on mesh.hcl line 3", `Did you mean "consul"?`},
 		},
+		"an agent configuration that Consul refuses": {
+			map[string]string{"mesh.hcl": "service \"a\" {}\nconsul {\n config = { no_such_key = 1 }\n}\n", "Procfile": "web: ./echo\n"},
+			[]string{"Consul refuses what config adds to its own", "no_such_key", "hint: config has the keys of Consul's agent configuration file"},
+		},
 		"a version that cannot be had here": {
 			map[string]string{"mesh.hcl": "service \"a\" {}\nconsul {\n version = \"2.0.2\"\n}\n", "Procfile": "web: ./echo\n"},
 			[]string{"failed to fetch", "releases.hashicorp.com", "hint: staging must reach"},
@@ -31,6 +35,7 @@ func TestStagingSaysWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			app := write(t, "bad", test.files)
+			t.Cleanup(func() { _ = os.RemoveAll(shared.CacheDir("bad")) })
 			_, err := shared.Stage(t.Context(), app)
 			if err == nil {
 				t.Fatal("staged without an error")

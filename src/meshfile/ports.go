@@ -31,6 +31,7 @@ const (
 
 var (
 	typeOfCheck    = reflect.TypeFor[Check]()
+	typeOfService  = reflect.TypeFor[Service]()
 	typeOfUpstream = reflect.TypeFor[Upstream]()
 	typeOfConsul   = reflect.TypeFor[Consul]()
 )
@@ -258,6 +259,9 @@ func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 		ports[port] = claim{owner, at}
 	}
 }
+
+// HasAgentConfig says that the file adds to the agent's configuration.
+func (m *Mesh) HasAgentConfig() bool { return len(attributesOf(m.Consul.Config)) > 0 }
 
 // attributesOf are the entries of an object value, nil where it has none.
 func attributesOf(object cty.Value) map[string]cty.Value {

@@ -118,6 +118,7 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	}
 	distinct(v, s.Sidecar.Checks, "check of the sidecar", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
 	v.accessLogs(s.Sidecar.AccessLogs)
+	v.saidTwice(s.Body, typeOfService, s.Sidecar.Body, s.Sidecar.Config, sidecarConfigKeys)
 	distinct(v, s.Upstreams, "upstream", func(u *Upstream) (string, hcl.Range) { return u.Name, u.NameRange })
 	destinations := map[Upstream]*Upstream{}
 	for _, u := range s.Upstreams {
@@ -245,86 +246,8 @@ func (v *validator) upstream(u *Upstream, s *Service) {
 	if has["socket_mode"] != nil && u.Socket == "" {
 		v.fail(at(u.Body, "socket_mode"), "A socket's mode without a socket", "Say socket = \"/home/vcap/tmp/x\" too.")
 	}
+	v.saidTwice(u.Body, typeOfUpstream, u.Body, u.Config, upstreamConfigKeys)
 }
-
-// ownedAgentKeys are the keys of the agent's configuration that the buildpack
-// sets itself, with what to say instead.
-var ownedAgentKeys = map[string]string{
-	"acl": "the bound service", "addresses": "", "advertise_addr": "", "advertise_addr_ipv4": "", "advertise_addr_ipv6": "", "auto_config": "the bound service", "advertise_reconnect_timeout": "", "auto_encrypt": "the bound service",
-	"bind_addr": "", "bootstrap": "", "bootstrap_expect": "", "client_addr": "", "data_dir": "",
-	"datacenter": "datacenter", "disable_update_check": "", "enable_local_script_checks": "", "enable_script_checks": "",
-	"encrypt": "the bound service", "leave_on_terminate": "", "log_level": "log_level", "node_id": "", "node_meta": "node_meta",
-	"node_name": "", "serf_lan": "", "ca_file": "the bound service", "cert_file": "the bound service", "key_file": "the bound service",
-	"verify_incoming": "the bound service", "verify_outgoing": "the bound service", "verify_server_hostname": "the bound service", "ports": "the block ports", "retry_interval": "retry_interval", "retry_join": "retry_join",
-	"retry_max": "retry_max", "server": "", "service": "a service block", "services": "a service block", "start_join": "retry_join", "tls": "the bound service",
-}
-
-func (v *validator) consul(c *Consul) {
-	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
-		c.RetryJoin = []string{DefaultRetryJoin}
-	}
-	if len(c.RetryJoin) == 0 {
-		v.fail(at(c.Body, "retry_join"), "No server to join",
-			"retry_join lists at least one address of a Consul server, such as %q.", DefaultRetryJoin)
-	}
-	for _, address := range c.RetryJoin {
-		if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
-			v.fail(at(c.Body, "retry_join"), "Not an address", "%q is no address of a server.", address)
-		}
-	}
-	var details []string
-	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
-		// Consul reads keys in any case.
-		if instead, owned := ownedAgentKeys[strings.ToLower(key)]; owned {
-			detail := "The buildpack sets " + key + " itself."
-			if instead != "" {
-				detail += " Use " + instead + "."
-			}
-			details = append(details, detail)
-		}
-	}
-	if len(details) > 0 {
-		v.fail(at(c.Body, "config"), "A key that the buildpack sets", "%s", strings.Join(details, " "))
-	}
-}
-
-// source checks where a program comes from instead of the manifest.
-func (v *validator) source(body hcl.Body, source, sum string) {
-	switch remote := strings.Contains(source, "://"); {
-	case remote && sum == "":
-		v.fail(at(body, "source"), "A source without a checksum", "Say sha256 too: what an address gives is run only if it is what you mean.")
-	case source == "" && sum != "":
-		v.fail(at(body, "sha256"), "A checksum without a source", "Say source too.")
-	}
-}
-
-// ownedEnvoyArguments are Envoy's arguments that the buildpack sets itself,
-// with what to say instead.
-var ownedEnvoyArguments = map[string]string{
-	"--config-path": "bootstrap", "-c": "bootstrap", "--concurrency": "concurrency", "--log-level": "log_level",
-	"-l": "log_level", "--log-format": "", "--disable-hot-restart": "",
-}
-
-func (v *validator) envoy(e *Envoy) {
-	var details []string
-	for _, argument := range e.ExtraArgs {
-		name, _, _ := strings.Cut(argument, "=")
-		instead, owned := ownedEnvoyArguments[name]
-		if !owned {
-			continue
-		}
-		detail := "The buildpack sets " + name + " itself."
-		if instead != "" {
-			detail += " Use " + instead + "."
-		}
-		details = append(details, detail)
-	}
-	if len(details) > 0 {
-		v.fail(at(e.Body, "extra_args"), "An argument that the buildpack sets", "%s", strings.Join(details, " "))
-	}
-}
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // variables refuses services and upstreams that would share environment
 // variables and differ in their values.

@@ -279,7 +279,8 @@ func renderUpstream(u *meshfile.Upstream) (upstream, error) {
 		}
 		config["limits"] = limits
 	}
-	if p := u.PassiveHealthCheck; p.MaxFailures > 0 {
+	// What config says of it is kept; both in one file are refused.
+	if p := u.PassiveHealthCheck; p.MaxFailures > 0 && config["passive_health_check"] == nil {
 		config["passive_health_check"] = map[string]any{
 			"interval": p.Interval, "max_failures": p.MaxFailures, "base_ejection_time": p.BaseEjectionTime,
 			"enforcing_consecutive_5xx": p.EnforcingConsecutive5xx, "max_ejection_percent": p.MaxEjectionPercent,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -65,6 +66,11 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	}
 	if err := p.write(files); err != nil {
 		return err
+	}
+	if mesh.HasAgentConfig() {
+		if err := p.tryAgentConfig(ctx); err != nil {
+			return err
+		}
 	}
 	p.report(mesh)
 	return nil
@@ -164,6 +170,24 @@ func (p *platform) write(files []render.File) error {
 	}
 	if err := p.stager.WriteConfigYml(nil); err != nil {
 		return fmt.Errorf("failed to write config.yml: %w", err)
+	}
+	return nil
+}
+
+// tryAgentConfig has Consul judge an agent configuration that the app adds to:
+// it would stop the agent in the container otherwise.
+func (p *platform) tryAgentConfig(ctx context.Context) error {
+	// The address comes from the overlay in the container.
+	overlay := filepath.Join(p.stager.DepDir(), "overlay.json")
+	if err := writeFile(overlay, []byte(`{"bind_addr": "127.0.0.1"}`), 0o644); err != nil {
+		return fmt.Errorf("failed to try the agent's configuration: %w", err)
+	}
+	defer os.Remove(overlay)
+	consul := filepath.Join(p.stager.DepDir(), droplet.BinDir, "consul")
+	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.stager.DepDir(), droplet.AgentFile), overlay).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: consul: Consul refuses what config adds to its own: %s\n"+
+			"hint: config has the keys of Consul's agent configuration file", meshfile.Name, strings.TrimSpace(string(output)))
 	}
 	return nil
 }

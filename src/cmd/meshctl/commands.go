@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -20,7 +22,7 @@ import (
 func (c *command) validate() func(string) error {
 	asJSON := c.flags.Bool("json", false, "diagnostics as JSON")
 	return func(file string) error {
-		_, warnings, err := c.load(file)
+		mesh, warnings, err := c.load(file)
 		if *asJSON {
 			return c.printJSON(warnings, err)
 		}
@@ -30,10 +32,18 @@ func (c *command) validate() func(string) error {
 		if err != nil {
 			return err
 		}
+		// Which versions a constraint becomes, the buildpack's manifest says.
+		if exact.MatchString(mesh.Consul.Version) && exact.MatchString(mesh.Envoy.Version) {
+			if warning := artifact.CheckPair(mesh.Consul.Version, mesh.Envoy.Version); warning != "" {
+				fmt.Fprintln(c.err, "warning:", warning)
+			}
+		}
 		_, err = fmt.Fprintf(c.out, "%s is good\n", nameOf(file))
 		return err
 	}
 }
+
+var exact = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
 // diagnostic is one finding, for editors. Lines and columns count from 1, and
 // columns count characters; a finding without a place has line 0.

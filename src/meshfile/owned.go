@@ -1,0 +1,153 @@
+package meshfile
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// The opaque parts of the language, which Consul and Envoy read, and what of
+// them has a place of its own.
+
+// sidecarConfigKeys and upstreamConfigKeys are the keys of opaque proxy
+// configuration that an attribute or block of the file says too.
+var (
+	sidecarConfigKeys  = map[string]string{"protocol": "protocol"}
+	upstreamConfigKeys = map[string]string{
+		"protocol": "protocol", "connect_timeout_ms": "connect_timeout", "balance_outbound_connections": "balance",
+		"limits": "limits", "passive_health_check": "passive_health_check",
+	}
+)
+
+// saidTwice refuses a key of an opaque configuration whose attribute or block
+// stands in the file too: one of them would be dropped.
+func (v *validator) saidTwice(body hcl.Body, t reflect.Type, configBody hcl.Body, config cty.Value, keys map[string]string) {
+	found := content(body, t)
+	given := func(name string) bool {
+		return found.Attributes[name] != nil || slices.ContainsFunc(found.Blocks, func(b *hcl.Block) bool { return b.Type == name })
+	}
+	var details []string
+	for _, key := range slices.Sorted(maps.Keys(attributesOf(config))) {
+		if name := keys[strings.ToLower(key)]; name != "" && given(name) {
+			details = append(details, key+" stands in config, and "+name+" beside it.")
+		}
+	}
+	if len(details) > 0 {
+		v.fail(at(configBody, "config"), "Said twice", "%s Say each once.", strings.Join(details, " "))
+	}
+}
+
+// ownedAgentKeys are the keys of the agent's configuration that the buildpack
+// sets itself, with what to say instead.
+var ownedAgentKeys = map[string]string{
+	"acl":                         "the bound service",
+	"addresses":                   "",
+	"advertise_addr":              "",
+	"advertise_addr_ipv4":         "",
+	"advertise_addr_ipv6":         "",
+	"advertise_reconnect_timeout": "",
+	"auto_config":                 "the bound service",
+	"auto_encrypt":                "the bound service",
+	"bind_addr":                   "",
+	"bootstrap":                   "",
+	"bootstrap_expect":            "",
+	"ca_file":                     "the bound service",
+	"cert_file":                   "the bound service",
+	"client_addr":                 "",
+	"data_dir":                    "",
+	"datacenter":                  "datacenter",
+	"disable_update_check":        "",
+	"enable_local_script_checks":  "",
+	"enable_script_checks":        "",
+	"encrypt":                     "the bound service",
+	"key_file":                    "the bound service",
+	"leave_on_terminate":          "",
+	"log_level":                   "log_level",
+	"node_id":                     "",
+	"node_meta":                   "node_meta",
+	"node_name":                   "",
+	"ports":                       "the block ports",
+	"retry_interval":              "retry_interval",
+	"retry_join":                  "retry_join",
+	"retry_max":                   "retry_max",
+	"serf_lan":                    "",
+	"server":                      "",
+	"service":                     "a service block",
+	"services":                    "a service block",
+	"start_join":                  "retry_join",
+	"tls":                         "the bound service",
+	"verify_incoming":             "the bound service",
+	"verify_outgoing":             "the bound service",
+	"verify_server_hostname":      "the bound service",
+}
+
+func (v *validator) consul(c *Consul) {
+	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
+		c.RetryJoin = []string{DefaultRetryJoin}
+	}
+	if len(c.RetryJoin) == 0 {
+		v.fail(at(c.Body, "retry_join"), "No server to join",
+			"retry_join lists at least one address of a Consul server, such as %q.", DefaultRetryJoin)
+	}
+	for _, address := range c.RetryJoin {
+		if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
+			v.fail(at(c.Body, "retry_join"), "Not an address", "%q is no address of a server.", address)
+		}
+	}
+	var details []string
+	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
+		// Consul reads keys in any case.
+		if instead, owned := ownedAgentKeys[strings.ToLower(key)]; owned {
+			detail := "The buildpack sets " + key + " itself."
+			if instead != "" {
+				detail += " Use " + instead + "."
+			}
+			details = append(details, detail)
+		}
+	}
+	if len(details) > 0 {
+		v.fail(at(c.Body, "config"), "A key that the buildpack sets", "%s", strings.Join(details, " "))
+	}
+}
+
+// source checks where a program comes from instead of the manifest.
+func (v *validator) source(body hcl.Body, source, sum string) {
+	switch remote := strings.Contains(source, "://"); {
+	case remote && sum == "":
+		v.fail(at(body, "source"), "A source without a checksum", "Say sha256 too: what an address gives is run only if it is what you mean.")
+	case source == "" && sum != "":
+		v.fail(at(body, "sha256"), "A checksum without a source", "Say source too.")
+	}
+}
+
+// ownedEnvoyArguments are Envoy's arguments that the buildpack sets itself,
+// with what to say instead.
+var ownedEnvoyArguments = map[string]string{
+	"--config-path": "bootstrap", "-c": "bootstrap", "--concurrency": "concurrency", "--log-level": "log_level",
+	"-l": "log_level", "--log-format": "", "--disable-hot-restart": "",
+}
+
+func (v *validator) envoy(e *Envoy) {
+	var details []string
+	for _, argument := range e.ExtraArgs {
+		name, _, _ := strings.Cut(argument, "=")
+		instead, owned := ownedEnvoyArguments[name]
+		if !owned {
+			continue
+		}
+		detail := "The buildpack sets " + name + " itself."
+		if instead != "" {
+			detail += " Use " + instead + "."
+		}
+		details = append(details, detail)
+	}
+	if len(details) > 0 {
+		v.fail(at(e.Body, "extra_args"), "An argument that the buildpack sets", "%s", strings.Join(details, " "))
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
