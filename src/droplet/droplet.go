@@ -62,6 +62,7 @@ type Place struct {
 	App          string `json:"app"`
 	Space        string `json:"space"`
 	Organization string `json:"organization"`
+	Route        string `json:"route,omitempty"` // the first, empty without one
 }
 
 // Service is what the runtime needs to know of a service beside its

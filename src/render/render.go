@@ -62,7 +62,7 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{
-			App: mesh.App["name"], Space: mesh.App["space"], Organization: mesh.App["organization"],
+			App: mesh.App["name"], Space: mesh.App["space"], Organization: mesh.App["organization"], Route: mesh.App["route"],
 		}
 	}
 	for i, service := range mesh.Services {

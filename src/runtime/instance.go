@@ -41,6 +41,7 @@ type Instance struct {
 	App          string // application name
 	Space        string
 	Organization string
+	Route        string // the first, empty without one
 	Process      string // process type, empty in a task and while staging
 	GUID         string // of the instance, 28 characters on Cloud Foundry
 	Index        string
@@ -59,10 +60,11 @@ func NewInstance(program string, getenv func(string) string) (Instance, error) {
 		GUID: getenv("CF_INSTANCE_GUID"), Index: getenv("CF_INSTANCE_INDEX"),
 	}
 	var app struct {
-		Name    string `json:"application_name"`
-		Process string `json:"process_type"`
-		Space   string `json:"space_name"`
-		Org     string `json:"organization_name"`
+		Name    string   `json:"application_name"`
+		Process string   `json:"process_type"`
+		Space   string   `json:"space_name"`
+		Org     string   `json:"organization_name"`
+		URIs    []string `json:"application_uris"`
 	}
 	if text := getenv("VCAP_APPLICATION"); text != "" {
 		if err := json.Unmarshal([]byte(text), &app); err != nil {
@@ -70,6 +72,9 @@ func NewInstance(program string, getenv func(string) string) (Instance, error) {
 		}
 	}
 	inst.App, inst.Process, inst.Space, inst.Organization = app.Name, app.Process, app.Space, app.Org
+	if len(app.URIs) > 0 {
+		inst.Route = app.URIs[0]
+	}
 	inst.Port, _ = strconv.Atoi(getenv("PORT"))
 	inst.Memory, _ = strconv.Atoi(strings.TrimSuffix(getenv("MEMORY_LIMIT"), "m"))
 	if text := getenv("CF_INSTANCE_INTERNAL_IP"); text != "" {

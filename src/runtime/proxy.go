@@ -302,10 +302,10 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 // notePromotion says once that the droplet was staged for another place, and
 // mesh.hcl looks at that.
 func (p *proxy) notePromotion() {
-	here := droplet.Place{App: p.inst.App, Space: p.inst.Space, Organization: p.inst.Organization}
+	here := droplet.Place{App: p.inst.App, Space: p.inst.Space, Organization: p.inst.Organization, Route: p.inst.Route}
 	if staged := p.config.Staged; staged != nil && *staged != here {
-		p.log("the droplet was staged for %s in %s/%s and runs as %s in %s/%s: what mesh.hcl took from app.* is that of the first, restage to change it",
-			staged.App, staged.Organization, staged.Space, here.App, here.Organization, here.Space)
+		p.log("the droplet was staged for %s in %s/%s with the route %q and runs as %s in %s/%s with %q: what mesh.hcl took from app.* is that of the first, restage to change it",
+			staged.App, staged.Organization, staged.Space, staged.Route, here.App, here.Organization, here.Space, here.Route)
 	}
 }
 

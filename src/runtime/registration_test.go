@@ -108,7 +108,7 @@ func TestNotes(t *testing.T) {
 		want           []string
 	}{
 		"nothing to say":    {`{"sidecar_memory": 128, "staged": {"app": "My App!", "space": "prod", "organization": "acme"}}`, "512m", nil},
-		"promoted":          {`{"staged": {"app": "My App!", "space": "dev", "organization": "acme"}}`, "", []string{"the droplet was staged for My App! in acme/dev and runs as My App! in acme/prod"}},
+		"promoted":          {`{"staged": {"app": "My App!", "space": "dev", "organization": "acme"}}`, "", []string{"the droplet was staged for My App! in acme/dev with the route \"\" and runs as My App! in acme/prod with \"\""}},
 		"too little memory": {`{"sidecar_memory": 128}`, "100m", []string{"the sidecars take 128 MB off this app's memory, which leaves it 100 MB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
