@@ -3,7 +3,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 STACK = cflinuxfs4
 
 .DEFAULT_GOAL := help
-.PHONY: help build fixtures test unit demo bench lint golden package clean
+.PHONY: help build fixtures binaries test unit demo bench lint golden package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,10 @@ demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it
 	@mkdir -p build && go build -o build/demo ./integration/demo
 	@build/demo $(if $(KEEP),-keep)
 
-test: ## all tests, with real Consul, Envoy and apps
+binaries: ## get real Consul, Envoy and HotROD into the user's cache
+	@go run ./integration/binaries/get
+
+test: binaries ## all tests, with real Consul, Envoy and apps
 	go test -count=1 -p 1 -timeout 40m ./...
 
 unit: ## the buildpack's own tests, without a cell
