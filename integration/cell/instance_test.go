@@ -19,8 +19,14 @@ import (
 // environment asks a running process for its environment.
 func environment(t *testing.T, i *cell.Instance, pid int) map[string]string {
 	t.Helper()
-	text, err := i.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	must(t, err)
+	var text []byte
+	// It is empty for a moment while the process becomes another program.
+	until(t, "the process has an environment", func() bool {
+		var err error
+		text, err = i.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		must(t, err)
+		return len(text) > 0
+	})
 	env := map[string]string{}
 	for _, entry := range strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00") {
 		key, value, _ := strings.Cut(entry, "=")
