@@ -35,10 +35,6 @@ const (
 // (/home/vcap). It is made in the container and ends with it.
 const RunDir = "tmp/mesh"
 
-// AppPort is what PORT is in a container unless the app's route says
-// otherwise; staging renders it where a service has no port of its own.
-const AppPort = 8080
-
 // Config is mesh.json.
 type Config struct {
 	// Services are in the order of service.json.
@@ -73,7 +69,7 @@ type Service struct {
 	// Process is the process type that runs it.
 	Process string `json:"process"`
 	// FollowsPort says that the service listens on the app's PORT: where that
-	// is not AppPort, the registration is amended in the container.
+	// is not what staging rendered, the registration is amended in the container.
 	FollowsPort bool `json:"follows_port"`
 	// AdminPort is the loopback port of its Envoy's admin API.
 	AdminPort int `json:"admin_port"`

@@ -123,7 +123,7 @@ func serviceDefinitions(mesh *meshfile.Mesh) (services, error) {
 // listens.
 func appPort(s *meshfile.Service) int {
 	if s.FollowsPort() {
-		return droplet.AppPort
+		return meshfile.AppPort
 	}
 	return s.Port
 }
