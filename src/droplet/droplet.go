@@ -73,6 +73,18 @@ type Service struct {
 	FollowsPort bool `json:"follows_port"`
 	// AdminPort is the loopback port of its Envoy's admin API.
 	AdminPort int `json:"admin_port"`
+	// EnvoyExtensions are not in service.json, because Consul drops them there.
+	EnvoyExtensions []EnvoyExtension `json:"envoy_extensions,omitempty"`
+}
+
+// EnvoyExtension is an extension of a service's Envoy, as a configuration
+// entry of Consul has it (api.EnvoyExtension).
+type EnvoyExtension struct {
+	Name          string
+	Required      bool `json:",omitempty"`
+	Arguments     map[string]any
+	ConsulVersion string `json:",omitempty"`
+	EnvoyVersion  string `json:",omitempty"`
 }
 
 // SidecarID is the id that Consul gives the sidecar proxy of a service.

@@ -118,7 +118,21 @@ type Sidecar struct {
 	Expose          *Expose     `hcl:"expose,block" doc:"HTTP paths of the app that are reached without mutual TLS, through a listener of the sidecar."`
 	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults."`
 
+	EnvoyExtensions []*EnvoyExtension `hcl:"envoy_extension,block" doc:"An extension of the sidecar's Envoy, in the order in which they are applied. Consul takes extensions from configuration entries alone, so they stand in the service's service-defaults entry, that the first instance makes where Consul has none; the app's log says when the entry that is there lacks one."`
+
 	Body hcl.Body `hcl:",body"`
+}
+
+// EnvoyExtension is one of Consul's built-in extensions of Envoy.
+type EnvoyExtension struct {
+	Name          string    `hcl:"name,label" oneof:"builtin/aws/lambda,builtin/ext-authz,builtin/lua,builtin/otel-access-logging,builtin/property-override,builtin/wasm"`
+	Arguments     cty.Value `hcl:"arguments,optional" is:"object" doc:"What the extension needs, in Consul's words, such as Listener and Script for builtin/lua."`
+	Required      bool      `hcl:"required,optional" doc:"true: Envoy gets no configuration where the extension cannot be applied, rather than one without it."`
+	ConsulVersion string    `hcl:"consul_version,optional" is:"constraint" without:"any" doc:"The versions of Consul that apply it, such as \">= 1.22\"."`
+	EnvoyVersion  string    `hcl:"envoy_version,optional" is:"constraint" without:"any" doc:"The versions of Envoy that it is applied to."`
+
+	Body      hcl.Body  `hcl:",body"`
+	NameRange hcl.Range `hcl:"name,label_range"`
 }
 
 // Expose lists the paths that are reached without mutual TLS.

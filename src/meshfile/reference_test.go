@@ -85,6 +85,9 @@ func describeBlock(block *Block, path []string) section {
 		}
 	}
 	s := section{Title: title, Doc: cmp.Or(block.Doc, "What concerns all services.")}
+	if len(block.Labels) > 0 {
+		s.Doc += " " + strings.ToUpper(block.Label) + " is one of " + code(block.Labels) + "."
+	}
 	for _, a := range block.Attributes {
 		r := row{Name: a.Name, Type: a.Type, Doc: a.Doc}
 		switch {

@@ -14,8 +14,9 @@ import (
 // it has no name.
 type Block struct {
 	Name       string       `json:"name,omitempty"`
-	Label      string       `json:"label,omitempty"` // what its label is, empty without one
-	Many       bool         `json:"many,omitempty"`  // it may stand more than once
+	Label      string       `json:"label,omitempty"`  // what its label is, empty without one
+	Labels     []string     `json:"labels,omitempty"` // the ones it can have
+	Many       bool         `json:"many,omitempty"`   // it may stand more than once
 	Doc        string       `json:"doc,omitempty"`
 	Attributes []*Attribute `json:"attributes,omitempty"`
 	Blocks     []*Block     `json:"blocks,omitempty"`
@@ -42,17 +43,14 @@ func describe(t reflect.Type) *Block {
 		name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
 		switch kind {
 		case "label":
-			b.Label = name
+			b.Label, b.Labels = name, valuesOf(field)
 		case "", "optional":
 			if name == "" {
 				continue
 			}
 			a := &Attribute{
 				Name: name, Type: typeName(field.Type), Required: kind == "", Doc: field.Tag.Get("doc"),
-				Default: field.Tag.Get("default"), Without: field.Tag.Get("without"),
-			}
-			if values := field.Tag.Get("oneof"); values != "" {
-				a.Values = strings.Split(values, ",")
+				Default: field.Tag.Get("default"), Without: field.Tag.Get("without"), Values: valuesOf(field),
 			}
 			b.Attributes = append(b.Attributes, a)
 		case "block":
@@ -63,6 +61,15 @@ func describe(t reflect.Type) *Block {
 		}
 	}
 	return b
+}
+
+// valuesOf lists the values that a field can have, nil where it is free.
+func valuesOf(field reflect.StructField) []string {
+	values := field.Tag.Get("oneof")
+	if values == "" {
+		return nil
+	}
+	return strings.Split(values, ",")
 }
 
 // blockType is the struct behind a block field: []*T or *T.

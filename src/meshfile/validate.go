@@ -118,6 +118,7 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	}
 	distinct(v, s.Sidecar.Checks, "check of the sidecar", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
 	v.accessLogs(s.Sidecar.AccessLogs)
+	distinct(v, s.Sidecar.EnvoyExtensions, "Envoy extension", func(e *EnvoyExtension) (string, hcl.Range) { return e.Name, e.NameRange })
 	v.saidTwice(s.Body, typeOfService, s.Sidecar.Body, s.Sidecar.Config, sidecarConfigKeys)
 	distinct(v, s.Upstreams, "upstream", func(u *Upstream) (string, hcl.Range) { return u.Name, u.NameRange })
 	destinations := map[Upstream]*Upstream{}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 )
@@ -99,6 +100,12 @@ var kinds = map[string]func(text string) (summary, detail string){
 			return "", ""
 		}
 		return "Not a version", fmt.Sprintf("%q: it is a version such as \"1.22.7\", or a constraint such as \"1.22.x\".", text)
+	},
+	"constraint": func(text string) (string, string) {
+		if _, err := version.NewConstraint(text); err == nil {
+			return "", ""
+		}
+		return "Not a constraint", fmt.Sprintf("%q: it is such as \">= 1.22\" or \"~> 1.38.0\".", text)
 	},
 	"loopback": func(text string) (string, string) {
 		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() {
@@ -236,8 +243,8 @@ func (v *validator) judge(field reflect.StructField, value reflect.Value, at hcl
 		value = value.Elem()
 	}
 	text := fmt.Sprint(value.Interface())
-	if values := field.Tag.Get("oneof"); values != "" && !contains(values, text) {
-		v.fail(at, "Unknown value", "%q is none of: %s.", text, strings.ReplaceAll(values, ",", ", "))
+	if values := valuesOf(field); values != nil && !slices.Contains(values, text) {
+		v.fail(at, "Unknown value", "%q is none of: %s.", text, strings.Join(values, ", "))
 	}
 	switch is := field.Tag.Get("is"); is {
 	case "":
@@ -275,15 +282,6 @@ func (v *validator) meta(meta map[string]string, at hcl.Range) {
 			v.fail(at, "Metadata too long", "The value of %q has %d bytes, Consul keeps at most 512.", key, len(value))
 		}
 	}
-}
-
-func contains(list, text string) bool {
-	for value := range strings.SplitSeq(list, ",") {
-		if value == text {
-			return true
-		}
-	}
-	return false
 }
 
 // setDefault sets a value that the file does not have from its tag.

@@ -33,6 +33,10 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	config, err := config(mesh)
+	if err != nil {
+		return nil, err
+	}
 	files := []File{
 		{droplet.LaunchFile, launch},
 		{droplet.ProfileFile, profileScript(mesh, depsIndex)},
@@ -40,7 +44,7 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	for _, document := range []struct {
 		path    string
 		content any
-	}{{droplet.AgentFile, agent}, {droplet.ServiceFile, services}, {droplet.ConfigFile, config(mesh)}} {
+	}{{droplet.AgentFile, agent}, {droplet.ServiceFile, services}, {droplet.ConfigFile, config}} {
 		text, err := encode(document.content)
 		if err != nil {
 			return nil, fmt.Errorf("failed to render %s: %w", document.path, err)
@@ -51,7 +55,7 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 }
 
 // config is what the runtime needs to know beside Consul's own files.
-func config(mesh *meshfile.Mesh) droplet.Config {
+func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 	c := droplet.Config{
 		Envoy: droplet.Envoy{
 			Concurrency: mesh.Envoy.Concurrency,
@@ -66,14 +70,33 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 		}
 	}
 	for i, service := range mesh.Services {
+		extensions, err := envoyExtensions(service.Sidecar)
+		if err != nil {
+			return c, fmt.Errorf("service %s: %w", service.Name, err)
+		}
 		c.Services = append(c.Services, droplet.Service{
 			ID:          service.ID,
 			Process:     service.Process,
 			FollowsPort: service.FollowsPort(),
 			AdminPort:   mesh.AdminPort(i),
+
+			EnvoyExtensions: extensions,
 		})
 	}
-	return c
+	return c, nil
+}
+
+func envoyExtensions(s *meshfile.Sidecar) (all []droplet.EnvoyExtension, err error) {
+	for _, e := range s.EnvoyExtensions {
+		arguments, err := object(e.Arguments)
+		if err != nil {
+			return nil, fmt.Errorf("envoy_extension %s: %w", e.Name, err)
+		}
+		all = append(all, droplet.EnvoyExtension{
+			Name: e.Name, Required: e.Required, Arguments: arguments, ConsulVersion: e.ConsulVersion, EnvoyVersion: e.EnvoyVersion,
+		})
+	}
+	return all, nil
 }
 
 func encode(value any) ([]byte, error) {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // consul is the local agent's HTTP API, as far as the runtime calls it. The
@@ -141,18 +143,24 @@ func (c *consul) updateTTL(ctx context.Context, id, status, output string) error
 		map[string]string{"Status": status, "Output": output}, nil)
 }
 
-// ensureProtocol makes the service-defaults entry that tells callers which
-// protocol a service speaks, where there is none. An entry that is there is
-// never touched: it returns the protocol it names.
-func (c *consul) ensureProtocol(ctx context.Context, service, protocol string) (string, error) {
+// serviceDefaults is a configuration entry: what a service says to its callers
+// (Protocol) and what Consul takes from no registration (EnvoyExtensions).
+type serviceDefaults struct {
+	Kind            string // service-defaults
+	Name            string
+	Protocol        string                   `json:",omitempty"`
+	EnvoyExtensions []droplet.EnvoyExtension `json:",omitempty"`
+}
+
+// ensureDefaults makes an entry where there is none. One that is there is never
+// touched. It returns the entry that Consul then has.
+func (c *consul) ensureDefaults(ctx context.Context, entry serviceDefaults) (serviceDefaults, error) {
 	var made bool
-	err := c.call(ctx, http.MethodPut, "/v1/config?cas=0", map[string]any{
-		"Kind": "service-defaults", "Name": service, "Protocol": protocol,
-	}, &made)
+	err := c.call(ctx, http.MethodPut, "/v1/config?cas=0", entry, &made)
 	if err != nil || made {
-		return protocol, err
+		return entry, err
 	}
-	var entry struct{ Protocol string }
-	err = c.call(ctx, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(service), nil, &entry)
-	return entry.Protocol, err
+	var there serviceDefaults
+	err = c.call(ctx, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(entry.Name), nil, &there)
+	return there, err
 }

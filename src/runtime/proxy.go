@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"reflect"
 	goruntime "runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -149,7 +151,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		return err
 	}
 	r.registered = true
-	p.declareProtocol(ctx, r)
+	p.declareDefaults(ctx, r)
 	var bootstrap string
 	err = await(ctx, p.log, stage{
 		name: r.ID + ": bootstrapped",
@@ -170,18 +172,27 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 	return nil
 }
 
-// declareProtocol lets callers know the protocol. Calls work without, as plain
-// TCP, so a failure is said and not fatal.
-func (p *proxy) declareProtocol(ctx context.Context, r *registration) {
-	if r.protocol == "" {
+// declareDefaults lets callers know the protocol, and Consul the extensions of
+// Envoy. Calls work without, as plain TCP, so a failure is said and not fatal.
+func (p *proxy) declareDefaults(ctx context.Context, r *registration) {
+	mine := serviceDefaults{Kind: "service-defaults", Name: r.name, Protocol: r.protocol, EnvoyExtensions: r.EnvoyExtensions}
+	if mine.Protocol == "" && mine.EnvoyExtensions == nil {
 		return
 	}
-	declared, err := p.consul.ensureProtocol(ctx, r.name, r.protocol)
-	switch {
-	case err != nil:
-		p.log("%s: failed to declare protocol %s, callers may treat it as tcp: %v", r.ID, r.protocol, err)
-	case declared != r.protocol:
-		p.log("%s: mesh.hcl says protocol %s, but the service-defaults entry in Consul says %q and is left alone", r.ID, r.protocol, declared)
+	there, err := p.consul.ensureDefaults(ctx, mine)
+	if err != nil {
+		p.log("%s: failed to declare its protocol and Envoy extensions, callers may treat it as tcp: %v", r.ID, err)
+		return
+	}
+	if mine.Protocol != "" && mine.Protocol != there.Protocol {
+		p.log("%s: mesh.hcl says protocol %s, but the service-defaults entry in Consul says %q and is left alone", r.ID, mine.Protocol, there.Protocol)
+	}
+	for _, e := range mine.EnvoyExtensions {
+		same := func(other droplet.EnvoyExtension) bool { return reflect.DeepEqual(e, other) }
+		if !slices.ContainsFunc(there.EnvoyExtensions, same) {
+			p.log("%s: the Envoy extension %s of mesh.hcl is not in the service-defaults entry in Consul, which is left alone: write it there, or delete the entry and restart",
+				r.ID, e.Name)
+		}
 	}
 }
 
