@@ -5,21 +5,31 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// Exec replaces the running program, as syscall.Exec does.
-type Exec func(program string, args, env []string) error
+// steadyAfter is how long an agent has run that is worth starting again. One
+// that ends sooner would most likely do so again.
+const steadyAfter = 5 * time.Second
 
-// Agent becomes the Consul agent: its pid gets the platform's SIGTERM, and
-// with leave_on_terminate it leaves the mesh by itself.
-func Agent(ctx context.Context, inst Instance, exec Exec) error {
+// Agent runs the Consul agent of the instance until ctx ends, which is the
+// platform's SIGTERM: the agent gets it too, and with leave_on_terminate leaves
+// the mesh by itself. An agent that ends for another reason is started again on
+// its data, and the instance goes on; the proxy registers its services anew.
+func Agent(ctx context.Context, inst Instance, log Log) error {
+	// Consul is told to die with the thread that started it.
+	goruntime.LockOSThread()
 	if err := inst.requirePlatform(); err != nil {
 		return err
 	}
@@ -33,12 +43,75 @@ func Agent(ctx context.Context, inst Instance, exec Exec) error {
 	if err != nil {
 		return err
 	}
-	consul := inst.program("consul")
-	args := []string{"consul", "agent", "-config-file", inst.path(droplet.AgentFile), "-config-file", overlay}
-	if err := exec(consul, args, inst.smallEnv()); err != nil {
-		return fmt.Errorf("failed to start Consul: %w", err)
+	output, err := inst.newJournal("consul", os.Stdout)
+	if err != nil {
+		return fmt.Errorf("failed to keep the agent's log: %w", err)
+	}
+	for {
+		started := time.Now()
+		err := inst.runAgent(ctx, overlay, output)
+		ran := time.Since(started)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case ran < steadyAfter:
+			return fmt.Errorf("the Consul agent ended after %.1f s: %w\nhint: its lines above say why", ran.Seconds(), err)
+		}
+		log("the Consul agent ended (%v), it is started again on its data", err)
+		if err := inst.forgetServices(); err != nil {
+			return err
+		}
+	}
+}
+
+// runAgent runs Consul until it ends, and never returns a nil error.
+func (i Instance) runAgent(ctx context.Context, overlay string, output io.Writer) error {
+	cmd := exec.CommandContext(ctx, i.program("consul"), "agent", "-config-file", i.path(droplet.AgentFile), "-config-file", overlay)
+	cmd.Env = i.smallEnv()
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	return errors.New("exit status 0")
+}
+
+// forgetServices takes the services out of the agent's data. It would load
+// them before it has joined, with watches that fail and back off for seconds,
+// and with every check critical until it has run: registering them when it has
+// joined does no harm to the traffic.
+func (i Instance) forgetServices() error {
+	for _, folder := range []string{"services", "checks"} {
+		if err := os.RemoveAll(filepath.Join(i.agentData(), folder)); err != nil {
+			return fmt.Errorf("failed to clear the agent's data: %w", err)
+		}
 	}
 	return nil
+}
+
+func (i Instance) agentData() string    { return filepath.Join(i.RunDir, "consul") }
+func (i Instance) agentPidFile() string { return filepath.Join(i.RunDir, "consul.pid") }
+
+// killAgent ends an agent that hangs. Whoever started it starts it again.
+func (i Instance) killAgent() error {
+	text, err := os.ReadFile(i.agentPidFile())
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	// The number may be another process's by now.
+	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return err
+	}
+	if program != i.program("consul") {
+		return fmt.Errorf("process %d is not the agent, but %s", pid, program)
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
 // overlay is laid over agent.json: all that differs between instances.
@@ -47,6 +120,7 @@ type overlay struct {
 	NodeID   string            `json:"node_id"`
 	BindAddr string            `json:"bind_addr"`
 	DataDir  string            `json:"data_dir"`
+	PidFile  string            `json:"pid_file"`
 	NodeMeta map[string]string `json:"node_meta"`
 }
 
@@ -58,7 +132,8 @@ func writeOverlay(inst Instance) (string, error) {
 		NodeName: inst.NodeName(),
 		NodeID:   inst.NodeID(),
 		BindAddr: inst.Address.String(),
-		DataDir:  filepath.Join(inst.RunDir, "consul"),
+		DataDir:  inst.agentData(),
+		PidFile:  inst.agentPidFile(),
 		NodeMeta: map[string]string{"cf-app": inst.App, "cf-process": inst.Process, "cf-index": inst.Index},
 	})
 	if err != nil {

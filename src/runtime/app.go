@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// Exec replaces the running program, as syscall.Exec does.
+type Exec func(program string, args, env []string) error
+
 // stopPatience is how long the app is kept from a SIGTERM while its proxy does
 // not say that callers have gone. It is longer than the proxy needs.
 const stopPatience = settle + idleBudget + 500*time.Millisecond

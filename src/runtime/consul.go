@@ -95,16 +95,6 @@ func (c *consul) joined(ctx context.Context) error {
 	return nil
 }
 
-// up returns nil once the agent answers anything at all.
-func (c *consul) up(ctx context.Context) error {
-	err := c.call(ctx, http.MethodGet, "/v1/agent/members", nil, nil)
-	var status *statusError
-	if errors.As(err, &status) {
-		return nil
-	}
-	return err
-}
-
 // register registers a service and its sidecar, keeping the states of checks
 // that are there already.
 func (c *consul) register(ctx context.Context, registration map[string]any) error {
@@ -131,6 +121,30 @@ func (c *consul) sweepNode(ctx context.Context, name string) error {
 		return err
 	}
 	return c.call(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
+}
+
+// alive returns nil while the agent answers at all, whatever it says.
+func (c *consul) alive(ctx context.Context) error {
+	err := c.call(ctx, http.MethodGet, "/v1/agent/version", nil, nil)
+	var status *statusError
+	if errors.As(err, &status) {
+		return nil
+	}
+	return err
+}
+
+// awaitGone returns when the agent no longer has a service, or is gone itself:
+// a request stays open, so that its end is noticed and not looked for.
+func (c *consul) awaitGone(ctx context.Context, id string) error {
+	hash := ""
+	for {
+		var service struct{ ContentHash string }
+		path := "/v1/agent/service/" + url.PathEscape(id) + "?wait=10m&hash=" + url.QueryEscape(hash)
+		if err := c.call(ctx, http.MethodGet, path, nil, &service); err != nil {
+			return err
+		}
+		hash = service.ContentHash
+	}
 }
 
 func (c *consul) registerCheck(ctx context.Context, check map[string]any) error {

@@ -107,7 +107,7 @@ func (p *proxy) start(ctx context.Context) error {
 	stages := []stage{{
 		name:      "agent up",
 		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(p.ports.HTTP),
-		condition: p.consul.up,
+		condition: p.consul.alive,
 	}, {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
@@ -210,6 +210,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		}()
 	}
 	go p.noteUnheld(health)
+	go p.watchAgent(health)
 	select {
 	case <-ctx.Done():
 		cancel()
@@ -249,7 +250,6 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 	if err := p.awaitApp(ctx, e.service); err != nil {
 		return
 	}
-	var said string
 	var saidAt time.Time
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
@@ -258,12 +258,14 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 		if ctx.Err() != nil {
 			return
 		}
-		if status != said || time.Since(saidAt) > refresh {
+		changed := status != e.service.state()
+		if changed || time.Since(saidAt) > refresh {
 			if err := p.consul.updateTTL(ctx, droplet.ReadyCheckID(e.service.ID), status, output); err == nil {
-				if status != said {
+				if changed {
 					p.log("%s: %s", e.service.ID, output)
 				}
-				said, saidAt = status, time.Now()
+				e.service.said.Store(&status)
+				saidAt = time.Now()
 			}
 		}
 		select {
@@ -300,6 +302,12 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 		p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, time.Since(started).Seconds(), err)
 	}
 	p.log("%s: app ready (%.3f s)", r.ID, time.Since(started).Seconds())
+	r.works.Store(true)
+	return p.handOver(ctx, r)
+}
+
+// handOver registers the app's checks, which have passed.
+func (p *proxy) handOver(ctx context.Context, r *registration) error {
 	for _, check := range r.checks {
 		err := poll(ctx, func(ctx context.Context) error { return p.consul.registerCheck(ctx, check) })
 		if err != nil {

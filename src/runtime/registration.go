@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
@@ -20,6 +21,8 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered bool
+	works      atomic.Bool            // the app has passed its checks once
+	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
 
 	// definition is the body of /v1/agent/service/register: the service and its
 	// sidecar, without the app's own checks.
@@ -102,6 +105,26 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	sidecar["checks"] = checks
 	r.definition = object(apiKeys(definition))
 	return r
+}
+
+// state is what the agent was told last of the ready check, empty before.
+func (r *registration) state() string {
+	if said := r.said.Load(); said != nil {
+		return *said
+	}
+	return ""
+}
+
+// again is the definition for an agent that has been started again: the ready
+// check keeps its state.
+func (r *registration) again() map[string]any {
+	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+	for _, check := range objects(sidecar["checks"]) {
+		if state := r.state(); state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
+			check["status"] = state
+		}
+	}
+	return r.definition
 }
 
 // findApp says where the app listens, and amends what staging took PORT for.

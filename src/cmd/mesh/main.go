@@ -13,7 +13,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
-const usage = `usage: mesh agent                becomes the Consul agent of this instance
+const usage = `usage: mesh agent                runs the Consul agent of this instance
        mesh proxy                runs the sidecar proxies of this instance
        mesh app -- COMMAND...    runs the app when its mesh is ready
 
@@ -52,11 +52,12 @@ func run(args []string, log runtime.Log) (status int, err error) {
 		return 0, err
 	}
 	switch {
-	case args[0] == "agent":
-		return 0, runtime.Agent(context.Background(), inst, syscall.Exec)
-	case args[0] == "proxy":
+	case args[0] == "agent" || args[0] == "proxy":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
+		if args[0] == "agent" {
+			return 0, runtime.Agent(ctx, inst, log)
+		}
 		return 0, runtime.Proxy(ctx, inst, log)
 	case args[0] == "app" && len(args) > 2 && args[1] == "--":
 		return runtime.App(context.Background(), inst, log, args[2:], syscall.Exec)

@@ -1,0 +1,69 @@
+package mesh
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestAgentEnds: an agent that is killed or hangs is started again on its
+// data, and callers do not notice.
+func TestAgentEnds(t *testing.T) {
+	backend := start(t, echo(t, "steady", `protocol = "http"`, `check "health" {
+  http     = "/"
+  interval = "10s"
+}`))
+	caller := start(t, echo(t, "asks", `upstream "steady" { port = 9001 }`), "steady")
+	client := caller.Instance(0).HTTPClient()
+	get := func(ctx ctx) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9001/", nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %s", response.Status)
+		}
+		return nil
+	}
+	eventually(t, "the service answers", get)
+	registered := func() (times int) {
+		for _, line := range backend.Logs() {
+			if strings.Contains(line.Text, "registered again (") {
+				times++
+			}
+		}
+		return times
+	}
+	for i, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		// An agent that ends within five seconds is not started again.
+		<-time.After(6 * time.Second)
+		processes, err := backend.Instance(0).List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(find(t, processes, "bin/consul agent"), signal); err != nil {
+			t.Fatal(err)
+		}
+		// Its first synchronisations are done after six seconds.
+		sent := 0
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); sent++ {
+			if err := get(deadline(t)); err != nil {
+				t.Errorf("%v: request %d: %v", signal, sent, err)
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		t.Logf("%v: %d requests", signal, sent)
+		if got := registered(); got != i+1 {
+			t.Fatalf("%v: the services were registered again %d times\n%s", signal, got, tail(backend))
+		}
+		eventually(t, "it is in rotation", inRotation("steady"))
+	}
+}

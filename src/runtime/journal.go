@@ -1,0 +1,93 @@
+package runtime
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// journal passes on what Consul or Envoy prints, and keeps the last warnings
+// and errors of it in a file, for `mesh status` and for the error of a stage
+// that does not come true.
+type journal struct {
+	out  io.Writer
+	path string
+	part []byte // of a line that has not ended yet
+}
+
+// journalLimit is when a file loses its older half, in bytes.
+const journalLimit = 32 << 10
+
+// newJournal starts the file of one program anew.
+func (i Instance) newJournal(program string, out io.Writer) (*journal, error) {
+	j := &journal{out: out, path: i.journalPath(program)}
+	if err := os.Remove(j.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return j, nil
+}
+
+func (i Instance) journalPath(program string) string {
+	return filepath.Join(i.RunDir, program+".log")
+}
+
+// Write passes text on. That nothing could be kept is no reason to lose a log.
+func (j *journal) Write(text []byte) (int, error) {
+	n, err := j.out.Write(text)
+	j.part = append(j.part, text...)
+	for {
+		line, rest, ended := bytes.Cut(j.part, []byte("\n"))
+		if !ended {
+			break
+		}
+		if worthKeeping(string(line)) {
+			j.keep(append(line, '\n'))
+		}
+		j.part = rest
+	}
+	if len(j.part) > journalLimit {
+		j.part = nil
+	}
+	return n, err
+}
+
+// worthKeeping knows how Consul ("[WARN]", "[ERROR]") and Envoy ("[warning]",
+// "[error]", "[critical]") mark what is wrong.
+func worthKeeping(line string) bool {
+	for _, mark := range []string{"[WARN]", "[ERROR]", "[warning]", "[error]", "[critical]"} {
+		if strings.Contains(line, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *journal) keep(line []byte) {
+	kept, err := os.ReadFile(j.path)
+	if err == nil && len(kept) > journalLimit {
+		kept = kept[len(kept)/2:]
+		if _, rest, found := bytes.Cut(kept, []byte("\n")); found {
+			kept = rest
+		}
+		_ = os.WriteFile(j.path, append(kept, line...), 0o600)
+		return
+	}
+	file, err := os.OpenFile(j.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	_, _ = file.Write(line)
+}
+
+// journalOf lists what was kept of one program, oldest first.
+func (i Instance) journalOf(program string) []string {
+	text, err := os.ReadFile(i.journalPath(program))
+	if err != nil || len(text) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
