@@ -14,6 +14,8 @@
 // Nothing in it is secret, and nothing differs between instances.
 package droplet
 
+import "time"
+
 // Names of the files in deps/IDX.
 const (
 	AgentFile   = "agent.json"
@@ -40,6 +42,8 @@ type Config struct {
 	// Services are in the order of service.json.
 	Services []Service `json:"services"`
 	Envoy    Envoy     `json:"envoy"`
+	// Lifecycle ties the app's start and stop to its mesh.
+	Lifecycle Lifecycle `json:"lifecycle"`
 	// SidecarMemory is what both sidecars take off the app's memory, in MB.
 	SidecarMemory int `json:"sidecar_memory"`
 	// Staged is where the app was staged, if mesh.hcl looks at that.
@@ -51,6 +55,14 @@ type Envoy struct {
 	Concurrency int      `json:"concurrency"`
 	LogLevel    string   `json:"log_level"`
 	ExtraArgs   []string `json:"extra_args,omitempty"`
+}
+
+// Lifecycle has durations in nanoseconds.
+type Lifecycle struct {
+	HoldApp      bool          `json:"hold_app"`
+	StartTimeout time.Duration `json:"start_timeout"` // until every Envoy is ready
+	DrainDelay   time.Duration `json:"drain_delay"`   // from SIGTERM until callers have surely gone
+	DrainTimeout time.Duration `json:"drain_timeout"` // for requests in flight after that
 }
 
 // Place is what a droplet that is promoted keeps of its first place.

@@ -26,6 +26,7 @@ type Mesh struct {
 	Services       []*Service `hcl:"service,block" doc:"A service of the app, with a sidecar of its own. At least one."`
 	Consul         *Consul    `hcl:"consul,block" doc:"Which Consul the app joins, and how its agent runs."`
 	Envoy          *Envoy     `hcl:"envoy,block" doc:"Which Envoy runs as the sidecar, and how."`
+	Lifecycle      *Lifecycle `hcl:"lifecycle,block" doc:"How the app's start and stop are tied to its mesh."`
 	ServiceBinding string     `hcl:"service_binding,optional" without:"found by tag or label" doc:"The name of the bound service that holds credentials. Credentials themselves are never written into this file."`
 
 	Body hcl.Body `hcl:",body"`
@@ -261,6 +262,16 @@ type Metrics struct {
 	Prometheus string `hcl:"prometheus,optional" is:"listen" without:"off" doc:"Address and port of a /metrics listener of the first service's Envoy; the second service's has the next port, and so on."`
 	Statsd     string `hcl:"statsd,optional" is:"statsd" doc:"udp:// or unix:// address of a statsd server."`
 	Dogstatsd  string `hcl:"dogstatsd,optional" is:"statsd" doc:"udp:// or unix:// address of a dogstatsd server."`
+
+	Body hcl.Body `hcl:",body"`
+}
+
+// Lifecycle says how app and mesh start and stop together.
+type Lifecycle struct {
+	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone."`
+	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
+	DrainDelay   string `hcl:"drain_delay,optional" default:"300ms" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s: they hear of it after 200 ms."`
+	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
 
 	Body hcl.Body `hcl:",body"`
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -59,11 +60,15 @@ var kinds = map[string]func(text string) (summary, detail string){
 	"weight":     between(1, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
 	"low_weight": between(0, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
 	"interval": func(text string) (string, string) {
-		return durationProblem(text, 100*time.Millisecond, "which would keep the machine busy")
+		return durationProblem(text, 100*time.Millisecond, endless, "which would keep the machine busy")
 	},
 	"minutes": func(text string) (string, string) {
-		return durationProblem(text, time.Minute, "the least that Consul heeds")
+		return durationProblem(text, time.Minute, endless, "the least that Consul heeds")
 	},
+	"startup": func(text string) (string, string) {
+		return durationProblem(text, 5*time.Second, 10*time.Minute, "too little for an agent to join")
+	},
+	"drain": func(text string) (string, string) { return durationProblem(text, 0, 3*time.Second, "") },
 	"path": func(text string) (string, string) {
 		if strings.HasPrefix(text, "/") {
 			return "", ""
@@ -167,9 +172,11 @@ func between(least, most int, summary, detail string) func(string) (string, stri
 	}
 }
 
+const endless = math.MaxInt64
+
 // durationProblem judges a duration; why says what is wrong with one that is
 // shorter than the least.
-func durationProblem(text string, least time.Duration, why string) (string, string) {
+func durationProblem(text string, least, most time.Duration, why string) (string, string) {
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
@@ -178,6 +185,8 @@ func durationProblem(text string, least time.Duration, why string) (string, stri
 		return "Not a duration", fmt.Sprintf("%q is negative.", text)
 	case d < least:
 		return "Duration too short", fmt.Sprintf("%q is shorter than %s, %s.", text, least, why)
+	case d > most:
+		return "Duration too long", fmt.Sprintf("%q is longer than %s.", text, most)
 	}
 	return "", ""
 }
@@ -226,7 +235,7 @@ func (v *validator) checkBlocks(field reflect.StructField, value reflect.Value) 
 }
 
 // alwaysThere are the blocks that mean something when they are left out.
-var alwaysThere = map[string]bool{"Consul": true, "Ports": true, "Envoy": true, "Sidecar": true, "PassiveHealthCheck": true}
+var alwaysThere = map[string]bool{"Consul": true, "Ports": true, "Envoy": true, "Sidecar": true, "PassiveHealthCheck": true, "Lifecycle": true}
 
 func (v *validator) checkBlock(pointer reflect.Value) {
 	block := pointer.Elem()

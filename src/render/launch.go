@@ -89,6 +89,7 @@ func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
 	var text bytes.Buffer
 	err := profileTemplate.Execute(&text, map[string]any{
 		"DepsIndex": depsIndex,
+		"HoldApp":   mesh.Lifecycle.HoldApp,
 		"Services":  mesh.Services,
 		"Upstreams": upstreams,
 		"Agent":     sidecarCommand(depsIndex, "agent"),

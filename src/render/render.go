@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
@@ -56,12 +57,17 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 
 // config is what the runtime needs to know beside Consul's own files.
 func config(mesh *meshfile.Mesh) (droplet.Config, error) {
+	lifecycle, err := lifecycle(mesh.Lifecycle)
+	if err != nil {
+		return droplet.Config{}, err
+	}
 	c := droplet.Config{
 		Envoy: droplet.Envoy{
 			Concurrency: mesh.Envoy.Concurrency,
 			LogLevel:    mesh.Envoy.LogLevel,
 			ExtraArgs:   mesh.Envoy.ExtraArgs,
 		},
+		Lifecycle:     lifecycle,
 		SidecarMemory: mesh.Consul.Memory + mesh.Envoy.Memory,
 	}
 	if mesh.App != nil {
@@ -84,6 +90,21 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 		})
 	}
 	return c, nil
+}
+
+func lifecycle(l *meshfile.Lifecycle) (droplet.Lifecycle, error) {
+	rendered := droplet.Lifecycle{HoldApp: l.HoldApp}
+	for _, d := range []struct {
+		text string
+		to   *time.Duration
+	}{{l.StartTimeout, &rendered.StartTimeout}, {l.DrainDelay, &rendered.DrainDelay}, {l.DrainTimeout, &rendered.DrainTimeout}} {
+		duration, err := time.ParseDuration(d.text)
+		if err != nil {
+			return rendered, fmt.Errorf("lifecycle: %w", err)
+		}
+		*d.to = duration
+	}
+	return rendered, nil
 }
 
 func envoyExtensions(s *meshfile.Sidecar) (all []droplet.EnvoyExtension, err error) {

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // Exec replaces the running program, as syscall.Exec does.
@@ -18,7 +20,9 @@ type Exec func(program string, args, env []string) error
 
 // stopPatience is how long the app is kept from a SIGTERM while its proxy does
 // not say that callers have gone. It is longer than the proxy needs.
-const stopPatience = settle + idleBudget + 500*time.Millisecond
+func stopPatience(l droplet.Lifecycle) time.Duration {
+	return deregisterBudget + l.DrainDelay + l.DrainTimeout + 500*time.Millisecond
+}
 
 // App runs a start command as the app of the mesh: it starts when the proxy
 // says so, with this process's input, output and environment. Signals are
@@ -40,7 +44,11 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 		}
 		return 0, exec(path, command, os.Environ())
 	}
-	kind, err := inst.kindOf(command[len(command)-1])
+	config, err := inst.config()
+	var kind string
+	if err == nil {
+		kind, err = inst.kindOf(config, command[len(command)-1])
+	}
 	if err != nil {
 		log("the app starts outside the mesh: %v", err)
 		return replace()
@@ -51,7 +59,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	if kind != kindApp && kind != kindMaybe {
 		return replace()
 	}
-	inst.noteMemory(log)
+	inst.noteMemory(config, log)
 	conn, word, err := waitAtGate(ctx, inst, kind, signals)
 	var overtaken *overtakenError
 	switch {
@@ -63,7 +71,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 		return replace()
 	}
 	defer conn.Close()
-	return supervise(command, conn, signals)
+	return supervise(command, conn, signals, stopPatience(config.Lifecycle))
 }
 
 func lookPath(name string) (string, error) {
@@ -149,7 +157,7 @@ func readWord(conn net.Conn) (string, error) {
 }
 
 // supervise runs the app and passes signals on until it ends.
-func supervise(command []string, gate net.Conn, signals <-chan os.Signal) (int, error) {
+func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -171,9 +179,9 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal) (int, 
 		}
 	}()
 	var mayStop <-chan struct{} // set once SIGTERM has come
-	var patience <-chan time.Time
+	var tooLong <-chan time.Time
 	pass := func(sig os.Signal) {
-		mayStop, patience = nil, nil
+		mayStop, tooLong = nil, nil
 		// An app that has ended takes no signal, which is what was wanted.
 		_ = cmd.Process.Signal(sig)
 	}
@@ -183,14 +191,14 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal) (int, 
 			return exitStatus(cmd, err)
 		case <-mayStop:
 			pass(syscall.SIGTERM)
-		case <-patience:
+		case <-tooLong:
 			pass(syscall.SIGTERM)
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 				// About this process: its child's state, Go's scheduler, the gate.
 			case syscall.SIGTERM:
-				mayStop, patience = released, time.After(stopPatience)
+				mayStop, tooLong = released, time.After(patience)
 			default:
 				_ = cmd.Process.Signal(sig)
 			}

@@ -46,7 +46,7 @@ func newContainer(t *testing.T) *container {
 	}
 	t.Cleanup(func() { os.RemoveAll(top) })
 	for path, text := range map[string]string{
-		"deps/0/mesh.json":  `{"services":[{"id":"s","process":"web"}]}`,
+		"deps/0/mesh.json":  `{"services":[{"id":"s","process":"web"}],"lifecycle":{"drain_delay":300000000,"drain_timeout":3000000000}}`,
 		"deps/1/launch.yml": `{processes: [{type: other, command: other-sidecar, platforms: {cloudfoundry: {sidecar_for: [web]}}}]}`,
 		"staging_info.yml":  `{"start_command":"released"}`,
 		"app/Procfile":      "web: declared\n",
@@ -268,10 +268,14 @@ func TestKindOf(t *testing.T) {
 	t.Parallel()
 	c := newContainer(t)
 	c.inst.Process = "web"
+	config, err := c.inst.config()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for command, want := range map[string]string{
 		"declared": kindApp, "released": kindApp, "other-sidecar": kindForeign, "from cf push -c": kindMaybe,
 	} {
-		if got, err := c.inst.kindOf(command); got != want || err != nil {
+		if got, err := c.inst.kindOf(config, command); got != want || err != nil {
 			t.Errorf("kindOf(%q) = %q, %v, want %q", command, got, err, want)
 		}
 	}

@@ -152,9 +152,8 @@ func readJSON(path string, value any) error {
 }
 
 // noteMemory says once that the sidecars take more memory than they leave.
-func (i Instance) noteMemory(log Log) {
-	config, err := i.config()
-	if err == nil && i.Memory > 0 && i.Memory < config.SidecarMemory {
+func (i Instance) noteMemory(config droplet.Config, log Log) {
+	if i.Memory > 0 && i.Memory < config.SidecarMemory {
 		log("the sidecars take %d MB off this app's memory, which leaves it %d MB: push with more (cf push -m), or lower memory in mesh.hcl",
 			config.SidecarMemory, i.Memory)
 	}

@@ -23,13 +23,9 @@ const (
 // process, every sidecar and tasks in the same way; what the droplet declares
 // tells them apart. A command that nobody declares is kindMaybe: `cf push -c`,
 // or a sidecar from the app's own manifest.
-func (i Instance) kindOf(command string) (string, error) {
+func (i Instance) kindOf(config droplet.Config, command string) (string, error) {
 	if i.Process == "" {
 		return kindTask, nil
-	}
-	config, err := i.config()
-	if err != nil {
-		return "", err
 	}
 	if len(config.Services) == 0 {
 		return kindForeign, nil

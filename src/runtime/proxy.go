@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// startDeadline is for everything up to a ready Envoy. Cloud Foundry gives
-	// an app 60 s to open its port unless told otherwise.
-	startDeadline = 50 * time.Second
 	// beat is how often a running Envoy is looked at, lookTimeout how long it
 	// may take to answer: together the time until a hung one is out of
 	// rotation.
@@ -102,7 +99,7 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 
 // start goes through the stages up to a ready Envoy for every service.
 func (p *proxy) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startDeadline)
+	ctx, cancel := context.WithTimeout(ctx, p.config.Lifecycle.StartTimeout)
 	defer cancel()
 	stages := []stage{{
 		name:      "agent up",
@@ -336,7 +333,7 @@ func (p *proxy) noteUnheld(ctx context.Context) {
 		return
 	case <-time.After(wrapperGrace):
 	}
-	if !p.gate.occupied() {
+	if p.config.Lifecycle.HoldApp && !p.gate.occupied() {
 		p.log("the app did not wait for its mesh: its start command was not wrapped " +
 			"(an entrypoint prefix, or a profile script that does not run, see docs/architecture.md)")
 	}

@@ -122,7 +122,7 @@ func TestNotes(t *testing.T) {
 				t.Fatal(err)
 			}
 			(&proxy{inst: inst, log: log, config: config}).notePromotion()
-			inst.noteMemory(log)
+			inst.noteMemory(config, log)
 			if len(said) != len(test.want) {
 				t.Fatalf("said %q", said)
 			}

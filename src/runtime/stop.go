@@ -11,11 +11,8 @@ import (
 // The platform sends SIGTERM to all processes of an instance at once and kills
 // them after 10 s. Out of that, in order (docs/architecture.md, "Stop"):
 const (
-	// settle is from deregistering until every caller's Envoy has surely heard
-	// of it: they hear after 200 to 215 ms.
-	settle = 300 * time.Millisecond
-	// idleBudget is for the requests that are in flight then.
-	idleBudget = 3 * time.Second
+	// deregisterBudget is for telling the agent; it answers in milliseconds.
+	deregisterBudget = 300 * time.Millisecond
 	// stopBudget is when the app must have ended, counted from SIGTERM; later
 	// ones are left to the platform.
 	stopBudget = 8 * time.Second
@@ -37,9 +34,9 @@ func (p *proxy) stop() {
 
 	p.deregister()
 	p.log("out of rotation (%.3f s)", time.Since(begun).Seconds())
-	<-time.After(time.Until(begun.Add(settle)))
+	<-time.After(time.Until(begun.Add(p.config.Lifecycle.DrainDelay)))
 
-	idle, cancelIdle := context.WithTimeout(budget, idleBudget)
+	idle, cancelIdle := context.WithTimeout(budget, p.config.Lifecycle.DrainTimeout)
 	defer cancelIdle()
 	for _, e := range p.envoys {
 		if err := poll(idle, e.idle); err != nil {
@@ -92,7 +89,7 @@ func (p *proxy) awaitFirstSync(ctx context.Context) {
 
 // deregister takes every service that was registered out of the catalog.
 func (p *proxy) deregister() {
-	ctx, cancel := context.WithTimeout(context.Background(), settle)
+	ctx, cancel := context.WithTimeout(context.Background(), deregisterBudget)
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range p.services {
