@@ -43,7 +43,7 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 	if err != nil {
 		return err
 	}
-	output, err := inst.newJournal("consul", os.Stdout)
+	output, err := inst.newJournal(consulJournal, os.Stdout)
 	if err != nil {
 		return fmt.Errorf("failed to keep the agent's log: %w", err)
 	}
@@ -114,6 +114,10 @@ func (i Instance) killAgent() error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
+// metaApp is the node metadata with the app's name, which tells nodes of this
+// buildpack from others.
+const metaApp = "cf-app"
+
 // overlay is laid over agent.json: all that differs between instances.
 type overlay struct {
 	NodeName string            `json:"node_name"`
@@ -134,7 +138,7 @@ func writeOverlay(inst Instance) (string, error) {
 		BindAddr: inst.Address.String(),
 		DataDir:  inst.agentData(),
 		PidFile:  inst.agentPidFile(),
-		NodeMeta: map[string]string{"cf-app": inst.App, "cf-process": inst.Process, "cf-index": inst.Index},
+		NodeMeta: map[string]string{metaApp: inst.App, "cf-process": inst.Process, "cf-index": inst.Index},
 	})
 	if err != nil {
 		return "", fmt.Errorf("failed to render the agent's overlay: %w", err)
@@ -180,6 +184,15 @@ func checkAgentPorts(ctx context.Context, inst Instance) error {
 		}
 	}
 	return nil
+}
+
+// retryJoin lists the addresses of servers that the agent tries.
+func (i Instance) retryJoin() ([]string, error) {
+	var agent struct {
+		RetryJoin []string `json:"retry_join"`
+	}
+	err := readJSON(i.path(droplet.AgentFile), &agent)
+	return agent.RetryJoin, err
 }
 
 // agentPorts are the ports that agent.json gives the agent.

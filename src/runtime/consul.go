@@ -85,14 +85,18 @@ func (c *consul) joined(ctx context.Context) error {
 	if len(members) > 0 && servers == 0 {
 		return errors.New("the agent has joined no Consul server")
 	}
+	_, err := c.leader(ctx)
+	return err
+}
+
+// leader is the address of the servers' leader, an error where there is none.
+func (c *consul) leader(ctx context.Context) (string, error) {
 	var leader string
-	if err := c.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader); err != nil {
-		return err
+	err := c.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader)
+	if err == nil && leader == "" {
+		err = errors.New("the servers have not elected a leader")
 	}
-	if leader == "" {
-		return errors.New("the servers have not elected a leader")
-	}
-	return nil
+	return leader, err
 }
 
 // register registers a service and its sidecar, keeping the states of checks
@@ -145,6 +149,25 @@ func (c *consul) awaitGone(ctx context.Context, id string) error {
 		}
 		hash = service.ContentHash
 	}
+}
+
+// nodesAt lists the nodes of apps of this buildpack that have an address.
+func (c *consul) nodesAt(ctx context.Context, address string) ([]string, error) {
+	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
+	var nodes []struct {
+		Node string
+		Meta map[string]string
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, node := range nodes {
+		if _, ours := node.Meta[metaApp]; ours {
+			names = append(names, node.Node)
+		}
+	}
+	return names, nil
 }
 
 func (c *consul) registerCheck(ctx context.Context, check map[string]any) error {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,7 +68,11 @@ func (i Instance) startEnvoy(config droplet.Envoy, r *registration, bootstrap st
 	}
 	e.process = exec.Command(i.program("envoy"), append(args, config.ExtraArgs...)...)
 	e.process.Env = i.smallEnv()
-	e.process.Stdout, e.process.Stderr = os.Stdout, os.Stderr
+	output, err := i.newJournal(envoyJournal(r.ID), os.Stderr)
+	if err != nil {
+		return nil, fmt.Errorf("failed to keep Envoy's log: %w", err)
+	}
+	e.process.Stdout, e.process.Stderr = os.Stdout, output
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := e.process.Start(); err != nil {
 		return nil, fmt.Errorf("failed to start Envoy: %w", err)
@@ -84,55 +86,14 @@ func (i Instance) startEnvoy(config droplet.Envoy, r *registration, bootstrap st
 	return e, nil
 }
 
-// ready returns nil once Envoy has its configuration from Consul and serves.
-func (e *envoy) ready(ctx context.Context) error {
+// alive is a finalError where the process has ended.
+func (e *envoy) alive() error {
 	select {
 	case <-e.exited:
 		return &finalError{fmt.Errorf("envoy ended: %w", e.reason)}
 	default:
-	}
-	text, err := e.get(ctx, "/ready")
-	if err != nil {
-		return err
-	}
-	if text != "LIVE" {
-		return fmt.Errorf("envoy says %s", text)
-	}
-	return nil
-}
-
-// idle returns nil once no caller's request is in flight. Only protocols with
-// requests can tell: a TCP connection may stay open for ever.
-func (e *envoy) idle(ctx context.Context) error {
-	if e.service.protocol == "" {
 		return nil
 	}
-	const stat = "http.public_listener.downstream_rq_active"
-	text, err := e.get(ctx, "/stats?filter="+url.QueryEscape("^"+stat+"$"))
-	if err != nil {
-		return err
-	}
-	switch value, found := strings.CutPrefix(text, stat+": "); {
-	case !found:
-		return &finalError{fmt.Errorf("envoy has no counter %s, but %q", stat, text)}
-	case value != "0":
-		return fmt.Errorf("%s requests in flight", value)
-	}
-	return nil
-}
-
-func (e *envoy) get(ctx context.Context, path string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.admin+path, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := e.http.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 4096))
-	return strings.TrimSpace(string(text)), err
 }
 
 // end stops Envoy and waits for it, killing it when ctx ends.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,13 +17,15 @@ import (
 // long as the command that is behind it, which is how the proxy knows when the
 // app has ended.
 //
-//	app → proxy   kindApp     the process's own start command
+//	app → proxy   askStatus   not an app, but `mesh status`: the answer is JSON
+//	              kindApp     the process's own start command
 //	              kindMaybe   a command that nobody has declared: `cf push -c`,
 //	                          or a sidecar from the app's manifest
 //	proxy → app   sayStart    start it
 //	              sayForeign  start it without me: it is somebody's sidecar
 //	              sayStop     no caller sends requests any more
 const (
+	askStatus  = "status"
 	kindApp    = "app"
 	kindMaybe  = "maybe"
 	sayStart   = "start"
@@ -42,6 +45,8 @@ type gate struct {
 	known   bool          // a declared command of the app has been here
 	started bool          // some command of the app has been started
 	ended   chan struct{} // closed when the last command of the app has ended
+
+	status func(context.Context) Status
 }
 
 func newGate(ctx context.Context, path string) (*gate, error) {
@@ -81,11 +86,32 @@ func (g *gate) serve(conn net.Conn) {
 	if !lines.Scan() {
 		return
 	}
+	if lines.Text() == askStatus {
+		g.sayStatus(conn)
+		return
+	}
 	g.enter(conn, lines.Text())
 	for lines.Scan() {
 		// The app has nothing more to say; its end is what we wait for.
 	}
 	g.leave(conn)
+}
+
+// answerStatus says who knows the status.
+func (g *gate) answerStatus(status func(context.Context) Status) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.status = status
+}
+
+func (g *gate) sayStatus(conn net.Conn) {
+	g.mutex.Lock()
+	status := g.status
+	g.mutex.Unlock()
+	if status != nil {
+		// Who asked and has gone does not need the answer.
+		_ = json.NewEncoder(conn).Encode(status(context.Background()))
+	}
 }
 
 func (g *gate) enter(conn net.Conn, kind string) {

@@ -30,8 +30,15 @@ func (i Instance) newJournal(program string, out io.Writer) (*journal, error) {
 	return j, nil
 }
 
+// consulJournal and envoyJournal name the journals.
+const consulJournal = "consul"
+
+func envoyJournal(serviceID string) string { return "envoy-" + serviceID }
+
+const journalSuffix = ".log"
+
 func (i Instance) journalPath(program string) string {
-	return filepath.Join(i.RunDir, program+".log")
+	return filepath.Join(i.RunDir, program+journalSuffix)
 }
 
 // Write passes text on. That nothing could be kept is no reason to lose a log.
@@ -90,4 +97,20 @@ func (i Instance) journalOf(program string) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+// shownWarnings is how many lines of a journal a status shows.
+const shownWarnings = 8
+
+// warnings are the last lines of every journal.
+func (i Instance) warnings() map[string][]string {
+	all := map[string][]string{}
+	paths, _ := filepath.Glob(i.journalPath("*")) // the pattern is a good one
+	for _, path := range paths {
+		name := strings.TrimSuffix(filepath.Base(path), journalSuffix)
+		if lines := i.journalOf(name); len(lines) > 0 {
+			all[name] = lines[max(0, len(lines)-shownWarnings):]
+		}
+	}
+	return all
 }

@@ -2,10 +2,12 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	goruntime "runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,6 +41,7 @@ type proxy struct {
 	gate     *gate
 	services []*registration
 	envoys   []*envoy
+	timeline *timeline
 	joined   time.Time // when the agent knew a leader
 }
 
@@ -82,10 +85,14 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	}
 	p := &proxy{
 		inst: inst, log: log, config: config, ports: ports, gate: gate, services: services,
-		consul: &consul{base: "http://" + address(ports.HTTP)},
+		consul: &consul{base: "http://" + address(ports.HTTP)}, timeline: &timeline{log: log},
 	}
+	gate.answerStatus(p.status)
 	p.notePromotion()
 	if err := p.start(ctx); err != nil {
+		if ctx.Err() == nil {
+			err = p.explain(err)
+		}
 		p.giveUp(ctx)
 		if ctx.Err() != nil {
 			return nil // the platform has changed its mind
@@ -112,11 +119,16 @@ func (p *proxy) start(ctx context.Context) error {
 		condition: p.consul.joined,
 	}}
 	for _, s := range stages {
-		if err := await(ctx, p.log, s); err != nil {
+		if err := p.timeline.await(ctx, s); err != nil {
 			return err
 		}
 	}
 	p.joined = time.Now()
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		p.sweepAddress(ctx)
+	}()
 	for _, r := range p.services {
 		if err := p.startService(ctx, r); err != nil {
 			return fmt.Errorf("service %s: %w", r.ID, err)
@@ -125,19 +137,47 @@ func (p *proxy) start(ctx context.Context) error {
 	var group errgroup.Group
 	for _, e := range p.envoys {
 		group.Go(func() error {
-			return await(ctx, p.log, stage{
+			err := p.timeline.await(ctx, stage{
+				name:      e.service.ID + ": xDS, Envoy knows what to do",
+				hint:      "the lines of Envoy above say why; its admin API is " + e.admin,
+				condition: e.configured(),
+			})
+			if err != nil {
+				return err
+			}
+			return p.timeline.await(ctx, stage{
 				name:      e.service.ID + ": Envoy ready",
-				hint:      "the lines of Envoy above say why, mostly a configuration that it rejects; its admin API is " + e.admin,
+				hint:      "the lines of Envoy above say why; its admin API is " + e.admin,
 				condition: e.ready,
 			})
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	<-swept
+	return err
+}
+
+// explainBudget bounds the search for the cause of a failed start.
+const explainBudget = 3 * time.Second
+
+// explain gives a stage that did not come true its likely causes as hints.
+func (p *proxy) explain(err error) error {
+	var failed *stageError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), explainBudget)
+	defer cancel()
+	hint := strings.Join(p.status(ctx).Problems, "\nhint: ")
+	if hint == "" {
+		hint = failed.stage.hint
+	}
+	return fmt.Errorf("%w\nhint: %s", err, hint)
 }
 
 // startService registers one service and starts its Envoy.
 func (p *proxy) startService(ctx context.Context, r *registration) error {
-	err := await(ctx, p.log, stage{
+	err := p.timeline.await(ctx, stage{
 		name: r.ID + ": registered",
 		hint: "the agent refuses the registration; with ACLs on, the service needs a token with service:write",
 		condition: func(ctx context.Context) error {
@@ -150,7 +190,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 	r.registered = true
 	p.declareDefaults(ctx, r)
 	var bootstrap string
-	err = await(ctx, p.log, stage{
+	err = p.timeline.await(ctx, stage{
 		name: r.ID + ": bootstrapped",
 		hint: "`consul connect envoy -bootstrap` cannot read the registration from the agent",
 		condition: func(ctx context.Context) (err error) {
@@ -166,6 +206,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		return err
 	}
 	p.envoys = append(p.envoys, e)
+	r.envoy.Store(e)
 	return nil
 }
 
@@ -247,6 +288,7 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 	if err := p.awaitApp(ctx, e.service); err != nil {
 		return
 	}
+	first := p.timeline.begin(e.service.ID + ": passing, in rotation")
 	var saidAt time.Time
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
@@ -258,7 +300,10 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 		changed := status != e.service.state()
 		if changed || time.Since(saidAt) > refresh {
 			if err := p.consul.updateTTL(ctx, droplet.ReadyCheckID(e.service.ID), status, output); err == nil {
-				if changed {
+				switch {
+				case !first.Done && status == passing:
+					p.timeline.done(first)
+				case changed:
 					p.log("%s: %s", e.service.ID, output)
 				}
 				e.service.said.Store(&status)
@@ -277,15 +322,15 @@ func (p *proxy) look(ctx context.Context, e *envoy) (status, output string) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	if err := e.ready(ctx); err != nil {
-		return "critical", fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
+		return critical, fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
 	}
-	return "passing", "in rotation, app and Envoy are ready"
+	return passing, "in rotation, app and Envoy are ready"
 }
 
 // awaitApp waits until the app passes its checks, for as long as the platform
 // lets it, and then hands the checks to the agent.
 func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
-	started := time.Now()
+	waiting := p.timeline.begin(r.ID + ": app ready")
 	for {
 		attempt, cancel := context.WithTimeout(ctx, waitingNote)
 		err := poll(attempt, r.appReady)
@@ -296,9 +341,10 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, time.Since(started).Seconds(), err)
+		p.timeline.saw(waiting, err)
+		p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, time.Since(waiting.begun).Seconds(), err)
 	}
-	p.log("%s: app ready (%.3f s)", r.ID, time.Since(started).Seconds())
+	p.timeline.done(waiting)
 	r.works.Store(true)
 	return p.handOver(ctx, r)
 }

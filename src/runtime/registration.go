@@ -22,6 +22,7 @@ type registration struct {
 
 	registered bool
 	works      atomic.Bool            // the app has passed its checks once
+	envoy      atomic.Pointer[envoy]  // nil until it is started
 	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
 
 	// definition is the body of /v1/agent/service/register: the service and its

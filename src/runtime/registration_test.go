@@ -135,24 +135,26 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// TestAwait: a stage that does not come says its name, what was seen last, and
-// what to try.
+// TestAwait: a stage that does not come says its name and what was seen last.
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	tries := 0
-	log := func(string, ...any) {}
-	never := stage{name: "moon full", hint: "wait", condition: func(context.Context) error {
+	stages := timeline{log: func(string, ...any) {}}
+	never := stage{name: "moon full", condition: func(context.Context) error {
 		tries++
 		return fmt.Errorf("try %d", min(tries, 1))
 	}}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := await(ctx, log, never)
-	if err == nil || !strings.HasPrefix(err.Error(), "not moon full after 0.") || !strings.HasSuffix(err.Error(), "last seen: try 1\nhint: wait") {
+	err := stages.await(ctx, never)
+	if err == nil || !strings.HasPrefix(err.Error(), "not moon full after 0.") || !strings.HasSuffix(err.Error(), "last seen: try 1") {
 		t.Errorf("error: %v", err)
 	}
+	if list := stages.list(); len(list) != 1 || list[0].Done || list[0].Seen != "try 1" {
+		t.Errorf("the stages are %+v", list)
+	}
 	final := stage{name: "x", condition: func(context.Context) error { return &finalError{fmt.Errorf("no use")} }}
-	if err := await(t.Context(), log, final); err == nil || !strings.Contains(err.Error(), "no use") {
+	if err := stages.await(t.Context(), final); err == nil || !strings.Contains(err.Error(), "no use") {
 		t.Errorf("error: %v", err)
 	}
 }

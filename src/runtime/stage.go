@@ -67,19 +67,91 @@ func (e *finalError) Unwrap() error { return e.error }
 // stage is a part of the start that is waited for.
 type stage struct {
 	name      string // what is true after it, such as "leader known"
-	hint      string // what to try where it does not come true
+	hint      string // what to try where nothing better is known
 	condition func(context.Context) error
 }
 
-// await waits for a stage and logs how long it took, or says which stage did
-// not come, what was seen last, and what to try.
-func await(ctx context.Context, log Log, s stage) error {
-	started := time.Now()
-	err := poll(ctx, s.condition)
+// timeline is the stages of one start.
+type timeline struct {
+	log Log
+
+	mutex  sync.Mutex
+	stages []*StageStatus
+}
+
+// StageStatus is how far a stage is.
+type StageStatus struct {
+	Name    string  `json:"name"`
+	Done    bool    `json:"done"`
+	Seconds float64 `json:"seconds"`        // how long it took, or has taken
+	Seen    string  `json:"seen,omitempty"` // why it is not done, as it was seen last
+	begun   time.Time
+}
+
+// begin adds a stage.
+func (t *timeline) begin(name string) *StageStatus {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	s := &StageStatus{Name: name, begun: time.Now()}
+	t.stages = append(t.stages, s)
+	return s
+}
+
+// done logs how long a stage took.
+func (t *timeline) done(s *StageStatus) {
+	t.mutex.Lock()
+	s.Done, s.Seconds, s.Seen = true, time.Since(s.begun).Seconds(), ""
+	t.mutex.Unlock()
+	t.log("%s (%.3f s)", s.Name, s.Seconds)
+}
+
+func (t *timeline) saw(s *StageStatus, err error) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	s.Seen = err.Error()
+}
+
+// list copies the stages.
+func (t *timeline) list() []StageStatus {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	var all []StageStatus
+	for _, s := range t.stages {
+		one := *s
+		if !one.Done {
+			one.Seconds = time.Since(one.begun).Seconds()
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// stageError is a stage that did not come true.
+type stageError struct {
+	stage   stage
+	seconds float64
+	seen    error
+}
+
+func (e *stageError) Error() string {
+	return fmt.Sprintf("not %s after %.1f s, last seen: %v", e.stage.name, e.seconds, e.seen)
+}
+
+func (e *stageError) Unwrap() error { return e.seen }
+
+// await waits for a stage and logs how long it took, or returns a stageError.
+func (t *timeline) await(ctx context.Context, s stage) error {
+	status := t.begin(s.name)
+	err := poll(ctx, func(ctx context.Context) error {
+		err := s.condition(ctx)
+		if err != nil {
+			t.saw(status, err)
+		}
+		return err
+	})
 	if err == nil {
-		log("%s (%.3f s)", s.name, time.Since(started).Seconds())
+		t.done(status)
 		return nil
 	}
-	return fmt.Errorf("not %s after %.1f s, last seen: %w\nhint: %s",
-		s.name, time.Since(started).Seconds(), err, s.hint)
+	return &stageError{s, time.Since(status.begun).Seconds(), err}
 }

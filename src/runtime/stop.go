@@ -18,12 +18,6 @@ const (
 	stopBudget = 8 * time.Second
 	// envoyBudget is for Envoy's own end.
 	envoyBudget = time.Second
-
-	// firstSync is how long after its first server an agent may still
-	// synchronise its node for the first times: each of the servers that it
-	// meets makes it do so after a random part of 3 s, two of them in a row
-	// (Consul 1.22, agent/ae, in a cluster of up to 128 nodes).
-	firstSync = 6200 * time.Millisecond
 )
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
@@ -56,35 +50,6 @@ func (p *proxy) stop() {
 	p.abandon()
 	p.sweepNode()
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
-}
-
-// sweepNode keeps the node out of the catalog where the instance stops right
-// after its start: an agent that is leaving still does its first
-// synchronisations, and puts the bare node back for up to a minute. It goes on
-// for as long as the agent answers.
-func (p *proxy) sweepNode() {
-	if time.Since(p.joined) > firstSync {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopBudget/2)
-	defer cancel()
-	for p.consul.sweepNode(ctx, p.inst.NodeName()) == nil {
-		<-time.After(sweepPause)
-	}
-}
-
-// sweepPause is short, because what comes after the last sweep stays.
-const sweepPause = 25 * time.Millisecond
-
-// awaitFirstSync waits until the agent has done its first synchronisations,
-// unless ctx ends. A process that ends by itself before that would leave what
-// sweepNode is for.
-func (p *proxy) awaitFirstSync(ctx context.Context) {
-	select {
-	case <-time.After(time.Until(p.joined.Add(firstSync))):
-	case <-ctx.Done():
-		p.sweepNode()
-	}
 }
 
 // deregister takes every service that was registered out of the catalog.

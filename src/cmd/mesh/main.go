@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,9 +17,12 @@ import (
 const usage = `usage: mesh agent                runs the Consul agent of this instance
        mesh proxy                runs the sidecar proxies of this instance
        mesh app -- COMMAND...    runs the app when its mesh is ready
+       mesh status [-json]       says what works and what does not, and why;
+                                 exit status 0 where everything does, 1 otherwise
 
 Cloud Foundry starts the first two as sidecars from the droplet's launch.yml,
-and the third in place of the app's start command.
+and the third in place of the app's start command. The fourth is for people:
+cf ssh APP -c '/home/vcap/deps/*/bin/mesh status'
 `
 
 func main() {
@@ -37,7 +41,7 @@ func main() {
 
 func run(args []string, log runtime.Log) (status int, err error) {
 	if len(args) == 0 {
-		return 0, fmt.Errorf("want one of agent, proxy, app\n%s", usage)
+		return 0, fmt.Errorf("want one of agent, proxy, app, status\n%s", usage)
 	}
 	if args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 		_, err := fmt.Print(usage)
@@ -59,8 +63,29 @@ func run(args []string, log runtime.Log) (status int, err error) {
 			return 0, runtime.Agent(ctx, inst, log)
 		}
 		return 0, runtime.Proxy(ctx, inst, log)
+	case args[0] == "status" && (len(args) == 1 || len(args) == 2 && strings.TrimLeft(args[1], "-") == "json"):
+		return printStatus(inst, len(args) == 2)
 	case args[0] == "app" && len(args) > 2 && args[1] == "--":
 		return runtime.App(context.Background(), inst, log, args[2:], syscall.Exec)
 	}
 	return 0, fmt.Errorf("cannot run %q\n%s", strings.Join(args, " "), usage)
+}
+
+// printStatus prints how this instance is.
+func printStatus(inst runtime.Instance, asJSON bool) (int, error) {
+	s, err := runtime.AskStatus(context.Background(), inst)
+	if err != nil {
+		return 0, err
+	}
+	if asJSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(s)
+	} else {
+		err = s.Print(os.Stdout)
+	}
+	if err != nil || s.Healthy() {
+		return 0, err
+	}
+	return 1, nil
 }

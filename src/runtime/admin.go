@@ -1,0 +1,228 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What Envoy's admin API is asked (Envoy: administration interface).
+
+// adminLimit bounds an answer, in bytes: a listener of a large mesh has some
+// hundred kilobytes.
+const adminLimit = 16 << 20
+
+// rejectedPatience is how long a configuration may stay rejected before the
+// start gives up: it would not get better by waiting.
+const rejectedPatience = 3 * time.Second
+
+// ready returns nil while Envoy serves what Consul has told it.
+func (e *envoy) ready(ctx context.Context) error {
+	if err := e.alive(); err != nil {
+		return err
+	}
+	text, err := e.get(ctx, "/ready")
+	if err != nil {
+		return err
+	}
+	if text != "LIVE" {
+		return fmt.Errorf("envoy says %s", text)
+	}
+	return nil
+}
+
+// idle returns nil once no caller's request is in flight. Only protocols with
+// requests can tell: a TCP connection may stay open for ever.
+func (e *envoy) idle(ctx context.Context) error {
+	if e.service.protocol == "" {
+		return nil
+	}
+	const stat = "http.public_listener.downstream_rq_active"
+	stats, err := e.stats(ctx, stat)
+	if err != nil {
+		return err
+	}
+	switch value, found := stats[stat]; {
+	case !found:
+		return &finalError{fmt.Errorf("envoy has no counter %s", stat)}
+	case value > 0:
+		return fmt.Errorf("%d requests in flight", value)
+	}
+	return nil
+}
+
+// stats gives those counters of the named that Envoy has.
+func (e *envoy) stats(ctx context.Context, names ...string) (map[string]int, error) {
+	text, err := e.get(ctx, "/stats?filter="+url.QueryEscape("^("+strings.Join(names, "|")+")$"))
+	if err != nil {
+		return nil, err
+	}
+	stats := map[string]int{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if n, err := strconv.Atoi(value); err == nil {
+			stats[name] = n
+		}
+	}
+	return stats, nil
+}
+
+func (e *envoy) get(ctx context.Context, path string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := e.http.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, adminLimit))
+	return strings.TrimSpace(string(text)), err
+}
+
+// Counters of Envoy's configuration from Consul (xDS).
+const (
+	statConnected         = "control_plane.connected_state"
+	statClusters          = "cluster_manager.cds.update_success"
+	statClustersRejected  = "cluster_manager.cds.update_rejected"
+	statListeners         = "listener_manager.lds.update_success"
+	statListenersRejected = "listener_manager.lds.update_rejected"
+)
+
+// configured returns a condition: Envoy has taken its clusters and listeners
+// from Consul.
+func (e *envoy) configured() func(context.Context) error {
+	var rejectedSince time.Time
+	return func(ctx context.Context) error {
+		if err := e.alive(); err != nil {
+			return err
+		}
+		stats, err := e.stats(ctx, statConnected, statClusters, statClustersRejected, statListeners, statListenersRejected)
+		if err != nil {
+			return err
+		}
+		switch {
+		case stats[statClustersRejected]+stats[statListenersRejected] > 0:
+			err := fmt.Errorf("envoy rejects what Consul tells it: %w", e.rejected(ctx))
+			if rejectedSince.IsZero() {
+				rejectedSince = time.Now()
+			}
+			if time.Since(rejectedSince) > rejectedPatience {
+				return &finalError{err}
+			}
+			return err
+		case stats[statClusters] > 0 && stats[statListeners] > 0:
+			return nil
+		case stats[statConnected] == 0:
+			return errors.New("envoy is not connected to the Consul agent's gRPC port")
+		}
+		return errors.New("consul has not told Envoy what to do yet")
+	}
+}
+
+// rejected is Envoy's own reason for not taking a configuration.
+func (e *envoy) rejected(ctx context.Context) error {
+	for _, resource := range []string{"dynamic_listeners", "dynamic_active_clusters"} {
+		text, err := e.get(ctx, "/config_dump?resource="+resource)
+		if err != nil {
+			return err
+		}
+		var dump struct {
+			Configs []struct {
+				ErrorState struct {
+					Details string `json:"details"`
+				} `json:"error_state"`
+			} `json:"configs"`
+		}
+		if err := json.Unmarshal([]byte(text), &dump); err != nil {
+			return err
+		}
+		for _, config := range dump.Configs {
+			if config.ErrorState.Details != "" {
+				return errors.New(config.ErrorState.Details)
+			}
+		}
+	}
+	return errors.New("it does not say why")
+}
+
+// listeners are the names and addresses that Envoy listens on.
+func (e *envoy) listeners(ctx context.Context) ([]string, error) {
+	text, err := e.get(ctx, "/listeners")
+	var all []string
+	for line := range strings.Lines(text) {
+		all = append(all, strings.TrimSpace(line))
+	}
+	return all, err
+}
+
+// endpoints counts what a cluster has.
+type endpoints struct{ Healthy, All int }
+
+// clusters gives the endpoints of every cluster that Envoy knows.
+func (e *envoy) clusters(ctx context.Context) (map[string]endpoints, error) {
+	text, err := e.get(ctx, "/clusters?format=json")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Clusters []struct {
+			Name  string `json:"name"`
+			Hosts []struct {
+				Health struct {
+					EDS     string `json:"eds_health_status"`
+					Outlier bool   `json:"failed_outlier_check"`
+				} `json:"health_status"`
+			} `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		return nil, fmt.Errorf("failed to read Envoy's clusters: %w", err)
+	}
+	all := map[string]endpoints{}
+	for _, cluster := range answer.Clusters {
+		count := endpoints{All: len(cluster.Hosts)}
+		for _, host := range cluster.Hosts {
+			if host.Health.EDS == "HEALTHY" && !host.Health.Outlier {
+				count.Healthy++
+			}
+		}
+		all[cluster.Name] = count
+	}
+	return all, nil
+}
+
+// certificateUntil is when the sidecar's certificate ends.
+func (e *envoy) certificateUntil(ctx context.Context) (time.Time, error) {
+	var first time.Time
+	text, err := e.get(ctx, "/certs")
+	if err != nil {
+		return first, err
+	}
+	var answer struct {
+		Certificates []struct {
+			Chain []struct {
+				Until time.Time `json:"expiration_time"`
+			} `json:"cert_chain"`
+		} `json:"certificates"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		return first, fmt.Errorf("failed to read Envoy's certificates: %w", err)
+	}
+	for _, certificate := range answer.Certificates {
+		for _, link := range certificate.Chain {
+			if first.IsZero() || link.Until.Before(first) {
+				first = link.Until
+			}
+		}
+	}
+	return first, nil
+}

@@ -1,0 +1,124 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// What is asked of the agent for `mesh status`.
+
+// States of a check, as Consul names them.
+const (
+	passing  = "passing"
+	critical = "critical"
+)
+
+// checks lists the checks of a service and its sidecar by name.
+func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
+	var answer map[string]struct {
+		CheckStatus
+		ServiceID string
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/agent/checks", nil, &answer)
+	var all []CheckStatus
+	for _, key := range slices.Sorted(maps.Keys(answer)) {
+		if check := answer[key]; check.ServiceID == id || check.ServiceID == droplet.SidecarID(id) {
+			all = append(all, check.CheckStatus)
+		}
+	}
+	return all, err
+}
+
+// upstream is a service that the app calls, as its sidecar is registered.
+type upstream struct {
+	name, local      string
+	datacenter, peer string
+	query            bool // it is a prepared query
+}
+
+// upstreams are those of the sidecar.
+func (r *registration) upstreams() []upstream {
+	proxy := object(object(object(r.definition["connect"])["sidecarservice"])["proxy"])
+	var all []upstream
+	for _, u := range objects(proxy["upstreams"]) {
+		text := func(key string) string { value, _ := u[key].(string); return value }
+		one := upstream{
+			name: text("destinationname"), datacenter: text("datacenter"), peer: text("destinationpeer"),
+			query: text("destinationtype") == "prepared_query", local: text("localbindsocketpath"),
+		}
+		if one.local == "" {
+			one.local = net.JoinHostPort(text("localbindaddress"), strconv.Itoa(number(u["localbindport"])))
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// sidecarInstance is a sidecar of a service in the catalog.
+type sidecarInstance struct {
+	address string // with its port
+	passing bool
+}
+
+// instances lists those that an upstream leads to.
+func (c *consul) instances(ctx context.Context, u upstream) ([]sidecarInstance, error) {
+	if u.query {
+		return nil, errors.New("a prepared query decides")
+	}
+	query := url.Values{}
+	if u.datacenter != "" {
+		query.Set("dc", u.datacenter)
+	}
+	if u.peer != "" {
+		query.Set("peer", u.peer)
+	}
+	var answer []struct {
+		Node    struct{ Address string }
+		Service struct {
+			Address string
+			Port    int
+		}
+		Checks []struct{ Status string }
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/health/connect/"+url.PathEscape(u.name)+"?"+query.Encode(), nil, &answer); err != nil {
+		return nil, err
+	}
+	var all []sidecarInstance
+	for _, entry := range answer {
+		address := entry.Service.Address
+		if address == "" {
+			address = entry.Node.Address
+		}
+		one := sidecarInstance{net.JoinHostPort(address, strconv.Itoa(entry.Service.Port)), true}
+		for _, check := range entry.Checks {
+			one.passing = one.passing && check.Status != critical
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// denied says whether intentions keep a service from calling another. Where
+// they look at requests, it says no.
+func (c *consul) denied(ctx context.Context, source, destination string) (bool, error) {
+	names := "?source=" + url.QueryEscape(source) + "&destination=" + url.QueryEscape(destination)
+	var answer struct{ Allowed bool }
+	if err := c.call(ctx, http.MethodGet, "/v1/connect/intentions/check"+names, nil, &answer); err != nil || answer.Allowed {
+		return false, err
+	}
+	var intention struct{ Permissions []struct{} }
+	err := c.call(ctx, http.MethodGet, "/v1/connect/intentions/exact"+names, nil, &intention)
+	var status *statusError
+	if errors.As(err, &status) && status.status == http.StatusNotFound {
+		err = nil // there is no such one, the default denies
+	}
+	return len(intention.Permissions) == 0, err
+}

@@ -1,0 +1,206 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// dialTimeout is for one connection that is tried to find a cause. Where a
+// network policy is missing it is refused at once, or never answered.
+const dialTimeout = time.Second
+
+// serverRPC is the port of Consul's servers for requests of agents.
+const serverRPC = 8300
+
+// diagnose names the likely causes of what does not work, the first ones first,
+// each with what to try. It tries what only an attempt can tell.
+func (p *proxy) diagnose(ctx context.Context, s Status) []string {
+	problems := memoryProblems()
+	if s.Agent.Seen != "" {
+		return append(problems, p.agentProblems(ctx, s)...)
+	}
+	for _, service := range s.Services {
+		problems = append(problems, p.serviceProblems(ctx, service)...)
+	}
+	for _, stage := range s.Stages {
+		if !stage.Done && len(problems) == 0 {
+			problem := fmt.Sprintf("the start waits for %q: %s", stage.Name, stage.Seen)
+			if strings.Contains(stage.Seen, "Address already in use") {
+				problem += ": another process of the app listens there, choose another port in mesh.hcl"
+			}
+			problems = append(problems, problem)
+		}
+	}
+	return problems
+}
+
+// agentProblems are those of an agent that knows no leader.
+func (p *proxy) agentProblems(ctx context.Context, s Status) []string {
+	if err := p.consul.alive(ctx); err != nil {
+		return []string{fmt.Sprintf("the Consul agent does not answer on %s: the log of %s says why", address(p.ports.HTTP), droplet.AgentSidecar)}
+	}
+	// What the servers have said is better than any guess.
+	for _, line := range slices.Backward(s.Warnings[consulJournal]) {
+		for _, known := range joinErrors {
+			if strings.Contains(line, known.text) {
+				return []string{known.problem}
+			}
+		}
+	}
+	problems := p.serverProblems(ctx)
+	if len(problems) == 0 {
+		problems = []string{fmt.Sprintf("the agent has no leader (%s), though the servers answer: is there a network policy from them back to this app for %d tcp and udp?",
+			s.Agent.Seen, p.ports.Gossip)}
+	}
+	return problems
+}
+
+// joinErrors are what Consul prints where joining fails for a reason that
+// waiting does not mend (memberlist, and Consul's merge delegate).
+var joinErrors = []struct{ text, problem string }{
+	{"No installed keys could decrypt", "the gossip key is not that of the servers: bind the service that has theirs"},
+	{"encrypted and encryption is not configured", "the servers encrypt gossip and this agent has no key: bind the service that has it"},
+	{"Encryption is configured but remote state is not encrypted", "this agent encrypts gossip and the servers do not: the bound service is another control plane's"},
+	{"wrong datacenter", "the servers are of another datacenter: consul { datacenter = … } in mesh.hcl must name theirs"},
+}
+
+// serverProblems tries to reach the servers as the agent does.
+func (p *proxy) serverProblems(ctx context.Context) []string {
+	join, err := p.inst.retryJoin()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var addresses []string
+	for _, name := range join {
+		host, _, err := net.SplitHostPort(name)
+		if err != nil {
+			host = name
+		}
+		lookup, cancel := context.WithTimeout(ctx, dialTimeout)
+		found, err := net.DefaultResolver.LookupHost(lookup, host)
+		cancel()
+		if err != nil && len(join) == 1 {
+			return []string{fmt.Sprintf("%s, the address of the servers in mesh.hcl (retry_join), does not resolve: do they run, with that internal route?", host)}
+		}
+		addresses = append(addresses, found...)
+	}
+	if len(addresses) == 0 {
+		return []string{fmt.Sprintf("none of the servers' addresses in mesh.hcl (retry_join) resolves: %s", strings.Join(join, ", "))}
+	}
+	var problems []string
+	for _, port := range []int{p.ports.Gossip, serverRPC} {
+		if err := dialAny(ctx, addresses, port); err != nil {
+			protocols := "tcp"
+			if port == p.ports.Gossip {
+				protocols = "tcp and udp"
+			}
+			problems = append(problems, fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d %s?",
+				port, err, port, protocols))
+		}
+	}
+	return problems
+}
+
+// serviceProblems are those of one service, its Envoy and its upstreams.
+func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
+	var problems []string
+	for _, check := range s.Checks {
+		if check.Status == critical {
+			problems = append(problems, fmt.Sprintf("%s: the check %q is critical: %s", s.ID, check.Name, strings.TrimSpace(check.Output)))
+		}
+	}
+	if !s.Envoy.Ready {
+		problems = append(problems, fmt.Sprintf("%s: Envoy is not ready: %s", s.ID, s.Envoy.Seen))
+	}
+	for _, line := range p.inst.journalOf(envoyJournal(s.ID)) {
+		if strings.Contains(line, "is too old") {
+			problems = append(problems, s.ID+": Envoy is too old for this Consul: leave out envoy { version = … } in mesh.hcl, or take one that docs/operators.md lists")
+			break
+		}
+	}
+	problemOf := make([]string, len(s.Upstreams))
+	var group sync.WaitGroup
+	for i, u := range s.Upstreams {
+		group.Go(func() { problemOf[i] = upstreamProblem(ctx, u) })
+	}
+	group.Wait()
+	for _, problem := range problemOf {
+		if problem != "" {
+			problems = append(problems, s.ID+": "+problem)
+		}
+	}
+	return problems
+}
+
+func upstreamProblem(ctx context.Context, u UpstreamStatus) string {
+	switch {
+	case u.Denied:
+		return fmt.Sprintf("intentions deny calls to %s: consul intention create allows them", u.Name)
+	case u.Unknown != "":
+		return ""
+	case u.Instances == 0:
+		return fmt.Sprintf("upstream %s has no instance: does it run, in this mesh, under that name?", u.Name)
+	case u.Passing == 0:
+		return fmt.Sprintf("upstream %s has %d instances, and none passes its checks", u.Name, u.Instances)
+	}
+	var failed error
+	for _, sidecar := range u.sidecars {
+		if failed = dial(ctx, sidecar); failed == nil {
+			return ""
+		}
+	}
+	_, port, _ := net.SplitHostPort(u.sidecars[0])
+	return fmt.Sprintf("no instance of %s can be reached (%v): is there a network policy from this app to it for %s tcp?", u.Name, failed, port)
+}
+
+func dialAny(ctx context.Context, addresses []string, port int) error {
+	var failed error
+	for _, host := range addresses {
+		if failed = dial(ctx, net.JoinHostPort(host, strconv.Itoa(port))); failed == nil {
+			return nil
+		}
+	}
+	return failed
+}
+
+func dial(ctx context.Context, target string) error {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", target)
+	switch {
+	case err == nil:
+		return conn.Close()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s refuses the connection", target)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%s does not answer", target)
+	}
+	return err
+}
+
+// memoryProblems looks whether the kernel has killed for want of memory.
+func memoryProblems() []string {
+	for _, file := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if n, _ := strconv.Atoi(value); name == "oom_kill" && n > 0 {
+				return []string{fmt.Sprintf("not enough memory: the kernel has killed %d processes of this container for it: cf scale -m gives more, memory in mesh.hcl says what the sidecars take", n)}
+			}
+		}
+	}
+	return nil
+}
