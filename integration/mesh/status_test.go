@@ -3,11 +3,13 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
@@ -32,7 +34,7 @@ func statusOf(t *testing.T, app *cell.RunningApp) (s runtime.Status, text string
 // TestStatus: a healthy instance says so, and each thing that goes wrong is
 // named with its likely cause.
 func TestStatus(t *testing.T) {
-	backend := start(t, echo(t, "status-back", `protocol = "http"`, `check "health" { http = "/" }`))
+	start(t, echo(t, "status-back", `protocol = "http"`, `check "health" { http = "/" }`))
 	front := echo(t, "status-front", `upstream "status-back" { port = 9001 }`)
 	caller := start(t, front, "status-back")
 	eventually(t, "the instance is healthy", func(ctx) error {
@@ -52,7 +54,6 @@ func TestStatus(t *testing.T) {
 	if until := s.Services[0].Envoy.CertificateUntil; until == nil {
 		t.Error("it does not say until when the certificate is")
 	}
-	_ = backend
 	problem := func(want string) {
 		t.Helper()
 		eventually(t, "the status names the cause: "+want, func(ctx) error {
@@ -78,5 +79,53 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	problem("is there a network policy from this app to it for 21000 tcp?")
-	_ = http.MethodGet
+}
+
+// TestFailedStarts: a mesh that does not get ready in time ends the instance
+// and names the cause.
+func TestFailedStarts(t *testing.T) {
+	const hurry = "lifecycle { start_timeout = \"5s\" }\n"
+	taken := echo(t, "taken", `upstream "taken-by" { port = 9001 }`)
+	profile := "(PORT=9001 ./echo -bind 127.0.0.1 > /dev/null 2>&1 &)\n"
+	if err := os.WriteFile(filepath.Join(taken.Dir, ".profile"), []byte(profile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := write(t, "elsewhere", map[string]string{
+		"Procfile": "web: ./echo\n", "mesh.hcl": hurry + `service "elsewhere" {}` + "\nconsul { datacenter = \"dc9\" }\n",
+	})
+	nowhere := write(t, "nowhere", map[string]string{
+		"Procfile": "web: ./echo\n", "mesh.hcl": hurry + `service "nowhere" {}` + "\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n",
+	})
+	alone := echo(t, "alone")
+	for _, test := range []struct {
+		app  cell.App
+		want string
+	}{
+		{taken, "hint: another process of the app listens on a port of mesh.hcl"},
+		{elsewhere, "the servers are of another datacenter"},
+		{nowhere, "nowhere.apps.internal, the address of the servers in mesh.hcl (retry_join), does not resolve"},
+		{alone, "is there a network policy from this app to the servers for 8301 tcp and udp?"},
+	} {
+		t.Run(test.app.Name, func(t *testing.T) {
+			path := filepath.Join(test.app.Dir, "mesh.hcl")
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(text), hurry) {
+				if err := os.WriteFile(path, append(text, hurry...), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			running := launch(t, test.app)
+			if test.app.Name == "alone" {
+				for _, policy := range foundation.MeshPolicies(map[string][]string{"alone": nil}) {
+					if err := shared.Disallow(policy); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			waitLog(t, running, test.want)
+		})
+	}
 }

@@ -240,3 +240,17 @@ func inRotation(service string) func(context.Context) error {
 		return nil
 	}
 }
+
+// TestNotHeld: the wrapper can be turned off in mesh.hcl.
+func TestNotHeld(t *testing.T) {
+	app := echo(t, "free")
+	mesh := meshFile("free") + "lifecycle { hold_app = false }\n"
+	if err := os.WriteFile(filepath.Join(app.Dir, "mesh.hcl"), []byte(mesh), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	running := start(t, app)
+	eventually(t, "the sidecar is in rotation", inRotation("free"))
+	if lines := commandLines(t, running.Instance(0)); count(lines, "mesh app") != 0 {
+		t.Errorf("it was wrapped:\n%s", strings.Join(lines, "\n"))
+	}
+}

@@ -59,7 +59,6 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	if kind != kindApp && kind != kindMaybe {
 		return replace()
 	}
-	inst.noteMemory(config, log)
 	conn, word, err := waitAtGate(ctx, inst, kind, signals)
 	var overtaken *overtakenError
 	switch {
@@ -71,6 +70,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 		return replace()
 	}
 	defer conn.Close()
+	inst.noteMemory(config, log)
 	return supervise(command, conn, signals, stopPatience(config.Lifecycle))
 }
 

@@ -31,6 +31,7 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 	var all []CheckStatus
 	for _, key := range slices.Sorted(maps.Keys(answer)) {
 		if check := answer[key]; check.ServiceID == id || check.ServiceID == droplet.SidecarID(id) {
+			check.ID = key
 			all = append(all, check.CheckStatus)
 		}
 	}

@@ -26,23 +26,50 @@ const serverRPC = 8300
 // diagnose names the likely causes of what does not work, the first ones first,
 // each with what to try. It tries what only an attempt can tell.
 func (p *proxy) diagnose(ctx context.Context, s Status) []string {
-	problems := memoryProblems()
+	problems := p.startCauses(ctx, s)
 	if s.Agent.Seen != "" {
-		return append(problems, p.agentProblems(ctx, s)...)
+		return problems // nothing can be said of the rest
+	}
+	if stage := pending(s.Stages); stage != nil && len(problems) == 0 {
+		problems = append(problems, fmt.Sprintf("the start waits for %q: %s", stage.Name, stage.Seen))
 	}
 	for _, service := range s.Services {
 		problems = append(problems, p.serviceProblems(ctx, service)...)
 	}
-	for _, stage := range s.Stages {
-		if !stage.Done && len(problems) == 0 {
-			problem := fmt.Sprintf("the start waits for %q: %s", stage.Name, stage.Seen)
-			if strings.Contains(stage.Seen, "Address already in use") {
-				problem += ": another process of the app listens there, choose another port in mesh.hcl"
-			}
-			problems = append(problems, problem)
+	return problems
+}
+
+// startCauses are the likely causes of an instance that does not get ready.
+func (p *proxy) startCauses(ctx context.Context, s Status) []string {
+	causes := memoryProblems()
+	if s.Agent.Seen != "" {
+		return append(causes, p.agentProblems(ctx, s)...)
+	}
+	if stage := pending(s.Stages); stage != nil {
+		if cause := knownProblem(append(p.journals(), stage.Seen)); cause != "" {
+			causes = append(causes, cause)
 		}
 	}
-	return problems
+	return causes
+}
+
+// pending is the first stage that has not come true, nil where all have.
+func pending(stages []StageStatus) *StageStatus {
+	for i := range stages {
+		if !stages[i].Done {
+			return &stages[i]
+		}
+	}
+	return nil
+}
+
+// journals are the lines of every program of this instance.
+func (p *proxy) journals() []string {
+	lines := p.inst.journalOf(consulJournal)
+	for _, r := range p.services {
+		lines = append(lines, p.inst.journalOf(envoyJournal(r.ID))...)
+	}
+	return lines
 }
 
 // agentProblems are those of an agent that knows no leader.
@@ -51,12 +78,8 @@ func (p *proxy) agentProblems(ctx context.Context, s Status) []string {
 		return []string{fmt.Sprintf("the Consul agent does not answer on %s: the log of %s says why", address(p.ports.HTTP), droplet.AgentSidecar)}
 	}
 	// What the servers have said is better than any guess.
-	for _, line := range slices.Backward(s.Warnings[consulJournal]) {
-		for _, known := range joinErrors {
-			if strings.Contains(line, known.text) {
-				return []string{known.problem}
-			}
-		}
+	if problem := knownProblem(p.inst.journalOf(consulJournal)); problem != "" {
+		return []string{problem}
 	}
 	problems := p.serverProblems(ctx)
 	if len(problems) == 0 {
@@ -66,13 +89,28 @@ func (p *proxy) agentProblems(ctx context.Context, s Status) []string {
 	return problems
 }
 
-// joinErrors are what Consul prints where joining fails for a reason that
-// waiting does not mend (memberlist, and Consul's merge delegate).
-var joinErrors = []struct{ text, problem string }{
+// knownProblem explains the last line that has a known error, empty where none
+// has.
+func knownProblem(lines []string) string {
+	for _, line := range slices.Backward(lines) {
+		for _, known := range knownErrors {
+			if strings.Contains(line, known.text) {
+				return known.problem
+			}
+		}
+	}
+	return ""
+}
+
+// knownErrors are what Consul and Envoy print where waiting does not help:
+// memberlist, Consul's merge delegate and its xDS server, Envoy's listeners.
+var knownErrors = []struct{ text, problem string }{
 	{"No installed keys could decrypt", "the gossip key is not that of the servers: bind the service that has theirs"},
 	{"encrypted and encryption is not configured", "the servers encrypt gossip and this agent has no key: bind the service that has it"},
 	{"Encryption is configured but remote state is not encrypted", "this agent encrypts gossip and the servers do not: the bound service is another control plane's"},
 	{"wrong datacenter", "the servers are of another datacenter: consul { datacenter = … } in mesh.hcl must name theirs"},
+	{"Address already in use", "another process of the app listens on a port of mesh.hcl: choose another for it, the lines above name it"},
+	{"is too old and is not supported by Consul", "Envoy is too old for this Consul: leave out envoy { version = … } in mesh.hcl, or take one that docs/operators.md lists"},
 }
 
 // serverProblems tries to reach the servers as the agent does.
@@ -116,18 +154,13 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
 	var problems []string
 	for _, check := range s.Checks {
-		if check.Status == critical {
+		// That Envoy or the app are not ready is said with its reason elsewhere.
+		if check.Status == critical && check.ID != droplet.ReadyCheckID(s.ID) {
 			problems = append(problems, fmt.Sprintf("%s: the check %q is critical: %s", s.ID, check.Name, strings.TrimSpace(check.Output)))
 		}
 	}
 	if !s.Envoy.Ready {
 		problems = append(problems, fmt.Sprintf("%s: Envoy is not ready: %s", s.ID, s.Envoy.Seen))
-	}
-	for _, line := range p.inst.journalOf(envoyJournal(s.ID)) {
-		if strings.Contains(line, "is too old") {
-			problems = append(problems, s.ID+": Envoy is too old for this Consul: leave out envoy { version = … } in mesh.hcl, or take one that docs/operators.md lists")
-			break
-		}
 	}
 	problemOf := make([]string, len(s.Upstreams))
 	var group sync.WaitGroup
@@ -188,19 +221,27 @@ func dial(ctx context.Context, target string) error {
 	return err
 }
 
-// memoryProblems looks whether the kernel has killed for want of memory.
+// memoryProblems looks whether the kernel has killed for want of memory
+// (control groups, version 2 and 1).
 func memoryProblems() []string {
 	for _, file := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
 		}
-		for line := range strings.Lines(string(text)) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if n, _ := strconv.Atoi(value); name == "oom_kill" && n > 0 {
-				return []string{fmt.Sprintf("not enough memory: the kernel has killed %d processes of this container for it: cf scale -m gives more, memory in mesh.hcl says what the sidecars take", n)}
-			}
+		if problem := memoryProblem(string(text)); problem != "" {
+			return []string{problem}
 		}
 	}
 	return nil
+}
+
+func memoryProblem(events string) string {
+	for line := range strings.Lines(events) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, _ := strconv.Atoi(value); name == "oom_kill" && n > 0 {
+			return fmt.Sprintf("not enough memory: the kernel has killed %d processes of this container for it: cf scale -m gives more, memory in mesh.hcl says what the sidecars take", n)
+		}
+	}
+	return ""
 }

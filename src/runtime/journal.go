@@ -16,6 +16,7 @@ type journal struct {
 	out  io.Writer
 	path string
 	part []byte // of a line that has not ended yet
+	kept bool   // the last line was, so what continues it is too
 }
 
 // journalLimit is when a file loses its older half, in bytes.
@@ -50,7 +51,8 @@ func (j *journal) Write(text []byte) (int, error) {
 		if !ended {
 			break
 		}
-		if worthKeeping(string(line)) {
+		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
+		if j.kept = continues || worthKeeping(string(line)); j.kept {
 			j.keep(append(line, '\n'))
 		}
 		j.part = rest

@@ -168,11 +168,11 @@ func (p *proxy) explain(err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), explainBudget)
 	defer cancel()
-	hint := strings.Join(p.status(ctx).Problems, "\nhint: ")
-	if hint == "" {
-		hint = failed.stage.hint
+	hints := p.startCauses(ctx, p.status(ctx))
+	if len(hints) == 0 {
+		hints = []string{failed.stage.hint}
 	}
-	return fmt.Errorf("%w\nhint: %s", err, hint)
+	return fmt.Errorf("%w\nhint: %s", err, strings.Join(hints, "\nhint: "))
 }
 
 // startService registers one service and starts its Envoy.

@@ -47,6 +47,7 @@ type ServiceStatus struct {
 
 // CheckStatus is a check of a service or of its sidecar, as the agent has it.
 type CheckStatus struct {
+	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Status string `json:"status"` // passing, warning or critical
 	Output string `json:"output,omitempty"`

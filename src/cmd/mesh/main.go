@@ -29,10 +29,10 @@ func main() {
 	log := runtime.NewLog(os.Stdout)
 	status, err := run(os.Args[1:], log)
 	if err != nil {
-		text, hint, _ := strings.Cut(err.Error(), "\n")
+		text, hints, _ := strings.Cut(err.Error(), "\n")
 		log("failed: %s", text)
-		if hint != "" {
-			log("%s", hint)
+		for hint := range strings.Lines(hints) {
+			log("%s", strings.TrimSpace(hint))
 		}
 		status = 1
 	}

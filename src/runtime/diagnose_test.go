@@ -1,0 +1,72 @@
+package runtime
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestJournal: what Consul and Envoy print passes through whole, and the
+// warnings and errors are kept, with the lines that continue them.
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	inst := Instance{RunDir: t.TempDir()}
+	var passed strings.Builder
+	j, err := inst.newJournal(consulJournal, &passed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = `2026 [INFO]  agent: starting
+2026 [WARN]  agent: Join cluster failed, will retry: cluster=LAN retry_interval=1s
+  error=
+  | 1 error occurred:
+  | 	* Failed to join 10.255.0.1:8301: Member 'server-0' part of wrong datacenter 'cf'
+2026 [INFO]  agent: trying again
+[warning][config] gRPC config stream to local_agent closed: 3, Envoy 1.1.0 is too old and is not supported by Consul
+`
+	for piece := range strings.SplitAfterSeq(text, "a") {
+		if _, err := j.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if passed.String() != text {
+		t.Errorf("passed on: %q", passed.String())
+	}
+	lines := inst.journalOf(consulJournal)
+	if len(lines) != 5 || strings.Contains(strings.Join(lines, ""), "INFO") {
+		t.Errorf("kept: %q", lines)
+	}
+	if got := knownProblem(lines); !strings.HasPrefix(got, "Envoy is too old") {
+		t.Errorf("the last one means: %q", got)
+	}
+	if got := knownProblem(lines[:4]); !strings.HasPrefix(got, "the servers are of another datacenter") {
+		t.Errorf("the first one means: %q", got)
+	}
+	for range 2000 {
+		if _, err := j.Write([]byte("[WARN] " + strings.Repeat("x", 50) + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(j.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 2*journalLimit || info.Mode().Perm() != 0o600 {
+		t.Errorf("the journal has %d bytes, mode %v", info.Size(), info.Mode())
+	}
+}
+
+// TestMemoryProblem reads what both versions of control groups say.
+func TestMemoryProblem(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"low 0\nmax 8\noom 3\noom_kill 2\n":                 "has killed 2 processes",
+		"oom_kill_disable 0\nunder_oom 0\noom_kill 1\n":     "has killed 1 processes",
+		"low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\n":        "",
+		"oom_kill_disable 1\nunder_oom 1\nnothing of use\n": "",
+	} {
+		if got := memoryProblem(text); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%q means %q, want %q", text, got, want)
+		}
+	}
+}
