@@ -46,6 +46,9 @@ type Config struct {
 	Lifecycle Lifecycle `json:"lifecycle"`
 	// SidecarMemory is what both sidecars take off the app's memory, in MB.
 	SidecarMemory int `json:"sidecar_memory"`
+	// ServiceBinding is the name of the bound service with the credentials, if
+	// mesh.hcl says one.
+	ServiceBinding string `json:"service_binding,omitempty"`
 	// Staged is where the app was staged, if mesh.hcl looks at that.
 	Staged *Place `json:"staged,omitempty"`
 }

@@ -67,8 +67,9 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 			LogLevel:    mesh.Envoy.LogLevel,
 			ExtraArgs:   mesh.Envoy.ExtraArgs,
 		},
-		Lifecycle:     lifecycle,
-		SidecarMemory: mesh.Consul.Memory + mesh.Envoy.Memory,
+		Lifecycle:      lifecycle,
+		SidecarMemory:  mesh.Consul.Memory + mesh.Envoy.Memory,
+		ServiceBinding: mesh.ServiceBinding,
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{
