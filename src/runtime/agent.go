@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,17 +38,21 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 	if err := checkAgentPorts(ctx, inst); err != nil {
 		return err
 	}
-	overlay, err := writeOverlay(inst)
+	if err := forbidCores(); err != nil {
+		return err
+	}
+	files, err := writeOverlay(inst)
 	if err != nil {
 		return err
 	}
+	defer inst.removePrivate()
 	output, err := inst.newJournal(consulJournal, os.Stdout)
 	if err != nil {
 		return fmt.Errorf("failed to keep the agent's log: %w", err)
 	}
 	for {
 		started := time.Now()
-		err := inst.runAgent(ctx, overlay, output)
+		err := inst.runAgent(ctx, files, output)
 		ran := time.Since(started)
 		switch {
 		case ctx.Err() != nil:
@@ -65,8 +68,11 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 }
 
 // runAgent runs Consul until it ends, and never returns a nil error.
-func (i Instance) runAgent(ctx context.Context, overlay string, output io.Writer) error {
-	cmd := exec.CommandContext(ctx, i.program("consul"), "agent", "-config-file", i.path(droplet.AgentFile), "-config-file", overlay)
+func (i Instance) runAgent(ctx context.Context, files []string, output io.Writer) error {
+	cmd := exec.CommandContext(ctx, i.program("consul"), "agent")
+	for _, file := range files {
+		cmd.Args = append(cmd.Args, "-config-file", file)
+	}
 	cmd.Env = i.smallEnv()
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -82,15 +88,18 @@ func (i Instance) runAgent(ctx context.Context, overlay string, output io.Writer
 // and with every check critical until it has run: registering them when it has
 // joined does no harm to the traffic.
 func (i Instance) forgetServices() error {
+	dir, err := i.privateDir()
+	if err != nil {
+		return err
+	}
 	for _, folder := range []string{"services", "checks"} {
-		if err := os.RemoveAll(filepath.Join(i.agentData(), folder)); err != nil {
+		if err := os.RemoveAll(filepath.Join(dir, dataFolder, folder)); err != nil {
 			return fmt.Errorf("failed to clear the agent's data: %w", err)
 		}
 	}
 	return nil
 }
 
-func (i Instance) agentData() string    { return filepath.Join(i.RunDir, "consul") }
 func (i Instance) agentPidFile() string { return filepath.Join(i.RunDir, "consul.pid") }
 
 // killAgent ends an agent that hangs. Whoever started it starts it again.
@@ -117,38 +126,6 @@ func (i Instance) killAgent() error {
 // metaApp is the node metadata with the app's name, which tells nodes of this
 // buildpack from others.
 const metaApp = "cf-app"
-
-// overlay is laid over agent.json: all that differs between instances.
-type overlay struct {
-	NodeName string            `json:"node_name"`
-	NodeID   string            `json:"node_id"`
-	BindAddr string            `json:"bind_addr"`
-	DataDir  string            `json:"data_dir"`
-	PidFile  string            `json:"pid_file"`
-	NodeMeta map[string]string `json:"node_meta"`
-}
-
-func writeOverlay(inst Instance) (string, error) {
-	if err := inst.makeRunDir(); err != nil {
-		return "", err
-	}
-	text, err := json.Marshal(overlay{
-		NodeName: inst.NodeName(),
-		NodeID:   inst.NodeID(),
-		BindAddr: inst.Address.String(),
-		DataDir:  inst.agentData(),
-		PidFile:  inst.agentPidFile(),
-		NodeMeta: map[string]string{metaApp: inst.App, "cf-process": inst.Process, "cf-index": inst.Index},
-	})
-	if err != nil {
-		return "", fmt.Errorf("failed to render the agent's overlay: %w", err)
-	}
-	path := filepath.Join(inst.RunDir, "agent.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		return "", fmt.Errorf("failed to write the agent's overlay: %w", err)
-	}
-	return path, nil
-}
 
 // checkPrograms says plainly that a program is not there, or not to be run.
 func checkPrograms(inst Instance, names ...string) error {

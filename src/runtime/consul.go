@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -18,8 +19,9 @@ import (
 // registrations pass through as the JSON that staging rendered, so the types
 // of Consul's own client library would only be in the way.
 type consul struct {
-	base string
-	http http.Client
+	base   string
+	http   http.Client
+	access *access // nil: no tokens
 }
 
 // statusError is an answer other than 200.
@@ -43,6 +45,11 @@ func (c *consul) call(ctx context.Context, method, path string, body, answer any
 	if err != nil {
 		return &finalError{err}
 	}
+	c.access.authorize(request)
+	return c.do(request, answer)
+}
+
+func (c *consul) do(request *http.Request, answer any) error {
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err
@@ -57,7 +64,7 @@ func (c *consul) call(ctx context.Context, method, path string, body, answer any
 		return err
 	}
 	if answer == nil {
-		_, err = io.Copy(io.Discard, response.Body)
+		_, err := io.Copy(io.Discard, response.Body)
 		return err
 	}
 	return json.NewDecoder(response.Body).Decode(answer)
@@ -83,7 +90,7 @@ func (c *consul) joined(ctx context.Context) error {
 		}
 	}
 	if len(members) > 0 && servers == 0 {
-		return errors.New("the agent has joined no Consul server")
+		return &notJoinedError{errors.New("the agent has joined no Consul server")}
 	}
 	_, err := c.leader(ctx)
 	return err
@@ -98,6 +105,9 @@ func (c *consul) leader(ctx context.Context) (string, error) {
 	}
 	return leader, err
 }
+
+// notJoinedError says that the agent is alone.
+type notJoinedError struct{ error }
 
 // register registers a service and its sidecar, keeping the states of checks
 // that are there already.
@@ -144,7 +154,15 @@ func (c *consul) awaitGone(ctx context.Context, id string) error {
 	for {
 		var service struct{ ContentHash string }
 		path := "/v1/agent/service/" + url.PathEscape(id) + "?wait=10m&hash=" + url.QueryEscape(hash)
-		if err := c.call(ctx, http.MethodGet, path, nil, &service); err != nil {
+		err := c.call(ctx, http.MethodGet, path, nil, &service)
+		var status *statusError
+		switch {
+		case errors.As(err, &status) && status.status == http.StatusForbidden:
+			// The agent is there; it is the token that is not good.
+			if err := pause(ctx, watchInterval); err != nil {
+				return err
+			}
+		case err != nil:
 			return err
 		}
 		hash = service.ContentHash
@@ -200,4 +218,33 @@ func (c *consul) ensureDefaults(ctx context.Context, entry serviceDefaults) (ser
 	var there serviceDefaults
 	err = c.call(ctx, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(entry.Name), nil, &there)
 	return there, err
+}
+
+// readToken returns nil if the servers know a token. Any of them may answer.
+func (c *consul) readToken(ctx context.Context, token credentials.Secret) error {
+	return c.callWith(ctx, token, http.MethodGet, "/v1/acl/token/self?stale")
+}
+
+func (c *consul) logout(ctx context.Context, token credentials.Secret) error {
+	return c.callWith(ctx, token, http.MethodPut, "/v1/acl/logout")
+}
+
+// callWith makes a call with a token of its own.
+func (c *consul) callWith(ctx context.Context, token credentials.Secret, method, path string) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return &finalError{err}
+	}
+	request.Header.Set(tokenHeader, string(token))
+	return c.do(request, nil)
+}
+
+// setAgentToken gives the agent the token that it works with.
+func (c *consul) setAgentToken(ctx context.Context, token credentials.Secret) error {
+	return c.call(ctx, http.MethodPut, "/v1/agent/token/agent", map[string]string{"Token": string(token)}, nil)
+}
+
+// reload has the agent read its files again.
+func (c *consul) reload(ctx context.Context) error {
+	return c.call(ctx, http.MethodPut, "/v1/agent/reload", nil, nil)
 }

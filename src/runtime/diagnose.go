@@ -115,7 +115,7 @@ var knownErrors = []struct{ text, problem string }{
 
 // serverProblems tries to reach the servers as the agent does.
 func (p *proxy) serverProblems(ctx context.Context) []string {
-	join, err := p.inst.retryJoin()
+	join, err := p.retryJoin()
 	if err != nil {
 		return []string{err.Error()}
 	}

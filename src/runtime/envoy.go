@@ -28,21 +28,37 @@ type envoy struct {
 
 // bootstrap has Consul write Envoy's bootstrap configuration: it knows what
 // the operator's proxy-defaults add to it.
-func (i Instance) bootstrap(ctx context.Context, ports agentPorts, r *registration) (string, error) {
+func (p *proxy) bootstrap(ctx context.Context, r *registration) (string, error) {
 	// The version of the Envoy in the droplet was judged at staging.
-	cmd := exec.CommandContext(ctx, i.program("consul"), "connect", "envoy", "-bootstrap",
+	args := []string{"connect", "envoy", "-bootstrap",
 		"-sidecar-for", r.ID,
 		"-admin-bind", address(r.AdminPort),
-		"-grpc-addr", address(ports.GRPC),
-		"-ignore-envoy-compatibility")
-	cmd.Env = append(i.smallEnv(), "CONSUL_HTTP_ADDR="+address(ports.HTTP))
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	text, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		"-ignore-envoy-compatibility"}
+	var text []byte
+	run := func(args ...string) (err error) {
+		cmd := exec.CommandContext(ctx, p.inst.program("consul"), args...)
+		cmd.Env = append(p.inst.smallEnv(), "CONSUL_HTTP_ADDR="+address(p.ports.HTTP))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if text, err = cmd.Output(); err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		}
+		return nil
 	}
-	path := filepath.Join(i.RunDir, "bootstrap-"+r.ID+".json")
+	var err error
+	if p.xds == nil {
+		err = run(append(args, "-grpc-addr", address(p.ports.GRPC))...)
+	} else {
+		err = p.access.withTokenFile(func(file string) error {
+			return run(append(args, "-grpc-addr", "unix://"+p.xds.socket, "-token-file", file)...)
+		})
+		// Consul writes the token down for Envoy, which does not need it.
+		text = bytes.ReplaceAll(text, []byte(p.access.serviceToken()), nil)
+	}
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(p.inst.RunDir, "bootstrap-"+r.ID+".json")
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return "", &finalError{err}
 	}

@@ -48,6 +48,8 @@ type Instance struct {
 	Address      netip.Addr // the container's own, on the container network
 	Port         int        // PORT, zero where the platform gave none
 	Memory       int        // what the process may use, in MB, zero where it is not said
+
+	getenv func(string) string // where the bound services are found
 }
 
 // NewInstance reads the environment that Cloud Foundry gives a process, and
@@ -58,6 +60,7 @@ func NewInstance(program string, getenv func(string) string) (Instance, error) {
 	inst := Instance{
 		Deps: deps, Top: top, RunDir: filepath.Join(top, droplet.RunDir),
 		GUID: getenv("CF_INSTANCE_GUID"), Index: getenv("CF_INSTANCE_INDEX"),
+		getenv: getenv,
 	}
 	var app struct {
 		Name    string   `json:"application_name"`

@@ -38,6 +38,8 @@ type proxy struct {
 	config   droplet.Config
 	ports    agentPorts
 	consul   *consul
+	access   *access
+	xds      *xds // nil: Envoy asks the agent itself
 	gate     *gate
 	services []*registration
 	envoys   []*envoy
@@ -87,6 +89,9 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 		inst: inst, log: log, config: config, ports: ports, gate: gate, services: services,
 		consul: &consul{base: "http://" + address(ports.HTTP)}, timeline: &timeline{log: log},
 	}
+	if err := p.secure(ctx); err != nil {
+		return err
+	}
 	gate.answerStatus(p.status)
 	p.notePromotion()
 	if err := p.start(ctx); err != nil {
@@ -108,16 +113,22 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 func (p *proxy) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.Lifecycle.StartTimeout)
 	defer cancel()
+	preflight, err := p.newPreflight()
+	if err != nil {
+		return err
+	}
+	go preflight.run(ctx)
 	stages := []stage{{
 		name:      "agent up",
 		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(p.ports.HTTP),
-		condition: p.consul.alive,
+		condition: preflight.explain(p.consul.alive),
 	}, {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
 			"Are retry_join and datacenter in mesh.hcl those of the servers?",
-		condition: p.consul.joined,
+		condition: preflight.explainJoin(p.consul.joined),
 	}}
+	stages = append(stages, p.access.stages()...)
 	for _, s := range stages {
 		if err := p.timeline.await(ctx, s); err != nil {
 			return err
@@ -152,7 +163,7 @@ func (p *proxy) start(ctx context.Context) error {
 			})
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	<-swept
 	return err
 }
@@ -194,7 +205,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		name: r.ID + ": bootstrapped",
 		hint: "`consul connect envoy -bootstrap` cannot read the registration from the agent",
 		condition: func(ctx context.Context) (err error) {
-			bootstrap, err = p.inst.bootstrap(ctx, p.ports, r)
+			bootstrap, err = p.bootstrap(ctx, r)
 			return err
 		},
 	})
@@ -249,6 +260,7 @@ func (p *proxy) serve(ctx context.Context) error {
 	}
 	go p.noteUnheld(health)
 	go p.watchAgent(health)
+	go p.watchCredentials(health)
 	select {
 	case <-ctx.Done():
 		cancel()

@@ -29,6 +29,7 @@ func (p *proxy) stop() {
 	p.deregister()
 	p.log("out of rotation (%.3f s)", time.Since(begun).Seconds())
 	<-time.After(time.Until(begun.Add(p.config.Lifecycle.DrainDelay)))
+	p.logout()
 
 	idle, cancelIdle := context.WithTimeout(budget, p.config.Lifecycle.DrainTimeout)
 	defer cancelIdle()

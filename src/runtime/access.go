@@ -1,0 +1,283 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+)
+
+// unknownPatience is how long a token may be unknown at start: one that a
+// broker has just made reaches every server a little later.
+const unknownPatience = 5 * time.Second
+
+// access is how the sidecars prove to Consul who they are: the tokens of the
+// bound service, or those that a login gives. Without a bound service, or with
+// one that has no tokens, nothing is proved.
+type access struct {
+	dir    string // the private folder
+	consul *consul
+	log    Log
+
+	mutex   sync.Mutex
+	creds   *credentials.Credentials // guarded by mutex
+	service credentials.Secret       // guarded by mutex
+	agent   credentials.Secret       // guarded by mutex
+	login   *login                   // guarded by mutex: what the tokens come from, if not from the binding
+}
+
+// login is the answer to a login.
+type login struct {
+	SecretID       credentials.Secret
+	ExpirationTime *time.Time
+	since          time.Time
+}
+
+// newAccess says once how open the mesh is.
+func newAccess(dir string, creds *credentials.Credentials, unknown []string, log Log) *access {
+	a := &access{dir: dir, log: log, creds: creds}
+	switch {
+	case creds == nil:
+		log("no bound service has credentials: the mesh is as open as Consul's default (docs/security.md)")
+		return a
+	case len(unknown) > 0:
+		log("the bound service %q has keys that mean nothing here: %s", creds.Binding, strings.Join(unknown, ", "))
+	}
+	a.service, a.agent = creds.ServiceToken, creds.AgentToken
+	return a
+}
+
+// enabled says whether there are tokens.
+func (a *access) enabled() bool {
+	if a == nil {
+		return false
+	}
+	creds := a.current()
+	return creds != nil && creds.UseACL()
+}
+
+// current are the credentials of now, nil without any.
+func (a *access) current() *credentials.Credentials {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.creds
+}
+
+// authorize adds to a call of the agent's API the token that it needs: the
+// local one for what is about the agent itself, the agent's for the catalog of
+// nodes, and otherwise the service's.
+func (a *access) authorize(request *http.Request) {
+	if request.Header.Get(tokenHeader) != "" || !a.enabled() {
+		return
+	}
+	a.mutex.Lock()
+	token := a.service
+	if strings.HasPrefix(request.URL.Path, "/v1/catalog/") {
+		token = a.agent
+	}
+	namespace := a.creds.Namespace
+	a.mutex.Unlock()
+	for _, about := range []string{"/v1/agent/members", "/v1/agent/token/", "/v1/agent/reload", "/v1/agent/version"} {
+		if strings.HasPrefix(request.URL.Path, about) {
+			token = a.local()
+		}
+	}
+	if token != "" {
+		request.Header.Set(tokenHeader, string(token))
+	}
+	if namespace != "" {
+		request.Header.Set("X-Consul-Namespace", namespace)
+	}
+}
+
+const tokenHeader = "X-Consul-Token"
+
+// local is the token that the agent has made up for itself, empty while there
+// is no agent.
+func (a *access) local() credentials.Secret {
+	var overlay struct {
+		ACL aclConfig `json:"acl"`
+	}
+	if err := readJSON(filepath.Join(a.dir, overlayFile), &overlay); err != nil {
+		return ""
+	}
+	return credentials.Secret(overlay.ACL.Tokens.Local)
+}
+
+// secure reads the bound service, and prepares what stands between it and
+// Consul and Envoy.
+func (p *proxy) secure(ctx context.Context) error {
+	if err := forbidCores(); err != nil {
+		return err
+	}
+	dir, err := p.inst.privateDir()
+	if err != nil {
+		return err
+	}
+	creds, unknown, err := p.inst.credentials(p.config)
+	if err != nil {
+		return err
+	}
+	p.access = newAccess(dir, creds, unknown, p.log)
+	p.access.consul, p.consul.access = p.consul, p.access
+	if p.access.enabled() {
+		p.xds, err = newXDS(ctx, p.access, address(p.ports.GRPC))
+	}
+	return err
+}
+
+// stages are those of a start with tokens, after the agent has joined.
+func (a *access) stages() (all []stage) {
+	if !a.enabled() {
+		return nil
+	}
+	if a.current().AuthMethod != "" {
+		all = append(all, stage{
+			name:      "logged in",
+			hint:      "does the jwt fit the auth method's binding rules, and has it not expired?",
+			condition: a.obtain,
+		})
+	}
+	return append(all, stage{
+		name:      "tokens known to the servers",
+		hint:      "`cf restart` reads the bound service again; docs/security.md says what the tokens need",
+		condition: a.verifyAtStart(),
+	})
+}
+
+// serviceToken is the token of services and sidecars.
+func (a *access) serviceToken() credentials.Secret {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.service
+}
+
+// obtain logs in where the binding says so, and makes the agent's own token
+// known to it where it comes from there.
+func (a *access) obtain(ctx context.Context) error {
+	creds := a.current()
+	if creds == nil || creds.AuthMethod == "" {
+		return nil
+	}
+	got := &login{since: time.Now()}
+	err := a.consul.call(ctx, http.MethodPut, "/v1/acl/login", map[string]any{
+		"AuthMethod": creds.AuthMethod, "BearerToken": string(creds.JWT),
+	}, got)
+	if err != nil {
+		return fmt.Errorf("the auth method %q of the bound service %q refuses the jwt: %w", creds.AuthMethod, creds.Binding, err)
+	}
+	agent := creds.AgentToken
+	if agent == "" {
+		agent = got.SecretID
+		if err := a.setAgentToken(ctx, agent); err != nil {
+			return fmt.Errorf("the agent does not take its token: %w", err)
+		}
+	}
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.login, a.service, a.agent = got, got.SecretID, agent
+	return nil
+}
+
+// setAgentToken gives the agent its token, also for when it is started again.
+func (a *access) setAgentToken(ctx context.Context, token credentials.Secret) error {
+	if err := a.consul.setAgentToken(ctx, token); err != nil {
+		return err
+	}
+	path := filepath.Join(a.dir, overlayFile)
+	var overlay map[string]any
+	if err := readJSON(path, &overlay); err != nil {
+		return err
+	}
+	object(object(overlay["acl"])["tokens"])["agent"] = string(token)
+	return writeJSON(path, overlay)
+}
+
+// verify returns nil if the servers know every token.
+func (a *access) verify(ctx context.Context) error {
+	a.mutex.Lock()
+	binding := a.creds.Binding
+	tokens := []struct {
+		name  string
+		token credentials.Secret
+	}{{"service_token", a.service}, {"agent_token", a.agent}}
+	if a.agent == a.service {
+		tokens = tokens[:1]
+		tokens[0].name = "token"
+	}
+	if a.login != nil {
+		tokens[0].name = "token of the login"
+	}
+	a.mutex.Unlock()
+	for _, t := range tokens {
+		err := a.consul.readToken(ctx, t.token)
+		var status *statusError
+		switch {
+		case errors.As(err, &status) && status.status == http.StatusForbidden:
+			return &refusedError{fmt.Errorf("Consul does not know the %s of the bound service %q: it is wrong, expired or revoked", t.name, binding)}
+		case errors.As(err, &status) && strings.Contains(status.text, "ACL support disabled"):
+			return &finalError{fmt.Errorf("the bound service %q has tokens, but the servers have ACLs turned off", binding)}
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// refusedError says that the servers were asked and do not know a token.
+type refusedError struct{ error }
+
+// verifyAtStart is verify for a stage, which ends soon where a token stays
+// unknown.
+func (a *access) verifyAtStart() func(context.Context) error {
+	var since time.Time
+	return func(ctx context.Context) error {
+		err := a.verify(ctx)
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			if since.IsZero() {
+				since = time.Now()
+			}
+			if time.Since(since) > unknownPatience {
+				return &finalError{refused.error}
+			}
+		}
+		return err
+	}
+}
+
+// logout ends a login, so that its token is of no use to anybody.
+func (a *access) logout(ctx context.Context) {
+	a.mutex.Lock()
+	got := a.login
+	a.login = nil
+	a.mutex.Unlock()
+	if got == nil {
+		return
+	}
+	if err := a.consul.logout(ctx, got.SecretID); err != nil {
+		a.log("failed to log out, the token lives until it expires: %v", err)
+	}
+}
+
+// withTokenFile has work read the token of services from a file, which is there
+// for that long.
+func (a *access) withTokenFile(work func(path string) error) error {
+	file, err := os.CreateTemp(a.dir, "token-")
+	if err != nil {
+		return fmt.Errorf("failed to hand a token on: %w", err)
+	}
+	defer os.Remove(file.Name())
+	_, err = file.WriteString(string(a.serviceToken()))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("failed to hand a token on: %w", err)
+	}
+	return work(file.Name())
+}

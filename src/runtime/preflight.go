@@ -1,0 +1,232 @@
+package runtime
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+const (
+	// gossipPatience is how long an agent may take to be let in by servers that
+	// answer on the gossip port.
+	gossipPatience = 10 * time.Second
+	// sameVerdict is how often the servers have to say the same, one look
+	// after the other: one of them may be starting.
+	sameVerdict = 3
+)
+
+// Consul's RPC port tells by a connection's first byte what follows (agent/pool
+// in Consul).
+const (
+	rpcTLS         = 3 // TLS
+	rpcTLSInsecure = 7 // TLS of a client that has no certificate yet
+)
+
+// preflight looks at the servers from outside while the agent starts. An agent
+// says only in its log, between other lines, why no server trusts it or the
+// other way round; this says it in one sentence.
+type preflight struct {
+	creds      *credentials.Credentials
+	servers    []string // retry_join
+	serverName string   // in their certificates
+	gossip     int
+	started    time.Time
+
+	mutex   sync.Mutex
+	verdict error // guarded by mutex
+}
+
+func (p *proxy) newPreflight() (*preflight, error) {
+	var agent struct {
+		Datacenter string `json:"datacenter"`
+		Domain     string `json:"domain"`
+	}
+	if err := readJSON(p.inst.path(droplet.AgentFile), &agent); err != nil {
+		return nil, err
+	}
+	servers, err := p.retryJoin()
+	if err != nil {
+		return nil, err
+	}
+	look := &preflight{creds: p.access.current(), servers: servers, gossip: p.ports.Gossip}
+	datacenter, domain := agent.Datacenter, strings.Trim(agent.Domain, ".")
+	if look.creds != nil && look.creds.Datacenter != "" {
+		datacenter = look.creds.Datacenter
+	}
+	if domain == "" {
+		domain = "consul"
+	}
+	look.serverName = "server." + strings.ToLower(datacenter) + "." + domain
+	return look, nil
+}
+
+// retryJoin are the servers' addresses, the bound service's where it has some.
+func (p *proxy) retryJoin() ([]string, error) {
+	if creds := p.access.current(); creds != nil && creds.RetryJoin != nil {
+		return creds.RetryJoin, nil
+	}
+	return p.inst.retryJoin()
+}
+
+// run looks at the servers' TLS until it knows, or ctx ends.
+func (p *preflight) run(ctx context.Context) {
+	if p.creds == nil || p.creds.CA == "" {
+		return
+	}
+	again := 0
+	_ = poll(ctx, func(ctx context.Context) error {
+		err := p.lookAtTLS(ctx)
+		var refused *refusedError
+		if !errors.As(err, &refused) {
+			again = 0
+			return err
+		}
+		if again++; again < sameVerdict {
+			return err
+		}
+		p.mutex.Lock()
+		defer p.mutex.Unlock()
+		p.verdict = err
+		return nil
+	})
+}
+
+// explain is for the condition of a stage: where it does not hold, and it is
+// known why it never will, that is the reason.
+func (p *preflight) explain(condition func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := condition(ctx)
+		if err == nil {
+			return nil
+		}
+		p.mutex.Lock()
+		defer p.mutex.Unlock()
+		if p.verdict != nil {
+			return &finalError{p.verdict}
+		}
+		return err
+	}
+}
+
+// explainJoin is explain, and knows when gossip is what is in the way.
+func (p *preflight) explainJoin(condition func(context.Context) error) func(context.Context) error {
+	p.started = time.Now()
+	return p.explain(func(ctx context.Context) error {
+		err := condition(ctx)
+		var alone *notJoinedError
+		if !errors.As(err, &alone) || p.creds == nil || time.Since(p.started) < gossipPatience {
+			return err
+		}
+		if !p.gossipAnswers(ctx) {
+			return err
+		}
+		what := "is not theirs"
+		if p.creds.GossipKey == "" {
+			what = "is missing, if they have one"
+		}
+		return &finalError{fmt.Errorf("the servers answer on %d tcp and do not let the agent in: gossip_key of the bound service %q %s, or datacenter is another",
+			p.gossip, p.creds.Binding, what)}
+	})
+}
+
+// lookAtTLS returns nil as soon as one server has a certificate that is trusted.
+func (p *preflight) lookAtTLS(ctx context.Context) error {
+	first := byte(rpcTLS)
+	if p.creds.AutoEncrypt {
+		first = rpcTLSInsecure
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(p.creds.CA))
+	config := &tls.Config{RootCAs: roots, ServerName: p.serverName}
+	if !p.creds.VerifyServerName {
+		config.InsecureSkipVerify = true // only the chain, as the agent does
+		config.VerifyConnection = chainOnly(roots)
+	}
+	return p.any(serverRPC, func(address string) error { return p.handshake(ctx, address, first, config) })
+}
+
+func chainOnly(roots *x509.CertPool) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+		for _, certificate := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(certificate)
+		}
+		_, err := state.PeerCertificates[0].Verify(options)
+		return err
+	}
+}
+
+func (p *preflight) handshake(ctx context.Context, address string, first byte, config *tls.Config) error {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{first}); err != nil {
+		return err
+	}
+	err = tls.Client(conn, config).HandshakeContext(ctx)
+	host, _, _ := net.SplitHostPort(address)
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &authority):
+		err = fmt.Errorf("the certificate of the Consul server %s is not signed by the ca of the bound service %q", host, p.creds.Binding)
+	case errors.As(err, &name):
+		err = fmt.Errorf("the certificate of the Consul server %s is not for %s: is datacenter right, and is it a server's certificate? (bound service %q)",
+			host, p.serverName, p.creds.Binding)
+	case errors.As(err, &invalid):
+		err = fmt.Errorf("the certificate of the Consul server %s is not valid: %w", host, invalid)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		err = fmt.Errorf("the Consul server %s does not speak TLS, and the bound service %q has a ca", host, p.creds.Binding)
+	default:
+		// Also a server that asks for a certificate: the agent has one by then.
+		return nil
+	}
+	return &refusedError{err}
+}
+
+// gossipAnswers says whether a server accepts connections for gossip.
+func (p *preflight) gossipAnswers(ctx context.Context) bool {
+	return p.any(p.gossip, func(address string) error {
+		return dial(ctx, address)
+	}) == nil
+}
+
+// any tries the servers one after the other until one does. Cloud auto-join is
+// for the agent alone to resolve.
+func (p *preflight) any(port int, try func(address string) error) error {
+	err := errors.New("no address of a server to look at")
+	for _, server := range p.servers {
+		if strings.Contains(server, "provider=") {
+			continue
+		}
+		if host, _, split := net.SplitHostPort(server); split == nil {
+			server = host // its port is for gossip
+		}
+		next := try(net.JoinHostPort(server, strconv.Itoa(port)))
+		if next == nil {
+			return nil
+		}
+		// What a server says counts more than that another is not there.
+		var refused *refusedError
+		if !errors.As(err, &refused) {
+			err = next
+		}
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+)
+
+// watchInterval is how often a running instance looks whether its credentials
+// are still good, and whether there are new ones.
+const watchInterval = 3 * time.Second
+
+// watchCredentials follows the credentials of a running instance: new ones in the file
+// that they came from, a login that is about to expire, and tokens that the
+// servers do not know any more. Each change is one line.
+func (p *proxy) watchCredentials(ctx context.Context) {
+	if p.access.current() == nil {
+		return
+	}
+	said := ""
+	for pause(ctx, watchInterval) == nil {
+		attempt, cancel := context.WithTimeout(ctx, watchInterval)
+		state := ""
+		if err := p.refresh(attempt); err != nil {
+			state = err.Error()
+		}
+		cancel()
+		if ctx.Err() != nil || state == said {
+			continue
+		}
+		if said = state; state == "" {
+			state = "the credentials are good again"
+		}
+		p.log("%s", state)
+	}
+}
+
+// refresh does what is due, and returns what is wrong with the credentials. The
+// servers that cannot be asked are no news of the credentials.
+func (p *proxy) refresh(ctx context.Context) error {
+	if err := p.reread(ctx); err != nil {
+		return err
+	}
+	if !p.access.enabled() {
+		return nil
+	}
+	if p.access.due() {
+		if err := p.renew(ctx); err != nil {
+			return err
+		}
+	}
+	err := p.access.verify(ctx)
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return err
+	}
+	return nil
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, long time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(long):
+		return nil
+	}
+}
+
+// due says that two thirds of a login's time are over.
+func (a *access) due() bool {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if a.login == nil || a.login.ExpirationTime == nil {
+		return false
+	}
+	whole := a.login.ExpirationTime.Sub(a.login.since)
+	return time.Since(a.login.since) > whole*2/3
+}
+
+// renew logs in again, moves everything over to the new token and ends the old
+// one.
+func (p *proxy) renew(ctx context.Context) error {
+	p.access.mutex.Lock()
+	old := p.access.login
+	p.access.mutex.Unlock()
+	if err := p.access.obtain(ctx); err != nil {
+		return err
+	}
+	if err := p.moveServices(ctx); err != nil {
+		return err
+	}
+	p.log("logged in again, the old login has ended")
+	if old != nil {
+		// It expires by itself soon.
+		_ = p.consul.logout(ctx, old.SecretID)
+	}
+	return nil
+}
+
+// moveServices registers everything with the token of now, with the states of
+// the checks as they are.
+func (p *proxy) moveServices(ctx context.Context) error {
+	for _, r := range p.services {
+		if err := p.consul.register(ctx, r.whole()); err != nil {
+			return err
+		}
+	}
+	if p.xds != nil {
+		p.xds.renew()
+	}
+	return nil
+}
+
+// whole is the registration as it stands: with the app's checks, if the agent
+// has them already. It would drop those that are not named.
+func (r *registration) whole() map[string]any {
+	definition := r.again()
+	if !r.works.Load() || len(r.checks) == 0 {
+		return definition
+	}
+	definition = maps.Clone(definition)
+	var checks []any
+	for _, check := range r.checks {
+		check = maps.Clone(check)
+		check["CheckID"] = check["ID"]
+		delete(check, "ID")
+		delete(check, "ServiceID")
+		checks = append(checks, check)
+	}
+	definition["checks"] = checks
+	return definition
+}
+
+// reread takes over what has changed in the binding. Tokens, JWT and CA change
+// at once; the rest is for the next start.
+func (p *proxy) reread(ctx context.Context) error {
+	now, _, err := p.inst.credentials(p.config)
+	if err != nil {
+		return err
+	}
+	before := p.access.current()
+	if now == nil || reflect.DeepEqual(now, before) {
+		return nil // unbound: what there is stays until the restart
+	}
+	next := *before
+	next.CA, next.JWT, next.AgentToken, next.ServiceToken = now.CA, now.JWT, now.AgentToken, now.ServiceToken
+	if before.CA != next.CA && before.CA != "" && next.CA != "" {
+		if err := p.exchangeCA(ctx, &next); err != nil {
+			return err
+		}
+	}
+	if before.AuthMethod == "" && before.UseACL() && now.AuthMethod == "" && now.ServiceToken != "" {
+		if err := p.exchangeTokens(ctx, before, &next); err != nil {
+			return err
+		}
+	}
+	p.access.mutex.Lock()
+	defer p.access.mutex.Unlock()
+	p.access.creds = now
+	if !reflect.DeepEqual(now, &next) {
+		p.log("the bound service %q has changed in more than tokens and ca, which the next start takes over", now.Binding)
+	}
+	return nil
+}
+
+func (p *proxy) exchangeCA(ctx context.Context, next *credentials.Credentials) error {
+	if err := replaceFile(filepath.Join(p.access.dir, caFile), []byte(next.CA)); err != nil {
+		return err
+	}
+	if err := p.consul.reload(ctx); err != nil {
+		return err
+	}
+	p.log("the agent trusts the new ca of the bound service %q", next.Binding)
+	return nil
+}
+
+func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Credentials) error {
+	if before.AgentToken != next.AgentToken {
+		if err := p.access.setAgentToken(ctx, next.AgentToken); err != nil {
+			return err
+		}
+	}
+	if before.AgentToken == next.AgentToken && before.ServiceToken == next.ServiceToken {
+		return nil
+	}
+	p.access.mutex.Lock()
+	p.access.service, p.access.agent = next.ServiceToken, next.AgentToken
+	p.access.mutex.Unlock()
+	if err := p.moveServices(ctx); err != nil {
+		return err
+	}
+	p.log("the agent and its services use the new tokens of the bound service %q", next.Binding)
+	return nil
+}
+
+// logout ends the login of an instance that is out of rotation, while the agent
+// still answers. The one use that is left of a token is to sweep the node, if
+// the login is the agent's too; then it ends by itself.
+func (p *proxy) logout() {
+	p.access.mutex.Lock()
+	swept := p.access.agent == p.access.service && time.Since(p.joined) <= firstSync
+	p.access.mutex.Unlock()
+	if swept {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deregisterBudget)
+	defer cancel()
+	p.access.logout(ctx)
+}

@@ -1,0 +1,91 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// xds stands between Envoy and the agent where there are tokens: it puts the
+// token of the moment on each of Envoy's streams. So Envoy has no token in its
+// bootstrap, in its admin API's dump or in its log, and a new token needs no new
+// Envoy. It listens on a Unix socket in the private folder.
+type xds struct {
+	socket string
+	server *http.Server
+
+	mutex   sync.Mutex
+	streams map[*context.CancelFunc]bool // guarded by mutex
+}
+
+func newXDS(ctx context.Context, a *access, agent string) (*xds, error) {
+	x := &xds{socket: filepath.Join(a.dir, xdsSocket), streams: map[*context.CancelFunc]bool{}}
+	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", x.socket)
+	if err != nil {
+		return nil, fmt.Errorf("failed to listen for Envoy: %w", err)
+	}
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	quiet := log.New(io.Discard, "", 0) // Envoy says what becomes of its streams
+	relay := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: agent})
+			r.Out.Header.Set(tokenHeader, string(a.serviceToken()))
+		},
+		Transport:     &http.Transport{Protocols: &protocols},
+		FlushInterval: -1,
+		ErrorLog:      quiet,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			const unavailable = "14"
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", unavailable)
+		},
+	}
+	x.server = &http.Server{
+		Protocols: &protocols, ErrorLog: quiet,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			x.track(&cancel, true)
+			defer x.track(&cancel, false)
+			defer cancel()
+			relay.ServeHTTP(w, r.WithContext(ctx))
+		}),
+	}
+	go func() { _ = x.server.Serve(listener) }() // until close
+	return x, nil
+}
+
+func (x *xds) track(stream *context.CancelFunc, open bool) {
+	x.mutex.Lock()
+	defer x.mutex.Unlock()
+	if open {
+		x.streams[stream] = true
+	} else {
+		delete(x.streams, stream)
+	}
+}
+
+// renew ends every stream. Envoy keeps what it has, connects again and is then
+// there with the new token.
+func (x *xds) renew() {
+	x.mutex.Lock()
+	defer x.mutex.Unlock()
+	for cancel := range x.streams {
+		(*cancel)()
+	}
+}
+
+func (x *xds) close() { _ = x.server.Close() }
