@@ -8,9 +8,9 @@ STACK = cflinuxfs4
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it running)
+demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it running, SECURE=1 closes it by default)
 	@mkdir -p build && go build -o build/demo ./integration/demo
-	@build/demo $(if $(KEEP),-keep)
+	@build/demo $(if $(KEEP),-keep) $(if $(SECURE),-secure)
 
 binaries: ## get real Consul, Envoy and HotROD into the user's cache
 	@go run ./integration/binaries/get

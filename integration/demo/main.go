@@ -19,12 +19,13 @@ import (
 
 var (
 	keep    = flag.Bool("keep", false, "leave the system running and print its URLs")
+	secure  = flag.Bool("secure", false, "with ACLs, intentions default deny, gossip encryption and TLS")
 	verbose = flag.Bool("v", false, "print the log of every app")
 )
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: demo [-keep] [-v]\n\nRuns HotROD through the mesh on a local Cloud Foundry cell.")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: demo [-keep] [-secure] [-v]\n\nRuns HotROD through the mesh on a local Cloud Foundry cell.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -56,6 +57,12 @@ func run() int {
 	}
 	d := &demo{f}
 	defer d.Close()
+	if *secure {
+		if f.Secure, err = foundation.NewSecure(); err != nil {
+			fmt.Fprintln(os.Stderr, "demo: failed to make credentials:", err)
+			return 1
+		}
+	}
 	for _, s := range d.steps() {
 		if err := d.step(ctx, s); err != nil {
 			d.fail(s, err)

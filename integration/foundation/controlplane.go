@@ -26,6 +26,11 @@ func (f *Foundation) StartServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if f.Secure != nil {
+		if err := f.Secure.configure(source); err != nil {
+			return err
+		}
+	}
 	err = f.Allow(
 		cell.Policy{Source: ServersApp, Destination: ServersApp, Protocol: "tcp", Start: 8300, End: 8301},
 		cell.Policy{Source: ServersApp, Destination: ServersApp, Protocol: "udp", Start: 8301},
@@ -39,7 +44,7 @@ func (f *Foundation) StartServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return Eventually(ctx, "the servers elect a leader", func(ctx context.Context) error {
+	err = Eventually(ctx, "the servers elect a leader", func(ctx context.Context) error {
 		var leader string
 		if err := f.Consul(ctx, http.MethodGet, "/v1/status/leader", nil, &leader); err != nil {
 			return err
@@ -47,8 +52,17 @@ func (f *Foundation) StartServers(ctx context.Context) error {
 		if leader == "" {
 			return errors.New("no leader yet")
 		}
-		return f.CatalogEmpty(ctx)
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	if f.Secure != nil {
+		if err := Eventually(ctx, "the servers have their token", f.serverToken); err != nil {
+			return err
+		}
+	}
+	return Eventually(ctx, "all servers are in the catalog", f.CatalogEmpty)
 }
 
 // serverCount is the number of instances of the control plane.
@@ -84,6 +98,9 @@ func (f *Foundation) Consul(ctx context.Context, method, path string, body, answ
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+f.Servers.Instance(0).Address()+":8080"+path, content)
 	if err != nil {
 		return err
+	}
+	if f.Secure != nil {
+		request.Header.Set("X-Consul-Token", f.Secure.Management)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -27,6 +27,8 @@ type Foundation struct {
 	// Mesh is a copy of this buildpack that names the mirror, Last a buildpack
 	// that does what binary_buildpack does.
 	Mesh, Last cell.Buildpack
+	// Secure closes the control plane, if it is set before the servers start.
+	Secure *Secure
 	// Servers are the Consul servers, once they are started.
 	Servers *cell.RunningApp
 

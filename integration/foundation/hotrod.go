@@ -33,7 +33,18 @@ func (f *Foundation) PushHotROD(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			_, err = f.Push(ctx, cell.App{Name: name, Dir: source})
+			app := cell.App{Name: name, Dir: source}
+			if f.Secure != nil {
+				binding, err := f.Binding(ctx, name, source)
+				if err != nil {
+					return err
+				}
+				if err := f.Intend(ctx, source); err != nil {
+					return err
+				}
+				app.VcapServices = Bind(binding)
+			}
+			_, err = f.Push(ctx, app)
 			return err
 		})
 	}

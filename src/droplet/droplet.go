@@ -14,7 +14,11 @@
 // Nothing in it is secret, and nothing differs between instances.
 package droplet
 
-import "time"
+import (
+	"regexp"
+	"strings"
+	"time"
+)
 
 // Names of the files in deps/IDX.
 const (
@@ -108,3 +112,16 @@ func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
 // ReadyCheckID is the id of the check with which the runtime says whether the
 // sidecar of a service may get traffic.
 func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":ready" }
+
+var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9-]+`)
+
+// NodeName is the name of an instance's Consul node: the app's, for people, and
+// the instance's GUID, which no other instance ever has. Without a GUID it is
+// what the names of all of the app's nodes start with.
+func NodeName(app, guid string) string {
+	app = strings.Trim(notInNodeName.ReplaceAllString(app, "-"), "-")
+	if len(app) > 60 {
+		app = app[:60]
+	}
+	return strings.TrimPrefix(app+"-"+guid, "-")
+}

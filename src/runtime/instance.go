@@ -22,7 +22,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -110,17 +109,8 @@ func (i Instance) path(file string) string    { return filepath.Join(i.Deps, fil
 func (i Instance) program(name string) string { return filepath.Join(i.Deps, droplet.BinDir, name) }
 func (i Instance) gate() string               { return filepath.Join(i.RunDir, "proxy.sock") }
 
-var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9-]+`)
-
-// NodeName is the name of the instance's Consul node: the app's, for people,
-// and the instance's GUID, which no other instance ever has.
-func (i Instance) NodeName() string {
-	app := strings.Trim(notInNodeName.ReplaceAllString(i.App, "-"), "-")
-	if len(app) > 60 {
-		app = app[:60]
-	}
-	return strings.TrimPrefix(app+"-"+i.GUID, "-")
-}
+// NodeName is the name of the instance's Consul node.
+func (i Instance) NodeName() string { return droplet.NodeName(i.App, i.GUID) }
 
 // NodeID is a version-5 UUID of the GUID, which is no whole UUID itself.
 func (i Instance) NodeID() string {
