@@ -5,7 +5,7 @@
 // In the folder of the buildpack's dependency index, deps/IDX:
 //
 //	bin/mesh, bin/consul, bin/envoy   the programs
-//	agent.json                        the Consul agent's configuration
+//	agent.json                        the Consul agent's configuration, not agentless
 //	service.json                      the services, as Consul reads them from disk
 //	mesh.json                         Config
 //	launch.yml                        the sidecars, read by Cloud Foundry
@@ -43,6 +43,8 @@ const RunDir = "tmp/mesh"
 
 // Config is mesh.json.
 type Config struct {
+	// Servers are asked by the sidecar itself; nil where an agent runs.
+	Servers *Servers `json:"servers,omitempty"`
 	// Services are in the order of service.json.
 	Services []Service `json:"services"`
 	Envoy    Envoy     `json:"envoy"`
@@ -62,6 +64,14 @@ type Envoy struct {
 	Concurrency int      `json:"concurrency"`
 	LogLevel    string   `json:"log_level"`
 	ExtraArgs   []string `json:"extra_args,omitempty"`
+}
+
+// Servers says where the Consul servers are.
+type Servers struct {
+	Addresses []string          `json:"addresses"`      // names or addresses
+	HTTP      int               `json:"http,omitempty"` // ports, 0 for the usual one
+	GRPC      int               `json:"grpc,omitempty"`
+	NodeMeta  map[string]string `json:"node_meta,omitempty"`
 }
 
 // Lifecycle has durations in nanoseconds.

@@ -215,26 +215,28 @@ type PassiveHealthCheck struct {
 
 // Consul says which Consul the app joins.
 type Consul struct {
+	Mode          string            `hcl:"mode,optional" default:"agent" oneof:"agent,agentless" doc:"Whether the app runs a Consul agent, or its sidecar asks the servers itself: docs/modes.md compares."`
+	Addresses     []string          `hcl:"addresses,optional" without:"consul-server.apps.internal" doc:"Agentless: names or addresses of the servers. Each is resolved, and tried until one answers."`
 	Version       string            `hcl:"version,optional" is:"version" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
 	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, or a file inside the app. A zip is unpacked."`
 	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives. Required unless it is a file inside the app."`
 	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers."`
 	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
 	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
-	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter."`
+	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter. Agentless: not needed."`
 	NodeMeta      map[string]string `hcl:"node_meta,optional" is:"meta" doc:"Metadata of the instance's node."`
 	LogLevel      string            `hcl:"log_level,optional" default:"warn" oneof:"trace,debug,info,warn,error" doc:"What the agent logs."`
 	Config        cty.Value         `hcl:"config,optional" is:"object" doc:"Further agent configuration, in Consul's words. A key that the buildpack sets itself is an error."`
 	Memory        int               `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for the agent, taken off the app's own."`
-	Ports         *Ports            `hcl:"ports,block" doc:"The agent's ports, where the app needs the usual ones for itself."`
+	Ports         *Ports            `hcl:"ports,block" doc:"The agent's ports, where the app needs the usual ones for itself. Agentless: the servers'."`
 
 	Body hcl.Body `hcl:",body"`
 }
 
 // Ports are the agent's ports.
 type Ports struct {
-	HTTP    int `hcl:"http,optional" default:"8500" is:"port" doc:"HTTP API, on loopback."`
-	GRPC    int `hcl:"grpc,optional" default:"8502" is:"port" doc:"Envoy's configuration, on loopback."`
+	HTTP    int `hcl:"http,optional" default:"8500" is:"port" doc:"HTTP API, on loopback. Agentless: the servers', by default 8500, or 8501 where the bound service has a CA."`
+	GRPC    int `hcl:"grpc,optional" default:"8502" is:"port" doc:"Envoy's configuration, on loopback. Agentless: the servers', by default 8502, or 8503 where the bound service has a CA."`
 	SerfLAN int `hcl:"serf_lan,optional" default:"8301" is:"port" doc:"Gossip, on the container's address. Servers and other agents must use the same."`
 
 	Body hcl.Body `hcl:",body"`

@@ -89,15 +89,7 @@ func (v *validator) consul(c *Consul) {
 	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
 		c.RetryJoin = []string{DefaultRetryJoin}
 	}
-	if len(c.RetryJoin) == 0 {
-		v.fail(at(c.Body, "retry_join"), "No server to join",
-			"retry_join lists at least one address of a Consul server, such as %q.", DefaultRetryJoin)
-	}
-	for _, address := range c.RetryJoin {
-		if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
-			v.fail(at(c.Body, "retry_join"), "Not an address", "%q is no address of a server.", address)
-		}
-	}
+	v.addresses(c.Body, "retry_join", c.RetryJoin)
 	var details []string
 	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
 		// Consul reads keys in any case.
@@ -111,6 +103,19 @@ func (v *validator) consul(c *Consul) {
 	}
 	if len(details) > 0 {
 		v.fail(at(c.Body, "config"), "A key that the buildpack sets", "%s", strings.Join(details, " "))
+	}
+}
+
+// addresses judges a list of servers.
+func (v *validator) addresses(body hcl.Body, name string, addresses []string) {
+	if len(addresses) == 0 {
+		v.fail(at(body, name), "No server to join",
+			"%s lists at least one address of a Consul server, such as %q.", name, DefaultRetryJoin)
+	}
+	for _, address := range addresses {
+		if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
+			v.fail(at(body, name), "Not an address", "%q is no address of a server.", address)
+		}
 	}
 }
 

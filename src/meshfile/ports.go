@@ -102,7 +102,10 @@ func platformPort(port int) string {
 // upstream's depends on its names alone, so that it is the same at every
 // staging and does not move when another upstream is added above it.
 func (m *Mesh) assignPorts() {
-	taken := map[int]bool{m.Consul.Ports.HTTP: true, m.Consul.Ports.GRPC: true, m.Consul.Ports.SerfLAN: true, AppPort: true}
+	taken := map[int]bool{AppPort: true}
+	if !m.Agentless() {
+		taken[m.Consul.Ports.HTTP], taken[m.Consul.Ports.GRPC], taken[m.Consul.Ports.SerfLAN] = true, true, true
+	}
 	for i, s := range m.Services {
 		if s.Sidecar.Port == 0 {
 			s.Sidecar.Port = SidecarPort + i
@@ -171,9 +174,11 @@ func (v *validator) ports(m *Mesh) {
 			if s.Process == webProcess {
 				ports[AppPort] = claim{owner: "the app's PORT"}
 			}
-			v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
-			v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
-			v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", portAt(m.Consul.Ports.Body, "serf_lan"))
+			if !m.Agentless() {
+				v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
+				v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
+				v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", portAt(m.Consul.Ports.Body, "serf_lan"))
+			}
 		}
 		if s.FollowsPort() {
 			if other := ports[AppPort]; other.at.Filename != "" {

@@ -77,6 +77,7 @@ func (v *validator) mesh(m *Mesh) {
 			ids[id] = s
 		}
 	}
+	v.agentless(m)
 	m.assignPorts()
 	v.ports(m)
 	v.variables(m)

@@ -53,10 +53,11 @@ func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
 			Platforms: platforms{cloudFoundry{types}},
 		}
 	}
-	text, err := yaml.Marshal(launch{[]process{
-		sidecar(droplet.AgentSidecar, "agent", mesh.Consul.Memory),
-		sidecar(droplet.ProxySidecar, "proxy", mesh.Envoy.Memory),
-	}})
+	processes := []process{sidecar(droplet.ProxySidecar, "proxy", mesh.Envoy.Memory)}
+	if !mesh.Agentless() {
+		processes = slices.Insert(processes, 0, sidecar(droplet.AgentSidecar, "agent", mesh.Consul.Memory))
+	}
+	text, err := yaml.Marshal(launch{processes})
 	if err != nil {
 		return nil, fmt.Errorf("failed to render %s: %w", droplet.LaunchFile, err)
 	}

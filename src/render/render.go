@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -26,10 +27,6 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	agent, err := agentConfig(mesh)
-	if err != nil {
-		return nil, err
-	}
 	services, err := serviceDefinitions(mesh)
 	if err != nil {
 		return nil, err
@@ -42,10 +39,15 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 		{droplet.LaunchFile, launch},
 		{droplet.ProfileFile, profileScript(mesh, depsIndex)},
 	}
-	for _, document := range []struct {
-		path    string
-		content any
-	}{{droplet.AgentFile, agent}, {droplet.ServiceFile, services}, {droplet.ConfigFile, config}} {
+	documents := []document{{droplet.ServiceFile, services}, {droplet.ConfigFile, config}}
+	if !mesh.Agentless() {
+		agent, err := agentConfig(mesh)
+		if err != nil {
+			return nil, err
+		}
+		documents = slices.Insert(documents, 0, document{droplet.AgentFile, agent})
+	}
+	for _, document := range documents {
 		text, err := encode(document.content)
 		if err != nil {
 			return nil, fmt.Errorf("failed to render %s: %w", document.path, err)
@@ -53,6 +55,12 @@ func Files(mesh *meshfile.Mesh, depsIndex string) ([]File, error) {
 		files = append(files, File{document.path, text})
 	}
 	return files, nil
+}
+
+// document is a file of JSON.
+type document struct {
+	path    string
+	content any
 }
 
 // config is what the runtime needs to know beside Consul's own files.
@@ -68,8 +76,15 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 			ExtraArgs:   mesh.Envoy.ExtraArgs,
 		},
 		Lifecycle:      lifecycle,
-		SidecarMemory:  mesh.Consul.Memory + mesh.Envoy.Memory,
+		SidecarMemory:  mesh.Envoy.Memory,
 		ServiceBinding: mesh.ServiceBinding,
+	}
+	if mesh.Agentless() {
+		c.Servers = &droplet.Servers{
+			Addresses: mesh.Consul.Addresses, HTTP: mesh.ServerPort("http"), GRPC: mesh.ServerPort("grpc"), NodeMeta: mesh.Consul.NodeMeta,
+		}
+	} else {
+		c.SidecarMemory += mesh.Consul.Memory
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{

@@ -1,0 +1,89 @@
+package meshfile
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Without an agent the sidecar asks the servers itself. What only an agent
+// does is refused, so that nothing is dropped silently.
+
+// Agentless says that the app runs no Consul agent.
+func (m *Mesh) Agentless() bool { return m.Consul.Mode == modeAgentless }
+
+const modeAgentless = "agentless"
+
+// agentAttributes of the block consul are about an agent.
+var agentAttributes = []string{
+	"version", "source", "sha256", "retry_join", "retry_interval", "retry_max", "log_level", "config", "memory",
+}
+
+// agentChecks are the kinds of checks that an agent runs, and a sidecar does
+// not.
+var agentChecks = []string{"udp", "h2ping", "ttl", "alias"}
+
+// agentBootstrap are the keys of Envoy's bootstrap that only Consul's own
+// program knows.
+var agentBootstrap = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
+
+func (v *validator) agentless(m *Mesh) {
+	c := m.Consul
+	given := content(c.Body, typeOfConsul).Attributes
+	if !m.Agentless() {
+		if given["addresses"] != nil {
+			v.fail(at(c.Body, "addresses"), "For agentless alone", `An agent joins by retry_join. Say mode = "agentless", or retry_join.`)
+		}
+		return
+	}
+	const summary = "For an agent only"
+	for _, name := range agentAttributes {
+		switch {
+		case given[name] == nil:
+		case name == "retry_join":
+			v.fail(at(c.Body, name), summary, `mode = "agentless" runs no agent. Name the servers by addresses.`)
+		default:
+			v.fail(at(c.Body, name), summary, `%s is about an agent, and mode = "agentless" runs none.`, name)
+		}
+	}
+	if place := portAt(c.Ports.Body, "serf_lan"); place.Filename != "" {
+		v.fail(place, summary, `serf_lan is for gossip, and mode = "agentless" has none.`)
+	}
+	if given["addresses"] == nil {
+		c.Addresses = []string{DefaultRetryJoin}
+	}
+	v.addresses(c.Body, "addresses", c.Addresses)
+	for _, s := range m.Services {
+		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
+			kinds := content(check.Body, typeOfCheck).Attributes
+			for _, kind := range agentChecks {
+				if kinds[kind] != nil {
+					v.fail(at(check.Body, kind), summary, `An agent runs %s checks. With mode = "agentless" there are http, tcp and grpc.`, kind)
+				}
+			}
+			if check.GRPC != nil && check.TLS {
+				v.fail(at(check.Body, "tls"), summary, "An agent runs gRPC checks over TLS. Use tcp or http.")
+			}
+		}
+		if s.Sidecar.Expose != nil && s.Sidecar.Expose.Checks {
+			v.fail(at(s.Sidecar.Expose.Body, "checks"), summary, "Checks are run beside the app here, and need no exposed path. Name the paths that others need.")
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(attributesOf(m.Envoy.Bootstrap))) {
+		if slices.Contains(agentBootstrap, strings.ToLower(key)) {
+			v.fail(at(m.Envoy.Body, "bootstrap"), summary, "%s is read by Consul's own program, which mode = \"agentless\" does not bring.", key)
+		}
+	}
+}
+
+// ServerPort is a port of the servers, 0 where the file leaves it to the
+// protocol: name is "http" or "grpc".
+func (m *Mesh) ServerPort(name string) int {
+	if portAt(m.Consul.Ports.Body, name).Filename == "" {
+		return 0
+	}
+	if name == "http" {
+		return m.Consul.Ports.HTTP
+	}
+	return m.Consul.Ports.GRPC
+}

@@ -1,0 +1,5 @@
+service "shop" {}
+
+consul {
+  addresses = ["consul.example.com"]
+}

@@ -1,0 +1,24 @@
+service "shop" {
+  check "ping" { h2ping = true }
+  check "beat" { ttl = "10s" }
+  check "rpc" {
+    grpc = ""
+    tls  = true
+  }
+  sidecar {
+    expose { checks = true }
+  }
+}
+
+consul {
+  mode       = "agentless"
+  addresses  = []
+  version    = "1.22.x"
+  retry_join = ["consul-server.apps.internal"]
+  config     = { log_json = true }
+  ports { serf_lan = 8401 }
+}
+
+envoy {
+  bootstrap = { envoy_bootstrap_json_tpl = "{}" }
+}

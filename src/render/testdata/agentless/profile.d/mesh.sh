@@ -1,0 +1,24 @@
+# Made by the Consul mesh buildpack. Cloud Foundry's launcher sources this in
+# every process of the app, maybe twice.
+export MESH_SERVICE_SHOP_PORT="${PORT:-8080}"
+export MESH_UPSTREAM_ROUTE_ADDR=127.0.0.1:8501 MESH_UPSTREAM_ROUTE_HOST=127.0.0.1 MESH_UPSTREAM_ROUTE_PORT=8501
+
+# The command about to start is in $2. If it may be the app's, `mesh app` takes
+# its place: it holds the app until the mesh is ready. Left alone are this
+# buildpack's sidecars, a person's shell, and a launcher with an entrypoint
+# prefix, which does not take a shell's arguments.
+if [ -z "${mesh_profile_done:-}" ]; then
+  mesh_profile_done=1
+  case "${0##*/} ${2:-}" in
+    'launcher exec "$DEPS_DIR/0/bin/mesh" agent' | 'launcher exec "$DEPS_DIR/0/bin/mesh" proxy' | 'launcher bash' | 'launcher ') ;;
+    launcher\ *)
+      if [ -t 0 ] || grep -qs entrypoint_prefix ../staging_info.yml; then
+        :
+      elif [ -x "${DEPS_DIR:-}/0/bin/mesh" ]; then
+        set -- "$1" 'exec "$DEPS_DIR/0/bin/mesh" app -- bash -c "$0"' "$2"
+      else
+        echo "mesh: the app starts outside the mesh: ${DEPS_DIR:-}/0/bin/mesh is missing" >&2
+      fi
+      ;;
+  esac
+fi
