@@ -1,12 +1,10 @@
 package mesh
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestStagingSaysWhatIsWrong: on the cell as on Cloud Foundry, one message,
@@ -74,31 +72,6 @@ func TestEnvoyMissing(t *testing.T) {
 	running := launchDroplet(t, app, droplet)
 	waitLog(t, running, "mesh: failed: failed to find envoy in the droplet")
 	waitLog(t, running, "mesh: hint: restage the app")
-}
-
-// TestServersUnreachable: the start ends by itself within Cloud Foundry's 60 s,
-// says which stage did not come and what to try, and the app never ran.
-func TestServersUnreachable(t *testing.T) {
-	app := write(t, "unreachable", map[string]string{
-		"mesh.hcl": "service \"unreachable\" {}\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nobody.apps.internal\"]\n}\n",
-		"Procfile": "web: echo the-app-ran; ./echo\n",
-	})
-	running := launch(t, app)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	line, err := running.WaitLog(ctx, "mesh: failed: not joined, leader known after")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(line.Text, "last seen: the agent has joined no Consul server") {
-		t.Errorf("it says %q", line.Text)
-	}
-	waitLog(t, running, "mesh: hint: is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp")
-	for _, line := range running.Logs() {
-		if strings.Contains(line.Text, "the-app-ran") {
-			t.Error("the app was started without its mesh")
-		}
-	}
 }
 
 // TestNothingIsLeftOfAFailedStart: what was registered is taken back.

@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 }
 
 // TestFailedStarts: a mesh that does not get ready in time ends the instance
-// and names the cause.
+// and names the cause, and the app never runs.
 func TestFailedStarts(t *testing.T) {
 	const hurry = "lifecycle { start_timeout = \"5s\" }\n"
 	taken := echo(t, "taken", `upstream "taken-by" { port = 9001 }`)
@@ -91,10 +91,10 @@ func TestFailedStarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	elsewhere := write(t, "elsewhere", map[string]string{
-		"Procfile": "web: ./echo\n", "mesh.hcl": hurry + `service "elsewhere" {}` + "\nconsul { datacenter = \"dc9\" }\n",
+		"mesh.hcl": hurry + `service "elsewhere" {}` + "\nconsul { datacenter = \"dc9\" }\n",
 	})
 	nowhere := write(t, "nowhere", map[string]string{
-		"Procfile": "web: ./echo\n", "mesh.hcl": hurry + `service "nowhere" {}` + "\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n",
+		"mesh.hcl": hurry + `service "nowhere" {}` + "\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n",
 	})
 	alone := echo(t, "alone")
 	for _, test := range []struct {
@@ -117,6 +117,9 @@ func TestFailedStarts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if err := os.WriteFile(filepath.Join(test.app.Dir, "Procfile"), []byte("web: echo the-app-ran; ./echo\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			running := launch(t, test.app)
 			if test.app.Name == "alone" {
 				for _, policy := range foundation.MeshPolicies(map[string][]string{"alone": nil}) {
@@ -125,7 +128,13 @@ func TestFailedStarts(t *testing.T) {
 					}
 				}
 			}
+			waitLog(t, running, "mesh: failed: not ")
 			waitLog(t, running, test.want)
+			for _, line := range running.Logs() {
+				if strings.Contains(line.Text, "the-app-ran") {
+					t.Error("the app was started without its mesh")
+				}
+			}
 		})
 	}
 }

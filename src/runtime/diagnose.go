@@ -43,7 +43,7 @@ func (p *proxy) diagnose(ctx context.Context, s Status) []string {
 func (p *proxy) startCauses(ctx context.Context, s Status) []string {
 	causes := memoryProblems()
 	if s.Agent.Seen != "" {
-		return append(causes, p.agentProblems(ctx, s)...)
+		return append(causes, p.registry.problems(ctx, s)...)
 	}
 	if stage := pending(s.Stages); stage != nil {
 		if cause := knownProblem(append(p.journals(), stage.Seen)); cause != "" {
@@ -70,23 +70,6 @@ func (p *proxy) journals() []string {
 		lines = append(lines, p.inst.journalOf(envoyJournal(r.ID))...)
 	}
 	return lines
-}
-
-// agentProblems are those of an agent that knows no leader.
-func (p *proxy) agentProblems(ctx context.Context, s Status) []string {
-	if err := p.consul.alive(ctx); err != nil {
-		return []string{fmt.Sprintf("the Consul agent does not answer on %s: the log of %s says why", address(p.ports.HTTP), droplet.AgentSidecar)}
-	}
-	// What the servers have said is better than any guess.
-	if problem := knownProblem(p.inst.journalOf(consulJournal)); problem != "" {
-		return []string{problem}
-	}
-	problems := p.serverProblems(ctx)
-	if len(problems) == 0 {
-		problems = []string{fmt.Sprintf("the agent has no leader (%s), though the servers answer: is there a network policy from them back to this app for %d tcp and udp?",
-			s.Agent.Seen, p.ports.Gossip)}
-	}
-	return problems
 }
 
 // knownProblem explains the last line that has a known error, empty where none

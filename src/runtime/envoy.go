@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -26,55 +24,20 @@ type envoy struct {
 	reason  error         // why it has, never nil then
 }
 
-// bootstrap has Consul write Envoy's bootstrap configuration: it knows what
-// the operator's proxy-defaults add to it.
-func (p *proxy) bootstrap(ctx context.Context, r *registration) (string, error) {
-	// The version of the Envoy in the droplet was judged at staging.
-	args := []string{"connect", "envoy", "-bootstrap",
-		"-sidecar-for", r.ID,
-		"-admin-bind", address(r.AdminPort),
-		"-ignore-envoy-compatibility"}
-	var text []byte
-	run := func(args ...string) (err error) {
-		cmd := exec.CommandContext(ctx, p.inst.program("consul"), args...)
-		cmd.Env = append(p.inst.smallEnv(), "CONSUL_HTTP_ADDR="+address(p.ports.HTTP))
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if text, err = cmd.Output(); err != nil {
-			return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
-		}
-		return nil
-	}
-	var err error
-	if p.xds == nil {
-		err = run(append(args, "-grpc-addr", address(p.ports.GRPC))...)
-	} else {
-		err = p.access.withTokenFile(func(file string) error {
-			return run(append(args, "-grpc-addr", "unix://"+p.xds.socket, "-token-file", file)...)
-		})
-		// Consul writes the token down for Envoy, which does not need it.
-		text = bytes.ReplaceAll(text, []byte(p.access.serviceToken()), nil)
-	}
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(p.inst.RunDir, "bootstrap-"+r.ID+".json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		return "", &finalError{err}
-	}
-	return path, nil
-}
-
-// startEnvoy starts the sidecar of a service. The calling goroutine must stay
+// startEnvoy starts the sidecar of a service with its bootstrap configuration. The calling goroutine must stay
 // on its thread: the kernel kills Envoy when that thread ends.
-func (i Instance) startEnvoy(config droplet.Envoy, r *registration, bootstrap string) (*envoy, error) {
+func (i Instance) startEnvoy(config droplet.Envoy, r *registration, bootstrap []byte) (*envoy, error) {
+	path := filepath.Join(i.RunDir, "bootstrap-"+r.ID+".json")
+	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
+		return nil, fmt.Errorf("failed to write Envoy's bootstrap: %w", err)
+	}
 	e := &envoy{
 		service: r,
 		admin:   "http://" + address(r.AdminPort),
 		exited:  make(chan struct{}),
 	}
 	args := []string{
-		"--config-path", bootstrap,
+		"--config-path", path,
 		// With hot restart on, Envoy asks the kernel to be killed with its
 		// parent, and shares memory with a namesake in another container.
 		"--disable-hot-restart",

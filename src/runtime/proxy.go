@@ -38,6 +38,7 @@ type proxy struct {
 	config   droplet.Config
 	ports    agentPorts
 	consul   *consul
+	registry registry
 	access   *access
 	xds      *xds // nil: Envoy asks the agent itself
 	gate     *gate
@@ -89,6 +90,7 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 		inst: inst, log: log, config: config, ports: ports, gate: gate, services: services,
 		consul: &consul{base: "http://" + address(ports.HTTP)}, timeline: &timeline{log: log},
 	}
+	p.registry = viaAgent{p}
 	if err := p.secure(ctx); err != nil {
 		return err
 	}
@@ -113,21 +115,10 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 func (p *proxy) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.Lifecycle.StartTimeout)
 	defer cancel()
-	preflight, err := p.newPreflight()
+	stages, err := p.registry.stages(ctx)
 	if err != nil {
 		return err
 	}
-	go preflight.run(ctx)
-	stages := []stage{{
-		name:      "agent up",
-		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(p.ports.HTTP),
-		condition: preflight.explain(p.consul.alive),
-	}, {
-		name: "joined, leader known",
-		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
-			"Are retry_join and datacenter in mesh.hcl those of the servers?",
-		condition: preflight.explainJoin(p.consul.joined),
-	}}
 	stages = append(stages, p.access.stages()...)
 	for _, s := range stages {
 		if err := p.timeline.await(ctx, s); err != nil {
@@ -190,9 +181,9 @@ func (p *proxy) explain(err error) error {
 func (p *proxy) startService(ctx context.Context, r *registration) error {
 	err := p.timeline.await(ctx, stage{
 		name: r.ID + ": registered",
-		hint: "the agent refuses the registration; with ACLs on, the service needs a token with service:write",
+		hint: "Consul refuses the registration; with ACLs on, the service needs a token with service:write",
 		condition: func(ctx context.Context) error {
-			return p.consul.register(ctx, r.definition)
+			return p.registry.register(ctx, r)
 		},
 	})
 	if err != nil {
@@ -200,12 +191,12 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 	}
 	r.registered = true
 	p.declareDefaults(ctx, r)
-	var bootstrap string
+	var bootstrap []byte
 	err = p.timeline.await(ctx, stage{
 		name: r.ID + ": bootstrapped",
-		hint: "`consul connect envoy -bootstrap` cannot read the registration from the agent",
+		hint: "Consul does not tell what Envoy needs to start",
 		condition: func(ctx context.Context) (err error) {
-			bootstrap, err = p.bootstrap(ctx, r)
+			bootstrap, err = p.registry.bootstrap(ctx, r)
 			return err
 		},
 	})
@@ -259,7 +250,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		}()
 	}
 	go p.noteUnheld(health)
-	go p.watchAgent(health)
+	go p.registry.keep(health)
 	go p.watchCredentials(health)
 	select {
 	case <-ctx.Done():
@@ -281,7 +272,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		case <-time.After(stopBudget):
 		}
 		p.abandon()
-		p.sweepNode()
+		p.registry.leave(ctx, false)
 		return nil
 	}
 }
@@ -291,7 +282,7 @@ func (p *proxy) serve(ctx context.Context) error {
 func (p *proxy) giveUp(ctx context.Context) {
 	p.deregister()
 	p.abandon()
-	p.awaitFirstSync(ctx)
+	p.registry.leave(ctx, true)
 }
 
 // attend passes the sidecar's check when the app works, and from then on says
@@ -311,7 +302,7 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 		}
 		changed := status != e.service.state()
 		if changed || time.Since(saidAt) > refresh {
-			if err := p.consul.updateTTL(ctx, droplet.ReadyCheckID(e.service.ID), status, output); err == nil {
+			if err := p.registry.say(ctx, e.service, status, output); err == nil {
 				switch {
 				case !first.Done && status == passing:
 					p.timeline.done(first)
@@ -358,19 +349,11 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 	}
 	p.timeline.done(waiting)
 	r.works.Store(true)
-	return p.handOver(ctx, r)
-}
-
-// handOver registers the app's checks, which have passed.
-func (p *proxy) handOver(ctx context.Context, r *registration) error {
-	for _, check := range r.checks {
-		err := poll(ctx, func(ctx context.Context) error { return p.consul.registerCheck(ctx, check) })
-		if err != nil {
-			p.log("%s: failed to register check %q: %v", r.ID, check["name"], err)
-			return err
-		}
+	err := poll(ctx, func(ctx context.Context) error { return p.registry.handOver(ctx, r) })
+	if err != nil {
+		p.log("%s: failed to register the app's checks: %v", r.ID, err)
 	}
-	return nil
+	return err
 }
 
 // notePromotion says once that the droplet was staged for another place, and

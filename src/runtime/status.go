@@ -132,7 +132,7 @@ func (p *proxy) status(ctx context.Context) Status {
 
 func (p *proxy) serviceStatus(ctx context.Context, r *registration) ServiceStatus {
 	s := ServiceStatus{ID: r.ID}
-	checks, err := p.consul.checks(ctx, r.ID)
+	checks, err := p.registry.checks(ctx, r)
 	s.Checks = checks
 	if err != nil {
 		s.Seen = err.Error()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills
@@ -49,7 +47,7 @@ func (p *proxy) stop() {
 		}
 	}
 	p.abandon()
-	p.sweepNode()
+	p.registry.leave(context.Background(), false)
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
 }
 
@@ -63,13 +61,9 @@ func (p *proxy) deregister() {
 			continue
 		}
 		group.Go(func() {
-			// The sidecar first: it is what callers use, and without its
-			// service the agent would complain about it.
-			for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
-				err := poll(ctx, func(ctx context.Context) error { return p.consul.deregister(ctx, id) })
-				if err != nil {
-					p.log("%s: failed to deregister, Consul takes it out when the agent has left: %v", id, err)
-				}
+			err := poll(ctx, func(ctx context.Context) error { return p.registry.deregister(ctx, r) })
+			if err != nil {
+				p.log("%s: failed to deregister, Consul takes it out when the instance has left: %v", r.ID, err)
 			}
 		})
 	}

@@ -1,0 +1,235 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// viaAgent asks the Consul agent of the instance.
+type viaAgent struct{ *proxy }
+
+func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
+	preflight, err := v.newPreflight()
+	if err != nil {
+		return nil, err
+	}
+	go preflight.run(ctx)
+	return []stage{{
+		name:      "agent up",
+		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(v.ports.HTTP),
+		condition: preflight.explain(v.consul.alive),
+	}, {
+		name: "joined, leader known",
+		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
+			"Are retry_join and datacenter in mesh.hcl those of the servers?",
+		condition: preflight.explainJoin(v.consul.joined),
+	}}, nil
+}
+
+func (v viaAgent) register(ctx context.Context, r *registration) error {
+	return v.consul.register(ctx, r.again())
+}
+
+// handOver registers the app's checks, for the agent to run.
+func (v viaAgent) handOver(ctx context.Context, r *registration) error {
+	for _, check := range r.checks {
+		if err := v.consul.registerCheck(ctx, check); err != nil {
+			return fmt.Errorf("check %q: %w", check["name"], err)
+		}
+	}
+	return nil
+}
+
+func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
+	return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
+}
+
+func (v viaAgent) deregister(ctx context.Context, r *registration) error {
+	// The sidecar first: it is what callers use, and without its service the
+	// agent would complain about it.
+	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
+		if err := v.consul.deregister(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
+	return v.consul.checks(ctx, r.ID)
+}
+
+// leave takes care of the node: it leaves the catalog with the agent, unless
+// that has only just joined.
+func (v viaAgent) leave(ctx context.Context, early bool) {
+	if early {
+		v.awaitFirstSync(ctx)
+	} else {
+		v.sweepNode()
+	}
+}
+
+// bootstrap has Consul write Envoy's bootstrap configuration: it knows what
+// the operator's proxy-defaults add to it.
+func (v viaAgent) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
+	// The version of the Envoy in the droplet was judged at staging.
+	args := []string{"connect", "envoy", "-bootstrap",
+		"-sidecar-for", r.ID,
+		"-admin-bind", address(r.AdminPort),
+		"-ignore-envoy-compatibility"}
+	var text []byte
+	run := func(args ...string) (err error) {
+		cmd := exec.CommandContext(ctx, v.inst.program("consul"), args...)
+		cmd.Env = append(v.inst.smallEnv(), "CONSUL_HTTP_ADDR="+address(v.ports.HTTP))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if text, err = cmd.Output(); err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		}
+		return nil
+	}
+	var err error
+	if v.xds == nil {
+		err = run(append(args, "-grpc-addr", address(v.ports.GRPC))...)
+	} else {
+		err = v.access.withTokenFile(func(file string) error {
+			return run(append(args, "-grpc-addr", "unix://"+v.xds.socket, "-token-file", file)...)
+		})
+		// Consul writes the token down for Envoy, which does not need it.
+		text = bytes.ReplaceAll(text, []byte(v.access.serviceToken()), nil)
+	}
+	return text, err
+}
+
+// hungAfter is how long the agent may take to answer. With the beat it makes
+// the time until a hung one is ended.
+const hungAfter = 1500 * time.Millisecond
+
+// keep keeps the instance in rotation when its agent ends: `mesh agent`
+// starts it again, and here its services are registered anew. Callers keep
+// sending requests meanwhile, because the catalog does not hear of it before
+// the agent's peers give it up, after more than five seconds.
+func (v viaAgent) keep(ctx context.Context) {
+	if len(v.services) == 0 {
+		return
+	}
+	go v.endHungAgent(ctx)
+	for ctx.Err() == nil {
+		id := droplet.SidecarID(v.services[0].ID)
+		err := v.consul.awaitGone(ctx, id)
+		if ctx.Err() != nil {
+			return
+		}
+		begun := time.Now()
+		v.log("the agent no longer has this instance, which is registered again when it is back: %v", err)
+		if err := v.registerAgain(ctx); err != nil {
+			if ctx.Err() == nil {
+				v.log("failed to register again: %v", err)
+			}
+			continue
+		}
+		v.log("registered again (%.3f s)", time.Since(begun).Seconds())
+	}
+}
+
+// registerAgain tells an agent that has been started again what it knew: the
+// services, and that the checks which passed last do so still.
+func (v viaAgent) registerAgain(ctx context.Context) error {
+	if err := poll(ctx, v.consul.joined); err != nil {
+		return err
+	}
+	for _, r := range v.services {
+		if err := poll(ctx, func(ctx context.Context) error { return v.register(ctx, r) }); err != nil {
+			return err
+		}
+		if !r.works.Load() {
+			continue // its first checks are still being waited for
+		}
+		if err := poll(ctx, func(ctx context.Context) error { return v.handOver(ctx, r) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endHungAgent ends an agent that no longer answers.
+func (v viaAgent) endHungAgent(ctx context.Context) {
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		look, cancel := context.WithTimeout(ctx, hungAfter)
+		err := v.consul.alive(look)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			continue // an agent that refuses the connection has ended already
+		}
+		v.log("the Consul agent has not answered for %.1f s and is ended", hungAfter.Seconds())
+		if err := v.inst.killAgent(); err != nil {
+			v.log("failed to end the Consul agent: %v", err)
+		}
+	}
+}
+
+// firstSync is how long after its first server an agent may still
+// synchronise its node for the first times: each of the servers that it
+// meets makes it do so after a random part of 3 s, two of them in a row
+// (Consul 1.22, agent/ae, in a cluster of up to 128 nodes).
+const firstSync = 6200 * time.Millisecond
+
+// sweepNode keeps the node out of the catalog where the instance stops right
+// after its start: an agent that is leaving still does its first
+// synchronisations, and puts the bare node back for up to a minute. It goes on
+// for as long as the agent answers.
+func (v viaAgent) sweepNode() {
+	if time.Since(v.joined) > firstSync {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopBudget/2)
+	defer cancel()
+	for v.consul.sweepNode(ctx, v.inst.NodeName()) == nil {
+		<-time.After(sweepPause)
+	}
+}
+
+// sweepPause is short, because what comes after the last sweep stays.
+const sweepPause = 25 * time.Millisecond
+
+// awaitFirstSync waits until the agent has done its first synchronisations,
+// unless ctx ends. A process that ends by itself before that would leave what
+// sweepNode is for.
+func (v viaAgent) awaitFirstSync(ctx context.Context) {
+	select {
+	case <-time.After(time.Until(v.joined.Add(firstSync))):
+	case <-ctx.Done():
+		v.sweepNode()
+	}
+}
+
+// problems are those of an agent that knows no leader.
+func (v viaAgent) problems(ctx context.Context, s Status) []string {
+	if err := v.consul.alive(ctx); err != nil {
+		return []string{fmt.Sprintf("the Consul agent does not answer on %s: the log of %s says why", address(v.ports.HTTP), droplet.AgentSidecar)}
+	}
+	// What the servers have said is better than any guess.
+	if problem := knownProblem(v.inst.journalOf(consulJournal)); problem != "" {
+		return []string{problem}
+	}
+	problems := v.serverProblems(ctx)
+	if len(problems) == 0 {
+		problems = []string{fmt.Sprintf("the agent has no leader (%s), though the servers answer: is there a network policy from them back to this app for %d tcp and udp?",
+			s.Agent.Seen, v.ports.Gossip)}
+	}
+	return problems
+}
