@@ -25,6 +25,8 @@ type access struct {
 	dir    string // the private folder
 	consul *consul
 	log    Log
+	// agentless says that the servers are asked, and nobody keeps a token.
+	agentless bool
 
 	mutex   sync.Mutex
 	creds   *credentials.Credentials // guarded by mutex
@@ -127,8 +129,25 @@ func (p *proxy) secure(ctx context.Context) error {
 	}
 	p.access = newAccess(dir, creds, unknown, p.log)
 	p.access.consul, p.consul.access = p.consul, p.access
+	if p.config.Servers != nil {
+		return p.secureServers(ctx)
+	}
+	p.registry = viaAgent{p}
 	if p.access.enabled() {
-		p.xds, err = newXDS(ctx, p.access, address(p.ports.GRPC))
+		var protocols http.Protocols
+		protocols.SetUnencryptedHTTP2(true)
+		p.xds, err = newXDS(ctx, p.access, &http.Transport{Protocols: &protocols}, address(p.ports.GRPC))
+	}
+	return err
+}
+
+// secureServers is secure without an agent.
+func (p *proxy) secureServers(ctx context.Context) (err error) {
+	p.access.agentless = true
+	v := newViaServers(p)
+	p.registry = v
+	if p.access.enabled() || v.servers.tls != nil {
+		p.xds, err = newXDS(ctx, p.access, v.servers.xds(), serverCluster)
 	}
 	return err
 }
@@ -188,6 +207,9 @@ func (a *access) obtain(ctx context.Context) error {
 
 // setAgentToken gives the agent its token, also for when it is started again.
 func (a *access) setAgentToken(ctx context.Context, token credentials.Secret) error {
+	if a.agentless {
+		return nil
+	}
 	if err := a.consul.setAgentToken(ctx, token); err != nil {
 		return err
 	}

@@ -9,13 +9,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// consul is the local agent's HTTP API, as far as the runtime calls it. The
+// consul is the HTTP API of the local agent or, where its transport says so, of
+// the servers, as far as the runtime calls it. The
 // registrations pass through as the JSON that staging rendered, so the types
 // of Consul's own client library would only be in the way.
 type consul struct {
@@ -32,42 +34,84 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("Consul answers %d: %s", e.status, e.text) }
 
+// call makes a call with the token that it needs.
 func (c *consul) call(ctx context.Context, method, path string, body, answer any) error {
+	request, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	c.access.authorize(request)
+	_, err = c.do(request, answer)
+	return err
+}
+
+// callWith makes a call with a token of its own.
+func (c *consul) callWith(ctx context.Context, token credentials.Secret, method, path string, body, answer any) error {
+	request, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		request.Header.Set(tokenHeader, string(token))
+	}
+	_, err = c.do(request, answer)
+	return err
+}
+
+// watch reads what there is at path, which names the index of the last news,
+// and returns the index of these. What is not there is an empty answer.
+func (c *consul) watch(ctx context.Context, token credentials.Secret, path string, answer any) (index uint64, err error) {
+	request, err := c.request(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return 0, err
+	}
+	if token != "" {
+		request.Header.Set(tokenHeader, string(token))
+	}
+	header, err := c.do(request, answer)
+	var status *statusError
+	if errors.As(err, &status) && status.status == http.StatusNotFound {
+		err = nil
+	}
+	index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64)
+	return index, err
+}
+
+func (c *consul) request(ctx context.Context, method, path string, body any) (*http.Request, error) {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return &finalError{err}
+			return nil, &finalError{err}
 		}
 		content = bytes.NewReader(text)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
-		return &finalError{err}
+		return nil, &finalError{err}
 	}
-	c.access.authorize(request)
-	return c.do(request, answer)
+	return request, nil
 }
 
-func (c *consul) do(request *http.Request, answer any) error {
+func (c *consul) do(request *http.Request, answer any) (http.Header, error) {
 	response, err := c.http.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
 		err := &statusError{response.StatusCode, strings.TrimSpace(string(text))}
 		if err.status == http.StatusBadRequest {
-			return &finalError{err}
+			return response.Header, &finalError{err}
 		}
-		return err
+		return response.Header, err
 	}
 	if answer == nil {
 		_, err := io.Copy(io.Discard, response.Body)
-		return err
+		return response.Header, err
 	}
-	return json.NewDecoder(response.Body).Decode(answer)
+	return response.Header, json.NewDecoder(response.Body).Decode(answer)
 }
 
 // joined returns nil once the agent knows a server that knows a leader. It
@@ -222,21 +266,11 @@ func (c *consul) ensureDefaults(ctx context.Context, entry serviceDefaults) (ser
 
 // readToken returns nil if the servers know a token. Any of them may answer.
 func (c *consul) readToken(ctx context.Context, token credentials.Secret) error {
-	return c.callWith(ctx, token, http.MethodGet, "/v1/acl/token/self?stale")
+	return c.callWith(ctx, token, http.MethodGet, "/v1/acl/token/self?stale", nil, nil)
 }
 
 func (c *consul) logout(ctx context.Context, token credentials.Secret) error {
-	return c.callWith(ctx, token, http.MethodPut, "/v1/acl/logout")
-}
-
-// callWith makes a call with a token of its own.
-func (c *consul) callWith(ctx context.Context, token credentials.Secret, method, path string) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
-	if err != nil {
-		return &finalError{err}
-	}
-	request.Header.Set(tokenHeader, string(token))
-	return c.do(request, nil)
+	return c.callWith(ctx, token, http.MethodPut, "/v1/acl/logout", nil, nil)
 }
 
 // setAgentToken gives the agent the token that it works with.

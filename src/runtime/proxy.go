@@ -57,9 +57,6 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	if err := inst.requirePlatform(); err != nil {
 		return err
 	}
-	if err := checkPrograms(inst, "consul", "envoy"); err != nil {
-		return err
-	}
 	if err := inst.makeRunDir(); err != nil {
 		return err
 	}
@@ -67,11 +64,18 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 	if err != nil {
 		return err
 	}
-	services, err := inst.registrations(config)
-	if err != nil {
+	programs := []string{"envoy"}
+	var ports agentPorts
+	if config.Servers == nil {
+		programs = append(programs, "consul")
+		if ports, err = inst.agentPorts(); err != nil {
+			return err
+		}
+	}
+	if err := checkPrograms(inst, programs...); err != nil {
 		return err
 	}
-	ports, err := inst.agentPorts()
+	services, err := inst.registrations(config)
 	if err != nil {
 		return err
 	}
@@ -90,7 +94,6 @@ func Proxy(ctx context.Context, inst Instance, log Log) error {
 		inst: inst, log: log, config: config, ports: ports, gate: gate, services: services,
 		consul: &consul{base: "http://" + address(ports.HTTP)}, timeline: &timeline{log: log},
 	}
-	p.registry = viaAgent{p}
 	if err := p.secure(ctx); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type xds struct {
 	streams map[*context.CancelFunc]bool // guarded by mutex
 }
 
-func newXDS(ctx context.Context, a *access, agent string) (*xds, error) {
+func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
 	x := &xds{socket: filepath.Join(a.dir, xdsSocket), streams: map[*context.CancelFunc]bool{}}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
@@ -42,10 +42,10 @@ func newXDS(ctx context.Context, a *access, agent string) (*xds, error) {
 	quiet := log.New(io.Discard, "", 0) // Envoy says what becomes of its streams
 	relay := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: agent})
+			r.SetURL(&url.URL{Scheme: "http", Host: host})
 			r.Out.Header.Set(tokenHeader, string(a.serviceToken()))
 		},
-		Transport:     &http.Transport{Protocols: &protocols},
+		Transport:     upstream,
 		FlushInterval: -1,
 		ErrorLog:      quiet,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {

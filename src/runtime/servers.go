@@ -1,0 +1,207 @@
+package runtime
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// The usual ports of Consul's servers, without and with TLS.
+const (
+	serverHTTP    = 8500
+	serverHTTPS   = 8501
+	serverGRPC    = 8502
+	serverGRPCTLS = 8503
+)
+
+// servers are the Consul servers that are asked directly: one of them until it
+// fails, then the next. Their names are resolved anew each time, because the
+// servers may be apps themselves. (HashiCorp's consul-server-connection-manager
+// does this over gRPC, whose library alone is larger than this whole program.)
+type servers struct {
+	names      []string
+	http, grpc int
+	tls        *tls.Config // nil: plain text
+
+	mutex   sync.Mutex
+	current string // host, empty before the first and after a failure
+	failed  string // the last that did
+}
+
+// newServers takes the addresses of the bound service, and otherwise those of
+// mesh.hcl.
+func (p *proxy) newServers(config *droplet.Servers) *servers {
+	s := &servers{names: config.Addresses, http: serverHTTP, grpc: serverGRPC}
+	if creds := p.access.current(); creds != nil {
+		if creds.RetryJoin != nil {
+			s.names = creds.RetryJoin
+		}
+		if creds.CA != "" {
+			s.http, s.grpc, s.tls = serverHTTPS, serverGRPCTLS, p.access.serverTLS()
+		}
+	}
+	if config.HTTP != 0 {
+		s.http = config.HTTP
+	}
+	if config.GRPC != 0 {
+		s.grpc = config.GRPC
+	}
+	return s
+}
+
+// pick is the host to ask.
+func (s *servers) pick(ctx context.Context) (string, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current != "" {
+		return s.current, nil
+	}
+	hosts, err := s.resolve(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.current = hosts[rand.IntN(len(hosts))]
+	for i := 0; s.current == s.failed && i < len(hosts); i++ {
+		s.current = hosts[i]
+	}
+	return s.current, nil
+}
+
+// resolve gives the addresses of all servers, at least one.
+func (s *servers) resolve(ctx context.Context) ([]string, error) {
+	var hosts []string
+	var failed error
+	for _, name := range s.names {
+		if host, _, err := net.SplitHostPort(name); err == nil {
+			name = host
+		}
+		found, err := net.DefaultResolver.LookupHost(ctx, name)
+		if err != nil {
+			failed = fmt.Errorf("%s does not resolve: do the servers run, with that name?", name)
+		}
+		hosts = append(hosts, found...)
+	}
+	if len(hosts) == 0 {
+		if failed == nil {
+			failed = errors.New("no server is named")
+		}
+		return nil, failed
+	}
+	return hosts, nil
+}
+
+// lost says that a server does not answer, or knows no leader.
+func (s *servers) lost(host string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current == host {
+		s.current, s.failed = "", host
+	}
+}
+
+// tripper sends requests to the server that is asked now, whatever host they
+// name.
+type tripper struct {
+	*servers
+	port      int
+	transport http.RoundTripper
+}
+
+// api is for Consul's HTTP API.
+func (s *servers) api() http.RoundTripper {
+	return &tripper{s, s.http, &http.Transport{TLSClientConfig: s.tls}}
+}
+
+// xds is for Envoy's streams, gRPC.
+func (s *servers) xds() http.RoundTripper {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(s.tls == nil)
+	protocols.SetHTTP2(s.tls != nil)
+	return &tripper{s, s.grpc, &http.Transport{TLSClientConfig: s.tls, Protocols: &protocols}}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
+	host, err := t.pick(request.Context())
+	if err != nil {
+		return nil, err
+	}
+	request = request.Clone(request.Context())
+	request.URL.Scheme = "http"
+	if t.tls != nil {
+		request.URL.Scheme = "https"
+	}
+	request.URL.Host = net.JoinHostPort(host, strconv.Itoa(t.port))
+	response, err := t.transport.RoundTrip(request)
+	if err != nil {
+		// Who was asked is not to blame for who does not wait for the answer.
+		if request.Context().Err() == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.lost(host)
+		}
+		return nil, err
+	}
+	if response.StatusCode >= http.StatusInternalServerError {
+		t.lost(host)
+	}
+	response.Body = &stream{response.Body, response, func() { t.lost(host) }}
+	return response, nil
+}
+
+// stream is an answer of gRPC, which tells how it was at its end.
+type stream struct {
+	io.ReadCloser
+	response *http.Response
+	full     func()
+}
+
+func (s *stream) Read(buffer []byte) (int, error) {
+	n, err := s.ReadCloser.Read(buffer)
+	const exhausted = "8" // RESOURCE_EXHAUSTED: the server has streams enough
+	if err != nil && s.response.Trailer.Get("Grpc-Status") == exhausted {
+		s.full()
+	}
+	return n, err
+}
+
+// serverTLS verifies the servers by the CA of the moment, so that one CA can
+// take over from another without a restart.
+func (a *access) serverTLS() *tls.Config {
+	return &tls.Config{
+		InsecureSkipVerify: true, // VerifyConnection does it
+		VerifyConnection:   a.verifyServer,
+	}
+}
+
+func (a *access) verifyServer(state tls.ConnectionState) error {
+	creds := a.current()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(creds.CA))
+	if err := chainOnly(roots)(state); err != nil {
+		return &finalError{fmt.Errorf("the certificate of the Consul server is not signed by the ca of the bound service %q: %w", creds.Binding, err)}
+	}
+	if !creds.VerifyServerName {
+		return nil
+	}
+	// Consul's own rule: server.DATACENTER.DOMAIN.
+	prefix := "server."
+	if creds.Datacenter != "" {
+		prefix += strings.ToLower(creds.Datacenter) + "."
+	}
+	isServer := func(name string) bool { return strings.HasPrefix(name, prefix) }
+	if !slices.ContainsFunc(state.PeerCertificates[0].DNSNames, isServer) {
+		return &finalError{fmt.Errorf("the certificate of the Consul server is not for %s…: is datacenter right, and is it a server's certificate? (bound service %q)", prefix, creds.Binding)}
+	}
+	return nil
+}

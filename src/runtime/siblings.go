@@ -1,0 +1,172 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// No gossip tells when an instance without an agent has died. So each holds a
+// key of Consul's key/value store by a session that ends when it is no longer
+// renewed, and the other instances of its service wait for keys to go. Renewing
+// writes nothing. Servers that were away let every session live on, so nobody
+// is taken for dead because of them.
+const (
+	// sessionTTL is the least that Consul takes. It ends a session up to twice
+	// that after it was renewed last.
+	sessionTTL = "10s"
+	// renewEvery is how often a session is renewed: late enough that a dead
+	// instance's ends well before its 20 s, and three times before it ends.
+	renewEvery = 5 * time.Second
+	// siblingWait is how long a request for news of the siblings stays open.
+	siblingWait = 5 * time.Minute
+	// turn is how long each of the first instances leaves a dead one to the
+	// instances before it; the others wait for all of those turns, and then some.
+	turn  = 250 * time.Millisecond
+	turns = 4
+)
+
+// keyPrefix is where the signs of life of one service are.
+func (v *viaServers) keyPrefix() string {
+	return "consul-mesh-buildpack/" + v.services[0].name + "/"
+}
+
+// signOfLife makes a session and holds the instance's key with it.
+func (v *viaServers) signOfLife(ctx context.Context) (string, error) {
+	var session struct{ ID string }
+	token := v.access.serviceToken()
+	err := v.consul.callWith(ctx, token, http.MethodPut, "/v1/session/create", map[string]any{
+		"Name": "mesh", "Node": v.inst.NodeName(), "NodeChecks": []string{}, "TTL": sessionTTL, "Behavior": "delete", "LockDelay": "0s",
+	}, &session)
+	if err != nil {
+		return "", fmt.Errorf("failed to make a session: %w", err)
+	}
+	var held bool
+	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(session.ID)
+	err = v.consul.callWith(ctx, token, http.MethodPut, path, nil, &held)
+	if err == nil && !held {
+		err = errors.New("its key is held by another session")
+	}
+	if err != nil {
+		return "", fmt.Errorf("failed to hold the key of this instance: %w", err)
+	}
+	return session.ID, nil
+}
+
+// renew keeps the session alive. Where Consul has ended it, the instance was
+// taken for dead, and is registered again.
+func (v *viaServers) renew(ctx context.Context) {
+	for pause(ctx, renewEvery) == nil {
+		v.mutex.Lock()
+		session := v.session
+		v.mutex.Unlock()
+		if session != "" {
+			err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
+			var status *statusError
+			if !errors.As(err, &status) || status.status != http.StatusNotFound {
+				continue // also while the servers are away: that ends no session
+			}
+		}
+		v.log("the servers took this instance for dead, it is registered again")
+		if err := v.registerAgain(ctx); err != nil && ctx.Err() == nil {
+			v.log("failed to register again: %v", err)
+		}
+	}
+}
+
+// watchSiblings takes instances out of the catalog whose key has gone. It
+// begins with those that died while no other lived.
+func (v *viaServers) watchSiblings(ctx context.Context) {
+	index := uint64(0)
+	for ctx.Err() == nil {
+		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
+		alive, next, err := v.siblings(wait, index)
+		cancel()
+		if err != nil {
+			_ = pause(ctx, time.Second)
+			index = 0
+			continue
+		}
+		index = next
+		dead, err := v.dead(ctx, alive)
+		if err != nil {
+			_ = pause(ctx, time.Second)
+			index = 0
+			continue
+		}
+		for _, node := range dead {
+			v.bury(ctx, node, alive)
+		}
+	}
+}
+
+// siblings lists the nodes whose keys are there, when there is news since
+// index.
+func (v *viaServers) siblings(ctx context.Context, index uint64) (alive []string, next uint64, err error) {
+	var keys []string
+	path := fmt.Sprintf("/v1/kv/%s?keys&index=%d&wait=%s", v.keyPrefix(), index, siblingWait)
+	next, err = v.consul.watch(ctx, v.access.serviceToken(), path, &keys)
+	for _, key := range keys {
+		alive = append(alive, strings.TrimPrefix(key, v.keyPrefix()))
+	}
+	return alive, next, err
+}
+
+// dead lists the nodes that have the service and no sign of life.
+func (v *viaServers) dead(ctx context.Context, alive []string) ([]string, error) {
+	var entries []struct {
+		Node     string
+		NodeMeta map[string]string
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	path := "/v1/catalog/service/" + url.PathEscape(v.services[0].name)
+	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodGet, path, nil, &entries)
+	var dead []string
+	for _, entry := range entries {
+		if entry.NodeMeta[metaAgentless] != "" && !slices.Contains(alive, entry.Node) && entry.Node != v.inst.NodeName() {
+			dead = append(dead, entry.Node)
+		}
+	}
+	return dead, err
+}
+
+// bury takes a dead node out of the catalog, unless another instance has done
+// so when it is this one's turn.
+func (v *viaServers) bury(ctx context.Context, node string, alive []string) {
+	slices.SortFunc(alive, func(a, b string) int { return int(order(a, node)) - int(order(b, node)) })
+	wait := time.Duration(slices.Index(alive, v.inst.NodeName())) * turn
+	if wait > turns*turn || wait < 0 {
+		wait = turns*turn + rand.N(4*turns*turn)
+	}
+	if pause(ctx, wait) != nil {
+		return
+	}
+	now, _, err := v.siblings(ctx, 0)
+	if err == nil && slices.Contains(now, node) {
+		return // it lives
+	}
+	still, err := v.dead(ctx, now)
+	if err != nil || !slices.Contains(still, node) {
+		return
+	}
+	if err := v.removeNode(ctx, node); err != nil {
+		v.log("failed to take the dead instance %s out of the catalog: %v", node, err)
+		return
+	}
+	v.log("the instance %s has died and is taken out of the catalog", node)
+}
+
+// order gives each dead node another order of those that could bury it.
+func order(alive, dead string) uint16 {
+	hash := fnv.New32a()
+	hash.Write([]byte(alive + dead))
+	return uint16(hash.Sum32())
+}

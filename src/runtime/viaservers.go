@@ -1,0 +1,396 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// viaServers asks the Consul servers themselves. The instance is a node of the
+// catalog that no gossip knows of: its checks are run here and written when
+// they change, and its siblings take it out when it has died (siblings.go).
+type viaServers struct {
+	*proxy
+	servers *servers
+
+	mutex   sync.Mutex
+	states  map[string]string // of checks, by id; guarded by mutex
+	session string            // the sign of life; guarded by mutex
+}
+
+func newViaServers(p *proxy) *viaServers {
+	v := &viaServers{proxy: p, servers: p.newServers(p.config.Servers), states: map[string]string{}}
+	p.consul.http.Transport = v.servers.api()
+	return v
+}
+
+func (v *viaServers) stages(context.Context) ([]stage, error) {
+	return []stage{{
+		name: "servers answer, leader known",
+		hint: fmt.Sprintf("is there a network policy to the Consul servers on %d and %d tcp? Are addresses and ports in mesh.hcl theirs?",
+			v.servers.http, v.servers.grpc),
+		condition: func(ctx context.Context) error {
+			_, err := v.consul.leader(ctx)
+			return err
+		},
+	}}, nil
+}
+
+// catalogEntry is the body of /v1/catalog/register. All of it is one entry in
+// the servers' log, so nobody sees a part. (/v1/txn takes more at a time, but
+// drops upstreams and configuration of a proxy: Consul 1.22,
+// agent/txn_endpoint.go.)
+type catalogEntry struct {
+	Node           string
+	ID             string            `json:",omitempty"`
+	Address        string            `json:",omitempty"`
+	NodeMeta       map[string]string `json:",omitempty"`
+	SkipNodeUpdate bool              `json:",omitempty"`
+	Service        map[string]any    `json:",omitempty"`
+	Checks         []catalogCheck    `json:",omitempty"`
+}
+
+// catalogCheck is a check in the catalog. Nobody but this instance runs it.
+type catalogCheck struct {
+	Node, CheckID, Name, Status, Output, ServiceID string
+}
+
+// register makes the service known, and then its sidecar with all its checks:
+// callers look for the sidecar.
+func (v *viaServers) register(ctx context.Context, r *registration) error {
+	if err := v.registerNode(ctx); err != nil {
+		return err
+	}
+	service, sidecar := r.catalog()
+	checks := v.catalogChecks(r)
+	for _, s := range []map[string]any{service, sidecar} {
+		entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Service: s}
+		for _, check := range checks {
+			if check.ServiceID == s["id"] {
+				entry.Checks = append(entry.Checks, check)
+			}
+		}
+		if err := v.write(ctx, "/v1/catalog/register", entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// registerNode makes the node known, with a sign of life, once.
+func (v *viaServers) registerNode(ctx context.Context) error {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.session != "" {
+		return nil
+	}
+	meta := map[string]string{metaApp: v.inst.App, "cf-process": v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
+	maps.Copy(meta, v.config.Servers.NodeMeta)
+	err := v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
+		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: v.inst.Address.String(), NodeMeta: meta,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	v.session, err = v.signOfLife(ctx)
+	return err
+}
+
+// metaAgentless is the node metadata of an instance without an agent.
+const metaAgentless = "cf-agentless"
+
+// catalogChecks are all checks of a service and its sidecar, as they are.
+func (v *viaServers) catalogChecks(r *registration) []catalogCheck {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	node, sidecarID := v.inst.NodeName(), droplet.SidecarID(r.ID)
+	var all []catalogCheck
+	worst := passing
+	for _, check := range r.checks {
+		id, name := fmt.Sprint(check["ID"]), fmt.Sprint(check["name"])
+		state := v.stateOf(id)
+		if state == critical {
+			worst = critical
+		}
+		all = append(all, catalogCheck{node, id, name, state, "", r.ID})
+	}
+	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+	for _, check := range objects(sidecar["checks"]) {
+		id, name := fmt.Sprint(check["CheckID"]), fmt.Sprint(check["name"])
+		state := v.stateOf(id)
+		if check["aliasservice"] == r.ID {
+			state = worst
+		}
+		all = append(all, catalogCheck{node, id, name, state, "", sidecarID})
+	}
+	return all
+}
+
+func (v *viaServers) stateOf(id string) string {
+	if state := v.states[id]; state != "" {
+		return state
+	}
+	return critical
+}
+
+// set notes how a check is, and returns whether that is news.
+func (v *viaServers) set(id, state string) bool {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	news := v.states[id] != state
+	v.states[id] = state
+	return news
+}
+
+// publish writes how all checks of a service are.
+func (v *viaServers) publish(ctx context.Context, r *registration) error {
+	return v.write(ctx, "/v1/catalog/register", catalogEntry{
+		Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r),
+	})
+}
+
+// callTimeout bounds a call of the servers.
+const callTimeout = 2 * time.Second
+
+// write is for what a service's own token may do.
+func (v *viaServers) write(ctx context.Context, path string, body any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, path, body, nil)
+}
+
+// handOver has the app's checks run here from now on.
+func (v *viaServers) handOver(ctx context.Context, r *registration) error {
+	for _, check := range v.probed(r) {
+		v.set(check.id, passing)
+	}
+	return v.publish(ctx, r)
+}
+
+// say writes the sidecar's state when it changes; nothing expires.
+func (v *viaServers) say(ctx context.Context, r *registration, status, _ string) error {
+	if !v.set(droplet.ReadyCheckID(r.ID), status) {
+		return nil
+	}
+	err := v.publish(ctx, r)
+	if err != nil {
+		v.set(droplet.ReadyCheckID(r.ID), "") // it is still news
+	}
+	return err
+}
+
+// deregister is for the sidecar first: it is what callers use.
+func (v *viaServers) deregister(ctx context.Context, r *registration) error {
+	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
+		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
+		if err := v.write(ctx, "/v1/catalog/deregister", body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave takes the node away, and with it its sign of life.
+func (v *viaServers) leave(context.Context, bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
+	defer cancel()
+	v.mutex.Lock()
+	session := v.session
+	v.mutex.Unlock()
+	if session == "" {
+		return
+	}
+	err := poll(ctx, func(ctx context.Context) error {
+		err := v.write(ctx, "/v1/session/destroy/"+url.PathEscape(session), nil)
+		return errors.Join(err, v.removeNode(ctx, v.inst.NodeName()))
+	})
+	if err != nil {
+		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
+	}
+}
+
+// leaveBudget is for the last words to the servers.
+const leaveBudget = time.Second
+
+func (v *viaServers) removeNode(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
+}
+
+// keep keeps the instance alive in the catalog, and takes dead ones out of it.
+func (v *viaServers) keep(ctx context.Context) {
+	var group sync.WaitGroup
+	for _, r := range v.services {
+		for _, check := range v.probed(r) {
+			group.Go(func() { v.run(ctx, r, check) })
+		}
+	}
+	group.Go(func() { v.renew(ctx) })
+	group.Go(func() { v.watchSiblings(ctx) })
+	group.Wait()
+}
+
+// registerAgain is for an instance that was taken for dead.
+func (v *viaServers) registerAgain(ctx context.Context) error {
+	v.mutex.Lock()
+	v.session = ""
+	v.mutex.Unlock()
+	for _, r := range v.services {
+		if err := v.register(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *viaServers) checks(_ context.Context, r *registration) ([]CheckStatus, error) {
+	var all []CheckStatus
+	for _, check := range v.catalogChecks(r) {
+		all = append(all, CheckStatus{ID: check.CheckID, Name: check.Name, Status: check.Status})
+	}
+	return all, nil
+}
+
+// problems tries to reach the servers.
+func (v *viaServers) problems(ctx context.Context, s Status) []string {
+	hosts, err := v.servers.resolve(ctx)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var problems []string
+	for _, port := range []int{v.servers.http, v.servers.grpc} {
+		if err := dialAny(ctx, hosts, port); err != nil {
+			problems = append(problems, fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d tcp?", port, err, port))
+		}
+	}
+	if len(problems) == 0 {
+		problems = []string{"the servers can be reached, and say: " + s.Agent.Seen}
+	}
+	return problems
+}
+
+// catalog gives a service and its sidecar as the catalog has them, with what an
+// agent would have filled in.
+func (r *registration) catalog() (service, sidecar map[string]any) {
+	service = maps.Clone(r.definition)
+	sidecar = maps.Clone(object(object(r.definition["connect"])["sidecarservice"]))
+	delete(service, "connect")
+	delete(sidecar, "checks")
+	service["service"] = r.name
+	delete(service, "name")
+	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.name), "connect-proxy"
+	for _, key := range []string{"tags", "meta", "address"} {
+		if sidecar[key] == nil && service[key] != nil {
+			sidecar[key] = service[key]
+		}
+	}
+	proxy := map[string]any{"destinationservicename": r.name, "destinationserviceid": r.ID}
+	if socket := service["socketpath"]; socket != nil {
+		proxy["localservicesocketpath"] = socket
+	} else {
+		proxy["localserviceaddress"], proxy["localserviceport"] = "127.0.0.1", service["port"]
+	}
+	maps.Copy(proxy, object(sidecar["proxy"]))
+	sidecar["proxy"] = proxy
+	for _, s := range []map[string]any{service, sidecar} {
+		if s["weights"] == nil {
+			s["weights"] = map[string]int{"passing": 1, "warning": 1}
+		}
+	}
+	return service, sidecar
+}
+
+// probedCheck is a check that is run here.
+type probedCheck struct {
+	id                string
+	definition        map[string]any
+	interval, timeout time.Duration
+	// How many results of a kind in a row it takes.
+	successes, failures int
+}
+
+// probed are the checks of the app and the sidecar's own.
+func (v *viaServers) probed(r *registration) []probedCheck {
+	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+	var all []probedCheck
+	for _, check := range slices.Concat(r.checks, objects(sidecar["checks"])) {
+		id, _ := check["ID"].(string)
+		if id == "" {
+			id, _ = check["CheckID"].(string)
+		}
+		if check["ttl"] != nil || check["aliasservice"] != nil {
+			continue // what this program says itself
+		}
+		all = append(all, probedCheck{
+			id: id, definition: check,
+			interval: duration(check["interval"]), timeout: duration(check["timeout"]),
+			successes: number(check["successbeforepassing"]), failures: number(check["failuresbeforecritical"]),
+		})
+	}
+	return all
+}
+
+// duration reads one that was checked at staging.
+func duration(value any) time.Duration {
+	text, _ := value.(string)
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return time.Second
+	}
+	return d
+}
+
+// run runs a check of an app that works, until ctx ends.
+func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck) {
+	good, bad := 0, 0
+	for pause(ctx, check.interval) == nil {
+		if !r.works.Load() {
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, check.timeout)
+		err := probe(attempt, check.definition)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		state := ""
+		if err == nil {
+			if good, bad = good+1, 0; good > check.successes {
+				state = passing
+			}
+		} else {
+			if good, bad = 0, bad+1; bad > check.failures {
+				state = critical
+			}
+		}
+		if state == "" || !v.set(check.id, state) {
+			continue
+		}
+		if failed := v.publish(ctx, r); failed != nil {
+			v.set(check.id, "") // it is still news
+			continue
+		}
+		if err != nil {
+			v.log("%s: check %q is %s: %v", r.ID, check.definition["name"], state, err)
+		} else {
+			v.log("%s: check %q is %s", r.ID, check.definition["name"], state)
+		}
+	}
+}
+
+// agentToken is the token for nodes.
+func (a *access) agentToken() credentials.Secret {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.agent
+}
