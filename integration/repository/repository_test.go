@@ -30,6 +30,7 @@ var walls = map[string][]string{
 	// What reads secrets uses nobody else's code.
 	"src/credentials": {"github.com/...", "golang.org/...", module + "src/..."},
 	"src/meshfile":    {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", "github.com/hashicorp/consul/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/runtime"},
+	"src/pairs":       {"github.com/...", module + "..."},
 	"src/artifact":    {"github.com/cloudfoundry/...", "github.com/hashicorp/hcl/...", module + "src/..."},
 	"src/render":      {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", module + "src/artifact", module + "src/staging", module + "src/runtime"},
 	"src/staging":     {module + "src/runtime"},

@@ -18,6 +18,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
 
@@ -98,14 +99,14 @@ func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	}
 	version := mesh.Envoy.Version
 	if version == "" {
-		version = artifact.EnvoyFor(consul.Version)
+		version = pairs.EnvoyFor(consul.Version)
 	}
 	envoy, err := p.find("envoy", version, mesh.Envoy.Source, mesh.Envoy.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
 	}
 	known := mesh.Consul.Source == "" && mesh.Envoy.Source == ""
-	if warning := artifact.CheckPair(consul.Version, envoy.Version); known && warning != "" {
+	if warning := pairs.Check(consul.Version, envoy.Version); known && warning != "" {
 		p.log.Warning("%s", warning)
 	}
 	return []artifact.Artifact{consul, envoy}, nil

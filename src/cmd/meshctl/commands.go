@@ -14,8 +14,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
-	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
 
@@ -34,7 +34,7 @@ func (c *command) validate() func(string) error {
 		}
 		// Which versions a constraint becomes, the buildpack's manifest says.
 		if exact.MatchString(mesh.Consul.Version) && exact.MatchString(mesh.Envoy.Version) {
-			if warning := artifact.CheckPair(mesh.Consul.Version, mesh.Envoy.Version); warning != "" {
+			if warning := pairs.Check(mesh.Consul.Version, mesh.Envoy.Version); warning != "" {
 				fmt.Fprintln(c.err, "warning:", warning)
 			}
 		}

@@ -1,4 +1,6 @@
-package artifact
+// Package pairs knows which Envoy goes with which Consul, for staging and for
+// meshctl, which downloads nothing.
+package pairs
 
 import (
 	"fmt"
@@ -6,9 +8,7 @@ import (
 	"strings"
 )
 
-// pairs is the one place that knows which Envoy goes with which Consul.
-//
-// The supported ones are HashiCorp's (Consul: Envoy integration, supported
+// pairs has a line for each Consul. The supported ones are HashiCorp's (Consul: Envoy integration, supported
 // versions): the named patch of each Envoy and older patches of the same minor
 // version. The tested ones are run by this project's integration tests.
 var pairs = []struct {
@@ -32,9 +32,9 @@ func EnvoyFor(consul string) string {
 	return ""
 }
 
-// CheckPair says in one line what is wrong with running these versions
+// Check says in one line what is wrong with running these versions
 // together, empty where the pair is tested here or supported by HashiCorp.
-func CheckPair(consul, envoy string) string {
+func Check(consul, envoy string) string {
 	for _, pair := range pairs {
 		if minor(consul) != pair.consul {
 			continue
