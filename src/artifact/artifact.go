@@ -1,6 +1,6 @@
-// Package artifact brings a program into the droplet: fetched with its
-// checksum verified, unpacked beside its place, kept in the build cache, and
-// copied out of it with its checksum verified again. Nothing in the cache is
+// Package artifact brings programs into the droplet: fetched with their
+// checksums verified, unpacked beside their place, kept in the build cache, and
+// copied out of it with their checksums verified again. Nothing in the cache is
 // ever half-written: an entry appears by a rename, whole, or not at all.
 package artifact
 
@@ -13,18 +13,27 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Artifact is one version of one program.
 type Artifact struct {
 	Name    string // also the program's name inside an archive
-	Version string
-	URI     string // http(s), or the path of a file
-	SHA256  string // of what the URI gives, in hex
+	Version string // empty where nobody says
+	URI     string // an address, see parse, or the path of a file
+	SHA256  string // of what the URI gives, in hex; a path may go without
 }
 
-func (a Artifact) String() string { return a.Name + " " + a.Version }
+func (a Artifact) String() string {
+	if a.Version == "" {
+		return a.Name
+	}
+	return a.Name + " " + a.Version
+}
 
 // Store is a cache of programs in a folder of its own. Several processes may
 // use one Store at a time.
@@ -32,91 +41,107 @@ type Store struct {
 	Dir string
 	// Log is told, a line at a time, what is being fetched.
 	Log func(format string, args ...any)
+	// Stall is how long a download may stand still. Defaults to 30 s.
+	Stall time.Duration
+	// Pause is the time before the second attempt, doubled before the third.
+	// Defaults to 1 s.
+	Pause time.Duration
 }
 
-// Install puts the program of an artifact at path, executable, and fetches it
-// first where the cache does not have it. Errors say what was being done and
-// carry a hint on a line of its own.
-func (s Store) Install(ctx context.Context, a Artifact, path string) error {
-	switch err := s.copyOut(a, path); {
-	case err == nil:
-		s.Log("%s from the build cache", a)
-		return nil
-	case errors.Is(err, errNotWhatWasKept):
-		s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
-		if err := os.RemoveAll(s.entry(a)); err != nil {
-			return fmt.Errorf("failed to clear %s from the build cache: %w", a, err)
+// Install puts the programs of the artifacts into the folder dir, executable,
+// and fetches first those that the cache does not have. Nothing else stays in
+// the cache. Errors say what was being done and carry a hint on a line of its
+// own where there is one.
+func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) error {
+	if s.Stall == 0 {
+		s.Stall = 30 * time.Second
+	}
+	if s.Pause == 0 {
+		s.Pause = time.Second
+	}
+	var mu sync.Mutex
+	log := s.Log
+	s.Log = func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		log(format, args...)
+	}
+	release, err := s.open(artifacts)
+	if err != nil {
+		return hinted(fmt.Errorf("failed to open the build cache: %w", err))
+	}
+	defer release()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, a := range artifacts {
+		group.Go(func() error { return hinted(s.install(ctx, a, filepath.Join(dir, a.Name))) })
+	}
+	return group.Wait()
+}
+
+// install puts one program at path.
+func (s Store) install(ctx context.Context, a Artifact, path string) error {
+	from, err := parse(a.URI)
+	if err != nil {
+		return fmt.Errorf("failed to fetch %s: %w", a, err)
+	}
+	if from.local() {
+		// It is at hand: a copy in the build cache would only make that larger.
+		s.Log("%s from %s", a, from)
+		err := place(path, func(to *os.File) error { return extractFile(a, from.path, to) })
+		if err != nil {
+			return fmt.Errorf("failed to install %s: %w", a, err)
 		}
-	case !errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("failed to install %s: %w", a, err)
+		return nil
 	}
-	if err := s.fill(ctx, a); err != nil {
-		return err
+	// More than one round where another staging on the same cache takes away
+	// what is broken.
+	for round := range attempts {
+		err = s.copyOut(a, from, path)
+		switch {
+		case err == nil:
+			if round == 0 {
+				s.Log("%s from the build cache, checksum verified", a)
+			}
+			return nil
+		case full(err):
+			return fmt.Errorf("failed to install %s: %w", a, err)
+		case !errors.Is(err, os.ErrNotExist):
+			s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
+			if err := os.RemoveAll(s.entry(a, from)); err != nil {
+				return fmt.Errorf("failed to clear %s from the build cache: %w", a, err)
+			}
+		}
+		if err := s.fill(ctx, a, from); err != nil {
+			return err
+		}
 	}
-	if err := s.copyOut(a, path); err != nil {
+	if err := s.copyOut(a, from, path); err != nil {
 		return fmt.Errorf("failed to install %s: %w", a, err)
 	}
 	return nil
 }
 
-// errNotWhatWasKept is a program in the cache that must never be run.
-var errNotWhatWasKept = errors.New("it is not what was kept")
-
-// entry is the folder of one artifact: the program under its name, and its own
-// checksum beside it.
-func (s Store) entry(a Artifact) string { return filepath.Join(s.Dir, a.SHA256) }
-
-func sumFile(program string) string { return program + ".sha256" }
-
-// fill fetches an artifact and makes its entry.
-func (s Store) fill(ctx context.Context, a Artifact) (err error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return fmt.Errorf("failed to make the build cache: %w", err)
-	}
-	work, err := os.MkdirTemp(s.Dir, ".fetch-")
+// extractFile verifies a local file and writes its program.
+func extractFile(a Artifact, path string, to io.Writer) error {
+	file, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("failed to make room in the build cache: %w", err)
-	}
-	defer os.RemoveAll(work)
-
-	entry := filepath.Join(work, "entry")
-	program := filepath.Join(entry, a.Name)
-	if err := os.Mkdir(entry, 0o755); err != nil {
-		return fmt.Errorf("failed to make room in the build cache: %w", err)
-	}
-	if err := s.fetch(ctx, a, work, program); err != nil {
 		return err
 	}
-	sum, err := Sum(program)
-	if err != nil {
-		return fmt.Errorf("failed to read %s back: %w", a, err)
+	defer file.Close()
+	if a.SHA256 != "" {
+		hash := sha256.New()
+		if _, err := io.Copy(hash, file); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(hash.Sum(nil)); got != a.SHA256 {
+			return fmt.Errorf("%s: %w", path, &mismatchError{got: got, want: a.SHA256})
+		}
 	}
-	if err := os.WriteFile(sumFile(program), []byte(sum+"\n"), 0o644); err != nil {
-		return fmt.Errorf("failed to write the checksum of %s: %w", a, err)
-	}
-	err = os.Rename(entry, s.entry(a))
-	if errors.Is(err, os.ErrExist) {
-		return nil // another staging on the same cache was first
-	}
-	if err != nil {
-		return fmt.Errorf("failed to keep %s in the build cache: %w", a, err)
-	}
-	return nil
+	return extract(file, a.Name, to)
 }
 
-// copyOut copies the program of an artifact from the cache to path, verifying
-// it on the way. An entry that is not there is os.ErrNotExist.
-func (s Store) copyOut(a Artifact, path string) (err error) {
-	program := filepath.Join(s.entry(a), a.Name)
-	want, err := os.ReadFile(sumFile(program))
-	if err != nil {
-		return err
-	}
-	from, err := os.Open(program)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
+// place makes an executable file at path, whole or not at all.
+func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
 	if err != nil {
 		return err
@@ -130,12 +155,8 @@ func (s Store) copyOut(a Artifact, path string) (err error) {
 			os.Remove(to.Name())
 		}
 	}()
-	hash := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(to, hash), from); err != nil {
+	if err := write(to); err != nil {
 		return err
-	}
-	if got := hex.EncodeToString(hash.Sum(nil)); got != strings.TrimSpace(string(want)) {
-		return fmt.Errorf("%w: its checksum is %s and should be %s", errNotWhatWasKept, got, strings.TrimSpace(string(want)))
 	}
 	return to.Chmod(0o755)
 }
@@ -152,4 +173,9 @@ func Sum(path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// full says that a file could not be written for want of room.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

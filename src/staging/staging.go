@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
@@ -117,22 +115,23 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if source == "" {
 		return p.choose(name, version)
 	}
-	if version == "" {
-		version = "from its own source"
-	}
 	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum}
 	if strings.Contains(source, "://") {
 		return found, nil
 	}
-	found.URI = filepath.Join(p.stager.BuildDir(), source)
-	actual, err := artifact.Sum(found.URI)
-	switch {
-	case err != nil:
-		return found, fmt.Errorf("failed to read the source %s: %w\nhint: it is a file inside the app, and pushed with it", source, err)
-	case sum != "" && sum != actual:
-		return found, fmt.Errorf("the checksum of the source %s is %s and should be %s", source, actual, sum)
+	app, err := os.OpenRoot(p.stager.BuildDir())
+	if err != nil {
+		return found, fmt.Errorf("failed to read the app: %w", err)
 	}
-	found.SHA256 = actual
+	defer app.Close()
+	info, err := app.Stat(source) // follows links, inside the app
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no file")
+	}
+	if err != nil {
+		return found, fmt.Errorf("failed to read the source %s: %w\nhint: it is a file inside the app, and pushed with it", source, err)
+	}
+	found.URI = filepath.Join(p.stager.BuildDir(), source)
 	return found, nil
 }
 
@@ -143,19 +142,11 @@ func (p *platform) install(ctx context.Context, buildpackDir string, artifacts [
 		return fmt.Errorf("failed to make room for the programs: %w", err)
 	}
 	p.log.BeginStep("Installing the mesh's programs")
-	group, ctx := errgroup.WithContext(ctx)
-	store := p.store()
-	for _, a := range artifacts {
-		group.Go(func() error { return store.Install(ctx, a, filepath.Join(bin, a.Name)) })
+	program := artifact.Artifact{Name: "mesh", URI: filepath.Join(buildpackDir, "build", "mesh")}
+	if _, err := os.Stat(program.URI); err != nil {
+		return fmt.Errorf("failed to read the container program: %w\nhint: run make build in the buildpack's folder", err)
 	}
-	group.Go(func() error {
-		program, err := os.ReadFile(filepath.Join(buildpackDir, "build", "mesh"))
-		if err != nil {
-			return fmt.Errorf("failed to read the container program: %w\nhint: run make build in the buildpack's folder", err)
-		}
-		return writeFile(filepath.Join(bin, "mesh"), program, 0o755)
-	})
-	return group.Wait()
+	return p.store().Install(ctx, bin, append(artifacts, program)...)
 }
 
 func (p *platform) write(files []render.File) error {

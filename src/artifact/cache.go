@@ -1,0 +1,170 @@
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// lockName is the file in the cache that every staging on it holds locked, the
+// kernel letting go of it however the staging ends.
+const lockName = ".lock"
+
+// open makes the cache ready for these artifacts. A staging that is alone on it
+// removes what it does not need: leftovers of stagings that were killed, and
+// programs of other versions, which would weigh on every later staging.
+func (s Store) open(needed []Artifact) (release func(), err error) {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(s.Dir, lockName), os.O_CREATE|os.O_RDONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		err = s.sweep(needed)
+	}
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return func() { lock.Close() }, nil
+}
+
+// sweep removes everything but the lock and the entries of needed artifacts.
+func (s Store) sweep(needed []Artifact) error {
+	keep := map[string]bool{lockName: true}
+	for _, a := range needed {
+		if from, err := parse(a.URI); err == nil && !from.local() {
+			keep[filepath.Base(s.entry(a, from))] = true
+		}
+	}
+	files, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if !keep[file.Name()] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, file.Name())))
+		}
+	}
+	return err
+}
+
+// entry is the folder of one artifact: the program under its name, and its own
+// checksum beside it.
+func (s Store) entry(a Artifact, from address) string {
+	name := a.SHA256
+	if !from.git && from.inside != "" {
+		// One archive, another of its files.
+		sum := sha256.Sum256([]byte(from.inside))
+		name += "-" + hex.EncodeToString(sum[:4])
+	}
+	return filepath.Join(s.Dir, name)
+}
+
+func sumFile(program string) string { return program + ".sha256" }
+
+// fill fetches an artifact and makes its entry.
+func (s Store) fill(ctx context.Context, a Artifact, from address) error {
+	work, err := os.MkdirTemp(s.Dir, ".fetch-")
+	if err != nil {
+		return fmt.Errorf("failed to make room in the build cache: %w", err)
+	}
+	defer os.RemoveAll(work)
+
+	entry := filepath.Join(work, "entry")
+	if err := os.Mkdir(entry, 0o755); err != nil {
+		return fmt.Errorf("failed to make room in the build cache: %w", err)
+	}
+	download := filepath.Join(work, "download")
+	if err := s.fetch(ctx, a, from, download); err != nil {
+		return err
+	}
+	program := filepath.Join(entry, a.Name)
+	sum, err := unpack(a, from, download, program)
+	if err != nil {
+		return fmt.Errorf("failed to unpack %s: %w", a, err)
+	}
+	if err := os.WriteFile(sumFile(program), []byte(sum+"\n"), 0o644); err != nil {
+		return fmt.Errorf("failed to write the checksum of %s: %w", a, err)
+	}
+	err = os.Rename(entry, s.entry(a, from))
+	if errors.Is(err, os.ErrExist) {
+		return nil // another staging on the same cache was first
+	}
+	if err != nil {
+		return fmt.Errorf("failed to keep %s in the build cache: %w", a, err)
+	}
+	return nil
+}
+
+// unpack makes the program of a verified download, and its checksum.
+func unpack(a Artifact, from address, download, program string) (sum string, err error) {
+	file, err := os.Open(download)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	kind, err := kindOf(file)
+	if err != nil {
+		return "", err
+	}
+	if kind == raw && from.archived() == "" {
+		return a.SHA256, os.Rename(download, program)
+	}
+	to, err := os.Create(program)
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.New()
+	name := a.Name
+	if from.archived() != "" {
+		name = from.archived()
+	}
+	err = extract(file, name, io.MultiWriter(to, hash))
+	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, to.Close())
+}
+
+// copyOut copies the program of an artifact from the cache to path. What is
+// verified is the copy, before it has its name. An entry that is not there is
+// os.ErrNotExist.
+func (s Store) copyOut(a Artifact, from address, path string) error {
+	program := filepath.Join(s.entry(a, from), a.Name)
+	want, err := os.ReadFile(sumFile(program))
+	if err != nil {
+		return err
+	}
+	kept, err := os.Open(program)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	return place(path, func(to *os.File) error {
+		// Between two files the kernel copies by itself, or shares the blocks.
+		if _, err := io.Copy(to, kept); err != nil {
+			return err
+		}
+		if _, err := to.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		hash := sha256.New()
+		if _, err := io.Copy(hash, to); err != nil {
+			return err
+		}
+		if got, want := hex.EncodeToString(hash.Sum(nil)), strings.TrimSpace(string(want)); got != want {
+			return &mismatchError{got: got, want: want}
+		}
+		return nil
+	})
+}

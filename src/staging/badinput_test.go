@@ -1,0 +1,109 @@
+package staging
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBadInput: one clear error each, and nothing left behind.
+func TestBadInput(t *testing.T) {
+	for name, test := range map[string]struct {
+		break_ func(*foundation)
+		says   []string
+	}{
+		"no mesh.hcl": {
+			func(f *foundation) { os.Remove(filepath.Join(f.app, "mesh.hcl")) },
+			[]string{"no mesh.hcl at the top of the app", `service "my-app" {}`},
+		},
+		"a syntax error": {
+			func(f *foundation) { f.write(f.app, "mesh.hcl", "service \"web\" {\n") },
+			[]string{"on mesh.hcl line 1", "There is no closing brace"},
+		},
+		"an unknown block": {
+			func(f *foundation) { f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsl {}\n") },
+			[]string{"on mesh.hcl line 2", `Did you mean "consul"?`, "docs/mesh-hcl.md"},
+		},
+		"an unknown version": {
+			func(f *foundation) {
+				f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { version = \"1.2.3\" }\n")
+			},
+			[]string{`no consul matches version "1.2.3"`, `hint: this buildpack has ["1.22.7" "2.0.2"]`},
+		},
+		"a checksum that differs": {
+			func(f *foundation) { f.files["envoy"] = []byte("<html>please log in</html>") },
+			[]string{"failed to fetch envoy 1.38.2 from http://127.0.0.1", "its checksum is", "and should be", "hint: what the address gives is a web page"},
+		},
+		"a zip without the program": {
+			func(f *foundation) {
+				f.files["consul.zip"] = zipped(f.t, "readme", "x")
+				f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy"})
+			},
+			[]string{`failed to unpack consul 1.22.7: the archive has no file "consul" at its top`},
+		},
+		"a zip that climbs out": {
+			func(f *foundation) {
+				f.files["consul.zip"] = zipped(f.t, "../consul", "x")
+				f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy"})
+			},
+			[]string{"failed to unpack consul 1.22.7: the archive has an entry", "../consul", "points outside"},
+		},
+		"a download that is not there": {
+			func(f *foundation) { delete(f.files, "envoy") },
+			[]string{"failed to fetch envoy 1.38.2", "the server says 404 Not Found", "hint: is the address right"},
+		},
+		"a server that cannot be reached": {
+			func(f *foundation) { f.server.Close() },
+			[]string{"failed to fetch", "connection refused", "in 3 attempts", "hint: staging must reach 127.0.0.1"},
+		},
+		"another stack": {
+			func(f *foundation) { f.t.Setenv("CF_STACK", "cflinuxfs3") },
+			[]string{"required stack cflinuxfs3 was not found", "hint:"},
+		},
+		"an app with a profile script of the same name": {
+			func(f *foundation) { f.write(f.app, ".profile.d/mesh.sh", "theirs") },
+			[]string{"the app has a file .profile.d/mesh.sh", "hint: rename it"},
+		},
+		"an unbuilt buildpack": {
+			func(f *foundation) { os.Remove(filepath.Join(f.buildpack, "build/mesh")) },
+			[]string{"failed to read the container program", "hint: run make build"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFoundation(t)
+			test.break_(f)
+			before := tree(t, f.app)
+			err := f.supply()
+			if err == nil {
+				t.Fatal("staged without an error")
+			}
+			for _, part := range test.says {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the error lacks %q:\n%v", part, err)
+				}
+			}
+			if left := tree(t, filepath.Join(f.deps, "0")); len(left) != 0 {
+				t.Errorf("deps/0 has %q", left)
+			}
+			if after := tree(t, f.app); fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("the app had %q and has %q", before, after)
+			}
+			for _, cached := range tree(t, f.cache) {
+				if strings.Contains(cached, ".fetch-") {
+					t.Errorf("the cache has %q", cached)
+				}
+			}
+		})
+	}
+}
+
+func TestTooFewArguments(t *testing.T) {
+	t.Parallel()
+	err := Supply(t.Context(), t.TempDir(), []string{"a", "b"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "hint:") {
+		t.Errorf("error: %v", err)
+	}
+}

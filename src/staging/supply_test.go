@@ -1,0 +1,76 @@
+package staging
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSupplyLeavesADropletThatIsWhole(t *testing.T) {
+	f := newFoundation(t)
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"agent.json", "bin/consul", "bin/envoy", "bin/mesh", "config.yml",
+		"launch.yml", "mesh.json", "profile.d/mesh.sh", "service.json",
+	}
+	if got := tree(t, filepath.Join(f.deps, "0")); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("deps/0 has %q, want %q", got, want)
+	}
+	if f.dep("bin/consul") != consulText || f.dep("bin/envoy") != envoyText {
+		t.Error("the programs are not the ones that were served")
+	}
+	for _, program := range []string{"consul", "envoy", "mesh"} {
+		info, err := os.Stat(filepath.Join(f.deps, "0/bin", program))
+		if err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v %v", program, info.Mode(), err)
+		}
+	}
+	profile, err := os.ReadFile(filepath.Join(f.app, ".profile.d/mesh.sh"))
+	if err != nil || string(profile) != f.dep("profile.d/mesh.sh") {
+		t.Errorf("the app's profile script is not the one in deps: %v", err)
+	}
+	if !strings.Contains(f.dep("config.yml"), "version: 1.2.3") {
+		t.Errorf("config.yml: %s", f.dep("config.yml"))
+	}
+}
+
+func TestSecondStagingUsesTheCache(t *testing.T) {
+	f := newFoundation(t)
+	for range 2 {
+		if err := f.supply(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(f.app, ".profile.d")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.requests["consul.zip"] != 1 || f.requests["envoy"] != 1 {
+		t.Errorf("requests: %v", f.requests)
+	}
+	if !strings.Contains(f.output, "consul 1.22.7 from the build cache") {
+		t.Errorf("output: %s", f.output)
+	}
+}
+
+func TestABadCacheIsNotUsed(t *testing.T) {
+	f := newFoundation(t)
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(f.files["envoy"]))
+	f.write(f.cache, "mesh/"+sum+"/envoy", "something else")
+	if err := os.RemoveAll(filepath.Join(f.app, ".profile.d")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if f.dep("bin/envoy") != envoyText || f.requests["envoy"] != 2 {
+		t.Errorf("bin/envoy is %q after %d requests", f.dep("bin/envoy"), f.requests["envoy"])
+	}
+}
