@@ -96,6 +96,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	// More than one round where another staging on the same cache takes away
 	// what is broken.
 	for round := range attempts {
+		_, absent := os.Lstat(s.entry(a, from))
 		err = s.copyOut(a, from, path)
 		switch {
 		case err == nil:
@@ -105,7 +106,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 			return nil
 		case full(err):
 			return fmt.Errorf("failed to install %s: %w", a, err)
-		case !errors.Is(err, os.ErrNotExist):
+		case absent == nil:
 			s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
 			if err := os.RemoveAll(s.entry(a, from)); err != nil {
 				return fmt.Errorf("failed to clear %s from the build cache: %w", a, err)

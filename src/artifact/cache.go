@@ -120,18 +120,20 @@ func unpack(a Artifact, from address, download, program string) (sum string, err
 	if err != nil {
 		return "", err
 	}
-	if kind == raw && from.archived() == "" {
+	name := from.archived()
+	switch {
+	case kind == raw && name != "":
+		return "", fmt.Errorf("it is no archive, with no %q in it", name)
+	case kind == raw:
 		return a.SHA256, os.Rename(download, program)
+	case name == "":
+		name = a.Name
 	}
 	to, err := os.Create(program)
 	if err != nil {
 		return "", err
 	}
 	hash := sha256.New()
-	name := a.Name
-	if from.archived() != "" {
-		name = from.archived()
-	}
 	err = extract(file, name, io.MultiWriter(to, hash))
 	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, to.Close())
 }
