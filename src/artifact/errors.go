@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os/exec"
@@ -14,7 +15,6 @@ import (
 var (
 	errTooMuch   = fmt.Errorf("it is larger than %d MB", sizeLimit>>20)
 	errRedirects = errors.New("the server redirects without an end")
-	errProxy     = errors.New("the proxy in HTTP_PROXY or HTTPS_PROXY is no address")
 )
 
 // mismatchError is a file that must never be run.
@@ -68,7 +68,7 @@ func transient(err error) bool {
 	if errors.As(err, &status) {
 		return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 	}
-	for _, final := range []error{errTooMuch, errRedirects, errProxy, exec.ErrNotFound, context.Canceled} {
+	for _, final := range []error{errTooMuch, errRedirects, exec.ErrNotFound, context.Canceled} {
 		if errors.Is(err, final) {
 			return false
 		}
@@ -100,6 +100,7 @@ func hintFor(err error) string {
 		git         *gitError
 		certificate *tls.CertificateVerificationError
 		fetch       *fetchError
+		network     *net.OpError
 	)
 	switch {
 	case full(err):
@@ -114,8 +115,8 @@ func hintFor(err error) string {
 		return "the certificate of " + fetch.from.url.Host + " has to be signed by one that the staging container trusts, in /etc/ssl/certs or SSL_CERT_FILE"
 	case errors.Is(err, exec.ErrNotFound):
 		return "git is needed for an address that begins with git::, and the staging container has none; an https address needs no program"
-	case errors.Is(err, errProxy):
-		return "it is such as http://proxy.example:3128"
+	case errors.As(err, &network) && network.Op == "proxyconnect":
+		return "the proxy in HTTP_PROXY or HTTPS_PROXY does not answer"
 	case errors.As(err, &status) && !transient(err):
 		return "is the address right, and does it need credentials?"
 	case errors.As(err, &git):

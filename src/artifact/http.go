@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"time"
 
@@ -26,7 +25,6 @@ func (s Store) getHTTP(ctx context.Context, a Artifact, from address, path strin
 
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
-	transport.Proxy = proxy
 	// The checksum is that of the file as it is kept.
 	transport.DisableCompression = true
 	client := getter.Client{
@@ -50,16 +48,6 @@ func (s Store) getHTTP(ctx context.Context, a Artifact, from address, path strin
 		return cause
 	}
 	return err
-}
-
-// proxy is Go's choice by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, without its
-// error, which repeats a proxy's password.
-func proxy(r *http.Request) (*url.URL, error) {
-	address, err := http.ProxyFromEnvironment(r)
-	if err != nil {
-		return nil, errProxy
-	}
-	return address, nil
 }
 
 // redirected bounds redirects, and keeps the query of one server's address
