@@ -218,8 +218,8 @@ type Consul struct {
 	Mode          string            `hcl:"mode,optional" default:"agent" oneof:"agent,agentless" doc:"Whether the app runs a Consul agent, or its sidecar asks the servers itself: docs/modes.md compares."`
 	Addresses     []string          `hcl:"addresses,optional" without:"consul-server.apps.internal" doc:"Agentless: names or addresses of the servers. Each is resolved, and tried until one answers."`
 	Version       string            `hcl:"version,optional" is:"version" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
-	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, or a file inside the app. A zip is unpacked."`
-	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives. Required unless it is a file inside the app."`
+	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
+	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
 	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers."`
 	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
 	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
@@ -245,8 +245,8 @@ type Ports struct {
 // Envoy says which Envoy runs as the sidecar.
 type Envoy struct {
 	Version     string    `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul" doc:"A version or a constraint."`
-	Source      string    `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, or a file inside the app. A zip is unpacked."`
-	SHA256      string    `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives. Required unless it is a file inside the app."`
+	Source      string    `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
+	SHA256      string    `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
 	Concurrency int       `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
 	LogLevel    string    `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
 	AdminPort   int       `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`

@@ -57,7 +57,18 @@ func (d *Diagnostics) Error() string {
 	var text bytes.Buffer
 	// Writing to a buffer cannot fail.
 	_ = hcl.NewDiagnosticTextWriter(&text, d.files, 100, false).WriteDiagnostics(d.List)
-	return fmt.Sprintf("%s in %s\n\n%s", strings.Join(parts, ", "), d.name, bytes.TrimSpace(text.Bytes()))
+	return fmt.Sprintf("%s in %s\n\n%s", strings.Join(parts, ", "), d.name, redact(bytes.TrimSpace(text.Bytes())))
+}
+
+var (
+	userinfo = regexp.MustCompile(`://[^/@\s"]*@`)
+	query    = regexp.MustCompile(`(://[^?\s"]*\?)[^\s"]*`)
+)
+
+// redact takes what may be credentials out of the addresses in a text: the
+// lines of the file that it shows are logged.
+func redact(text []byte) []byte {
+	return query.ReplaceAll(userinfo.ReplaceAll(text, []byte("://…@")), []byte("$1…"))
 }
 
 // Load reads and parses the mesh.hcl, or mesh.hcl.json, of the app in dir. A

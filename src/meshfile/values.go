@@ -139,14 +139,14 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a file mode", fmt.Sprintf("%q: it is an octal number in quotes, such as \"0600\".", text)
 	},
 	"source": func(text string) (string, string) {
-		u, err := url.Parse(text)
+		u, err := url.Parse(strings.TrimPrefix(text, "git::"))
 		switch {
 		case err == nil && u.Scheme == "https" && u.Host != "":
 			return "", ""
 		case err == nil && u.Scheme == "" && filepath.IsLocal(text):
 			return "", ""
 		}
-		return "Not a source", "It is an https address, or the path of a file inside the app."
+		return "Not a source", "It is an https address, git::https://… for a file in a git repository, or the path of a file inside the app."
 	},
 	"sha256": func(text string) (string, string) {
 		if validSum.MatchString(text) {

@@ -44,6 +44,7 @@ func newPlatform(buildpackDir string, args []string, out io.Writer) (p *platform
 	if err := applyOverrides(manifest, args[2]); err != nil {
 		return nil, err
 	}
+	resolveAnyStack(manifest.ManifestEntries)
 	return &platform{manifest, libbuildpack.NewStager(args, log, manifest), log}, nil
 }
 
@@ -72,6 +73,16 @@ func applyOverrides(manifest *libbuildpack.Manifest, depsDir string) error {
 		}
 	}
 	return nil
+}
+
+// resolveAnyStack lets an entry for any_stack be for this one: libbuildpack
+// compares stacks literally.
+func resolveAnyStack(entries []libbuildpack.ManifestEntry) {
+	for i := range entries {
+		if slices.Contains(entries[i].CFStacks, "any_stack") {
+			entries[i].CFStacks = append(entries[i].CFStacks, os.Getenv("CF_STACK"))
+		}
+	}
 }
 
 // replace puts an item in the place of the first that matches, or at the end.
