@@ -1,32 +1,85 @@
 package staging
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
 
-func TestOverride(t *testing.T) {
+// TestPrecedence: source in mesh.hcl, then override.yml, then the manifest.
+func TestPrecedence(t *testing.T) {
 	f := newFoundation(t)
-	f.files["mine.zip"] = zipped(t, "consul", "my own consul")
-	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+
-		strings.ReplaceAll(f.entry("consul 1.22.7", "mine.zip"), "\n", "\n  ")+"\n")
-	if err := f.supply(); err != nil {
+	f.files["overridden"] = zipped(t, "consul", "the override's")
+	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+f.entry("consul 1.22.7", "overridden"))
+	f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { source = \"own/consul\" }\n")
+	f.write(f.app, "own/consul", "the app's")
+	programs := func(want string) {
+		t.Helper()
+		if err := f.supply(); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.dep("bin/consul"); got != want {
+			t.Errorf("consul is %q, want %q", got, want)
+		}
+		if err := os.RemoveAll(f.app + "/.profile.d"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	programs("the app's")
+	f.write(f.app, "mesh.hcl", `service "web" {}`)
+	programs("the override's")
+	if err := os.Remove(f.deps + "/1/override.yml"); err != nil {
 		t.Fatal(err)
 	}
-	if f.dep("bin/consul") != "my own consul" {
-		t.Errorf("consul is %q", f.dep("bin/consul"))
+	programs(consulText)
+	if asked := fmt.Sprint(f.requests); asked != "map[consul.zip:1 envoy:1 overridden:1]" {
+		t.Errorf("the server was asked for %s", asked)
+	}
+}
+
+// TestOverride: what an earlier buildpack's override.yml can say.
+func TestOverride(t *testing.T) {
+	for name, test := range map[string]struct{ override, says string }{
+		"a version of its own":    {"  dependencies:\n  - {name: envoy, version: 1.38.9, uri: %[1]q, sha256: %[2]s, cf_stacks: [cflinuxfs4]}\n  default_versions: [{name: consul, version: 2.0.x}]\n", "consul 2.0.2 from"},
+		"an address that is down": {"  dependencies:\n  - {name: consul, version: 1.22.7, uri: 'http://127.0.0.1:1/x', sha256: %[2]s, cf_stacks: [cflinuxfs4]}\n", "failed to fetch consul 1.22.7 from http://127.0.0.1:1/x"},
+		"no checksum":             {"  dependencies:\n  - {name: consul, version: 1.22.7, uri: %[1]q, cf_stacks: [cflinuxfs4]}\n", "the manifest has no checksum for consul 1.22.7"},
+		"another buildpack's":     {"  other: x\nruby:\n  dependencies: [{name: consul, version: 1.22.7}]\n", "consul 1.22.7 from http://127.0.0.1"},
+		"no YAML":                 {"  - {", "failed to read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFoundation(t)
+			override := test.override
+			if strings.Contains(override, "%") {
+				override = fmt.Sprintf(strings.ReplaceAll(override, "%[2]s", "%[2]x"), f.server.URL+"/envoy", []byte("0123456789abcdef0123456789abcdef"))
+			}
+			f.write(f.deps, "1/override.yml", "mesh:\n"+override)
+			said := ""
+			if err := f.supply(); err != nil {
+				said = err.Error()
+			}
+			if said += f.output; !strings.Contains(said, test.says) {
+				t.Errorf("it lacks %q:\n%s", test.says, said)
+			}
+		})
 	}
 }
 
 func TestVersions(t *testing.T) {
 	for name, test := range map[string]struct{ mesh, says string }{
-		"the default":          {``, "consul 1.22.7 from, envoy 1.38.2 from"},
-		"envoy follows consul": {`consul { version = "2.0.2" }`, "consul 2.0.2 from, envoy 1.37.2 from"},
-		"a constraint":         {`consul { version = "2.0.x" }`, "consul 2.0.2 from"},
-		"an unlisted pair":     {`envoy { version = "1.20.0" }`, "envoy 1.20.0 is neither listed by HashiCorp for consul 1.22.7 nor tested with it here; envoy 1.38.2 is"},
+		"the default":           {``, "consul 1.22.7 from, envoy 1.38.2 from"},
+		"envoy follows consul":  {`consul { version = "2.0.2" }`, "consul 2.0.2 from, envoy 1.37.2 from"},
+		"a patch":               {`consul { version = "2.0.x" }`, "consul 2.0.2 from"},
+		"the newest of a minor": {`envoy { version = "1.x" }`, "envoy 1.100.0 from"},
+		"numbers, not letters":  {`envoy { version = ">= 1.37.0 < 1.39.0" }`, "envoy 1.38.2 from"},
+		"an unlisted pair":      {`envoy { version = "1.20.0" }`, "envoy 1.20.0 is neither listed by HashiCorp for consul 1.22.7 nor tested with it here; envoy 1.38.2 is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFoundation(t)
+			f.manifest(map[string]string{
+				"consul 1.22.7": "consul.zip", "consul 2.0.2": "consul.zip",
+				"envoy 1.100.0": "envoy", "envoy 1.38.2": "envoy", "envoy 1.37.2": "envoy", "envoy 1.20.0": "envoy",
+			})
 			f.write(f.app, "mesh.hcl", "service \"web\" {}\n"+test.mesh)
 			if err := f.supply(); err != nil {
 				t.Fatal(err)
@@ -35,6 +88,10 @@ func TestVersions(t *testing.T) {
 				if !strings.Contains(f.output, part) {
 					t.Errorf("output lacks %q:\n%s", part, f.output)
 				}
+			}
+			// Of all that the manifest has, one of each is downloaded.
+			if asked := fmt.Sprint(f.requests); asked != "map[consul.zip:1 envoy:1]" {
+				t.Errorf("the server was asked for %s", asked)
 			}
 		})
 	}
