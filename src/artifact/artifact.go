@@ -1,7 +1,7 @@
 // Package artifact brings programs into the droplet: fetched with their
 // checksums verified, unpacked beside their place, kept in the build cache, and
-// copied out of it with their checksums verified again. Nothing in the cache is
-// ever half-written: an entry appears by a rename, whole, or not at all.
+// verified again when they come out of it. Nothing in the cache is ever
+// half-written: an entry appears by a rename, whole, or not at all.
 package artifact
 
 import (
@@ -97,7 +97,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	// what is broken.
 	for round := range attempts {
 		_, absent := os.Lstat(s.entry(a, from))
-		err = s.copyOut(a, from, path)
+		err = s.putOut(a, from, path)
 		switch {
 		case err == nil:
 			if round == 0 {
@@ -116,7 +116,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 			return err
 		}
 	}
-	if err := s.copyOut(a, from, path); err != nil {
+	if err := s.putOut(a, from, path); err != nil {
 		return fmt.Errorf("failed to install %s: %w", a, err)
 	}
 	return nil
@@ -141,25 +141,21 @@ func extractFile(a Artifact, path string, to io.Writer) error {
 	return extract(file, a.Name, to)
 }
 
-// place makes an executable file at path, whole or not at all.
+// place makes an executable file at path, whole or not at all. write may put
+// another file in the place of its own.
 func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, to.Close())
-		if err == nil {
-			err = os.Rename(to.Name(), path)
-		}
-		if err != nil {
-			os.Remove(to.Name())
-		}
-	}()
-	if err := write(to); err != nil {
+	defer os.Remove(to.Name()) // of two names of one file, rename keeps both
+	if err := errors.Join(write(to), to.Close()); err != nil {
 		return err
 	}
-	return to.Chmod(0o755)
+	if err := os.Chmod(to.Name(), 0o755); err != nil {
+		return err
+	}
+	return os.Rename(to.Name(), path)
 }
 
 // Sum is the SHA-256 of a file, in hex.

@@ -15,8 +15,8 @@ func TestABrokenEntryIsMadeAnew(t *testing.T) {
 		"another program":      func(entry string) error { return os.WriteFile(entry+"/consul", []byte("another"), 0o755) },
 		"a truncated program":  func(entry string) error { return os.Truncate(entry+"/consul", 100) },
 		"no program":           func(entry string) error { return os.Remove(entry + "/consul") },
-		"no checksum":          func(entry string) error { return os.Remove(entry + "/consul.sha256") },
-		"an empty checksum":    func(entry string) error { return os.Truncate(entry+"/consul.sha256", 0) },
+		"no checksum":          func(entry string) error { return os.Remove(entry + "/consul.blake3") },
+		"an empty checksum":    func(entry string) error { return os.Truncate(entry+"/consul.blake3", 0) },
 		"a folder for program": func(entry string) error { return replaceBy(entry+"/consul", (*place_).folder) },
 		"a file for folder":    func(entry string) error { return replaceBy(entry, (*place_).file) },
 		"a dead link":          func(entry string) error { return replaceBy(entry, (*place_).link) },
@@ -71,7 +71,7 @@ func TestTheCacheIsSwept(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Join(s.Dir, sumOf(nil)), 0o755))
 		must(t, os.WriteFile(filepath.Join(s.Dir, sumOf(nil), "consul"), program, 0o755))
 	}
-	kept := []string{lockName, a.SHA256 + "/consul", a.SHA256 + "/consul.sha256"}
+	kept := []string{lockName, a.SHA256 + "/consul", a.SHA256 + "/consul.blake3"}
 	slices.Sort(kept)
 
 	leave()
