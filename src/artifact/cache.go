@@ -30,12 +30,11 @@ func (s Store) open(needed []Artifact) (release func(), err error) {
 		return nil, err
 	}
 	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-		err = s.sweep(needed)
+		if err := s.sweep(needed); err != nil {
+			s.Log("failed to clear the build cache: %v", err)
+		}
 	}
-	if err == nil {
-		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
-	}
-	if err != nil {
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH); err != nil {
 		lock.Close()
 		return nil, err
 	}

@@ -74,3 +74,31 @@ func TestABadCacheIsNotUsed(t *testing.T) {
 		t.Errorf("bin/envoy is %q after %d requests", f.dep("bin/envoy"), f.requests["envoy"])
 	}
 }
+
+// TestCachedBuildpack: what the packager puts into a zip with everything inside
+// is staged without a server, and not kept a second time.
+func TestCachedBuildpack(t *testing.T) {
+	f := newFoundation(t)
+	f.server.Close()
+	manifest := f.read("manifest.yml")
+	for name, file := range map[string]string{"consul.zip": "dependencies/0123/consul.zip", "envoy": "dependencies/4567/envoy"} {
+		f.write(f.buildpack, file, string(f.files[name]))
+		address := fmt.Sprintf("uri: %q", f.server.URL+"/"+name)
+		manifest = strings.ReplaceAll(manifest, address, address+", file: "+file)
+	}
+	f.write(f.buildpack, "manifest.yml", manifest)
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if f.dep("bin/consul") != consulText || f.dep("bin/envoy") != envoyText {
+		t.Error("the programs are not the ones in the buildpack")
+	}
+	if kept := tree(t, f.cache); len(kept) != 1 {
+		t.Errorf("the cache has %q", kept)
+	}
+	f.write(f.buildpack, "dependencies/4567/envoy", "another")
+	f.deps = f.newDeps()
+	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "dependencies/4567/envoy: its checksum is") {
+		t.Errorf("with another file in the buildpack: %v", err)
+	}
+}
