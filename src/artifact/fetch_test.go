@@ -94,6 +94,18 @@ func TestASlowDownloadIsNoStall(t *testing.T) {
 	s.installs(consul(address+"/consul", program))
 }
 
+// TestTheChecksumIsOfTheFile: not of what a client would make of an archive
+// that a server calls compressed.
+func TestTheChecksumIsOfTheFile(t *testing.T) {
+	t.Parallel()
+	archive := tarOf(t, entry{name: "consul", content: program})
+	address, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(archive)
+	})
+	newShelf(t).installs(consul(address+"/consul.tar.gz", archive))
+}
+
 // TestADownloadHasAnEnd: a server that never stops sending fills no disk.
 func TestADownloadHasAnEnd(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,7 @@ service "shop" {}
 
 consul {
   version = "1.22.7"
-  source  = "https://artifacts.example.com/consul_1.22.7_linux_amd64.zip"
+  source  = "git::https://git.example.com/programs//consul_1.22.7_linux_amd64.zip?ref=v1.22.7"
   sha256  = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 }
 
