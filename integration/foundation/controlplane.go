@@ -206,6 +206,21 @@ func MeshPolicies(upstreams map[string][]string) []cell.Policy {
 	return policies
 }
 
+// AgentlessPolicies are those of apps without agents: the servers' APIs, and
+// each app to the sidecars of its upstreams.
+func AgentlessPolicies(upstreams map[string][]string) []cell.Policy {
+	var policies []cell.Policy
+	for app, calls := range upstreams {
+		for _, port := range []int{8080, 8502} {
+			policies = append(policies, cell.Policy{Source: app, Destination: ServersApp, Protocol: "tcp", Start: port})
+		}
+		for _, upstream := range calls {
+			policies = append(policies, cell.Policy{Source: app, Destination: upstream, Protocol: "tcp", Start: 21000})
+		}
+	}
+	return policies
+}
+
 // Eventually waits until a condition holds, and says what was seen last where
 // it does not before ctx ends.
 func Eventually(ctx context.Context, what string, condition func(context.Context) error) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,9 @@ func launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, upstreams 
 				cell.Policy{Source: app.Name, Destination: upstream, Protocol: protocol, Start: 8301},
 				cell.Policy{Source: upstream, Destination: app.Name, Protocol: protocol, Start: 8301})
 		}
+	}
+	if text, err := os.ReadFile(filepath.Join(app.Dir, "mesh.hcl")); err == nil && strings.Contains(string(text), "agentless") {
+		policies = foundation.AgentlessPolicies(map[string][]string{app.Name: upstreams})
 	}
 	if err := shared.Allow(policies...); err != nil {
 		t.Fatal(err)

@@ -88,9 +88,16 @@ func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writ
 	return nil
 }
 
-// chooseAll picks Consul, and the Envoy that goes with it unless mesh.hcl
-// names one.
+// chooseAll picks Consul, where the app runs an agent, and the Envoy that goes
+// with it unless mesh.hcl names one.
 func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
+	if mesh.Agentless() {
+		envoy, err := p.find("envoy", mesh.Envoy.Version, mesh.Envoy.Source, mesh.Envoy.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
+		}
+		return []artifact.Artifact{envoy}, nil
+	}
 	consul, err := p.find("consul", mesh.Consul.Version, mesh.Consul.Source, mesh.Consul.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%s: consul: %w", meshfile.Name, err)
