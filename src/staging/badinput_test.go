@@ -107,3 +107,18 @@ func TestTooFewArguments(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 }
+
+// TestAPlaceWithoutSidecars: with ten buildpacks or more, places have two
+// digits.
+func TestAPlaceWithoutSidecars(t *testing.T) {
+	for place, fails := range map[string]bool{"02": true, "09": true, "10": false, "9": false} {
+		f := newFoundation(t)
+		if err := os.Mkdir(filepath.Join(f.deps, place), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := Supply(t.Context(), f.buildpack, []string{f.app, f.cache, f.deps, place}, io.Discard)
+		if failed := err != nil && strings.Contains(err.Error(), "the app would have no sidecars\nhint: "); failed != fails || (err != nil) != fails {
+			t.Errorf("in place %s: %v", place, err)
+		}
+	}
+}

@@ -32,6 +32,10 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err != nil {
 		return err
 	}
+	if len(p.stager.DepsIdx()) > 1 && strings.HasPrefix(p.stager.DepsIdx(), "0") {
+		return errors.New("of ten and more buildpacks Cloud Foundry does not read the launch.yml of the first ten: the app would have no sidecars\n" +
+			"hint: name fewer than ten buildpacks, or this one in the eleventh place or later")
+	}
 	if err := p.stager.CheckBuildpackValid(); err != nil {
 		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
 	}
