@@ -51,14 +51,20 @@ type App struct {
 	Organization, Space string
 	// Stack is CF_STACK at staging. Defaults to cflinuxfs4.
 	Stack string
+	// Isolated stages the app in a container with no network but loopback, as
+	// where no security group allows staging anything.
+	Isolated bool
 }
 
-// Buildpack is a directory with bin/ at its top or one level down.
+// Buildpack is a directory with bin/ at its top or one level down, or a git
+// repository with that in it.
 type Buildpack struct {
 	// Name is the key by which the platform knows it: a name or a URL. The
 	// build cache belongs to it.
 	Name string
-	Dir  string
+	// Dir is empty where Name is the URL of a repository, with #BRANCH or #TAG:
+	// staging clones it.
+	Dir string
 }
 
 // Sidecar is a process that runs beside the processes of some types.

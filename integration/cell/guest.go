@@ -37,6 +37,7 @@ type guestSpec struct {
 	address  netip.Addr
 	app      string // whose policies count for it, if any
 	outside  bool   // on the outside network, not a container of an app
+	isolated bool   // wired to nothing
 	mounts   []container.Mount
 }
 
@@ -57,8 +58,11 @@ func (c *Cell) newGuest(ctx context.Context, spec guestSpec) (*Guest, error) {
 		g.app = spec.app
 	}
 	connect := c.network.connect
-	if spec.outside {
+	switch {
+	case spec.outside:
 		connect = c.network.connectOutside
+	case spec.isolated:
+		connect = func(int, netip.Addr) (wire, error) { return wire{}, nil }
 	}
 	g.ctr, err = container.Start(ctx, container.Spec{
 		Hostname: spec.hostname,

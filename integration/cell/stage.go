@@ -43,7 +43,8 @@ func (e *StagingError) Error() string {
 func (c *Cell) CacheDir(app string) string { return filepath.Join(c.dir, "cache", app) }
 
 // Stage turns the app's source into a droplet, in a container that reaches the
-// outside. A failure of a buildpack is a StagingError.
+// outside unless the app is Isolated. A failure of a buildpack is a
+// StagingError.
 func (c *Cell) Stage(ctx context.Context, app App) (*Droplet, error) {
 	app = app.withDefaults()
 	d, err := c.prepareDroplet(app)
@@ -103,13 +104,17 @@ func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
 		{Source: filepath.Join(d.Dir, "app"), Target: "/tmp/app"},
 		{Source: d.Dir, Target: "/tmp/contents"},
 		{Source: c.CacheDir(app.Name), Target: "/tmp/cache"},
+		{Target: "/tmp/buildpacks", Tmpfs: true},
 	}
 	var keys []string
 	for _, b := range buildpacks {
+		keys = append(keys, b.Name)
+		if b.Dir == "" {
+			continue // cloned inside
+		}
 		if err := readable(b); err != nil {
 			return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 		}
-		keys = append(keys, b.Name)
 		mounts = append(mounts, container.Mount{
 			Source: b.Dir, Target: fmt.Sprintf("/tmp/buildpacks/%x", md5.Sum([]byte(b.Name))), ReadOnly: true,
 		})
@@ -121,7 +126,7 @@ func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.newContainer(ctx, app.Name, newInstanceGUID(), false, mounts)
+	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), isolated: app.Isolated, mounts: mounts})
 	if err != nil {
 		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 	}
@@ -174,16 +179,10 @@ func readable(b Buildpack) error {
 	return nil
 }
 
-// newContainer starts a container for an app. policies tells whether the app's
-// policies count for it.
-func (c *Cell) newContainer(ctx context.Context, app, hostname string, policies bool, mounts []container.Mount) (*Guest, error) {
-	address, err := c.network.acquire(containers.Addr().Next(), containers)
-	if err != nil {
+// newContainer starts a container at an address of its own.
+func (c *Cell) newContainer(ctx context.Context, spec guestSpec) (_ *Guest, err error) {
+	if spec.address, err = c.network.acquire(containers.Addr().Next(), containers); err != nil {
 		return nil, err
-	}
-	spec := guestSpec{hostname: hostname, address: address, mounts: mounts}
-	if policies {
-		spec.app = app
 	}
 	g, err := c.newGuest(ctx, spec)
 	if err != nil {

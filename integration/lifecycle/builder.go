@@ -20,7 +20,8 @@ import (
 type buildConfig struct {
 	// BuildDir has the app.
 	BuildDir string `json:"build_dir"`
-	// BuildpacksDir has the buildpacks, each below the md5 of its key.
+	// BuildpacksDir has the buildpacks, each below the md5 of its key. Where the
+	// key is a URL, the builder clones it there.
 	BuildpacksDir string `json:"buildpacks_dir"`
 	// Buildpacks are keys, in order.
 	Buildpacks []string `json:"buildpacks"`
@@ -62,6 +63,9 @@ type build struct {
 func (b *build) run() error {
 	if err := b.prepare(); err != nil {
 		return fmt.Errorf("%w: %w", setUpFailed, err)
+	}
+	if err := b.clone(); err != nil {
+		return err
 	}
 	last, detected, err := b.supplyOrDetect()
 	if err != nil {

@@ -8,6 +8,7 @@ type failure string
 func (f failure) Error() string { return string(f) }
 
 const (
+	cloneFailed    = failure("Failed to clone git repository")
 	setUpFailed    = failure("Failed to set up filesystem when generating droplet")
 	detectFailed   = failure("None of the buildpacks detected a compatible application")
 	compileFailed  = failure("Failed to compile droplet")
