@@ -1,9 +1,12 @@
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+# The same sources give the same bytes: no path and no state of the checkout in them.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w"
 
 STACK = cflinuxfs4
+MANIFEST = manifest.yml
+OUT = build
 
 .DEFAULT_GOAL := help
-.PHONY: help build fixtures binaries test unit demo bench lint golden package clean
+.PHONY: help programs build fixtures binaries test unit demo bench lint golden package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,9 +28,12 @@ bench: ## measure against the naive way, into build/bench.json
 	@mkdir -p build && go build -o build/bench ./integration/bench
 	@build/bench
 
-build: ## the staging program, the container program and meshctl, into build/
+programs: ## the staging program and the container program for Cloud Foundry, into build/
 	@mkdir -p build
-	@$(GO_BUILD) -o build/ ./src/cmd/buildpack ./src/cmd/mesh ./src/cmd/meshctl
+	@GOOS=linux GOARCH=amd64 $(GO_BUILD) -o build/ ./src/cmd/buildpack ./src/cmd/mesh
+
+build: programs ## those and meshctl, into build/
+	@$(GO_BUILD) -o build/ ./src/cmd/meshctl
 
 fixtures: ## the programs of the tests' own apps and buildpack
 	@mkdir -p build
@@ -43,12 +49,12 @@ lint: ## vet, staticcheck, formatting, and the walls between the parts
 golden: ## write the golden files and the reference anew
 	go test ./src/meshfile ./src/render -update
 
-package: build ## a zip for cf create-buildpack and meshctl beside it, into build/ (STACK=cflinuxfs4)
-	@go tool buildpack-packager build -stack $(STACK)
-	@mv mesh_buildpack-$(STACK)-v$$(cat VERSION).zip build/
-	@GOOS=linux GOARCH=amd64 $(GO_BUILD) -o build/meshctl-linux-amd64 ./src/cmd/meshctl
-	@GOOS=darwin GOARCH=arm64 $(GO_BUILD) -o build/meshctl-darwin-arm64 ./src/cmd/meshctl
-	@GOOS=windows GOARCH=amd64 $(GO_BUILD) -o build/meshctl-windows-amd64.exe ./src/cmd/meshctl
+package: programs ## a zip for cf create-buildpack and meshctl for each system, into OUT=build (STACK=cflinuxfs4, CACHED=1, MANIFEST=manifest.yml)
+	@go run ./src/cmd/package -stack $(STACK) -manifest $(MANIFEST) -out $(OUT) $(if $(CACHED),-cached)
+	@GOOS=linux GOARCH=amd64 $(GO_BUILD) -o $(OUT)/meshctl-linux-amd64 ./src/cmd/meshctl
+	@GOOS=darwin GOARCH=amd64 $(GO_BUILD) -o $(OUT)/meshctl-darwin-amd64 ./src/cmd/meshctl
+	@GOOS=darwin GOARCH=arm64 $(GO_BUILD) -o $(OUT)/meshctl-darwin-arm64 ./src/cmd/meshctl
+	@GOOS=windows GOARCH=amd64 $(GO_BUILD) -o $(OUT)/meshctl-windows-amd64.exe ./src/cmd/meshctl
 
 clean: ## remove what was built; the cache of downloads stays
 	rm -rf build fixtures/procfile-buildpack/build
