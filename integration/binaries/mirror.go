@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
@@ -51,11 +52,43 @@ func (s Set) manifestEntry(name, version string) (manifestEntry, error) {
 // Mirror serves the downloads as a platform team that hosts them itself would.
 func (s Set) Mirror() http.Handler { return http.FileServer(http.Dir(s.Cache)) }
 
-// CopyBuildpack makes in dir what a zip of the buildpack has, with a manifest
-// that names the mirror at the given base URL, with the mirror's checksums, for the
-// versions that are mirrored.
-func (s Set) CopyBuildpack(dir, mirror string) error {
+// MirrorManifest is the manifest with the mirror at the given base URL and the
+// mirror's checksums for the versions that are mirrored. The others keep their
+// own address, or are left out where the mirror is all there is.
+func (s Set) MirrorManifest(mirror string, mirroredOnly bool) ([]byte, error) {
 	entries, rest, err := s.manifest()
+	if err != nil {
+		return nil, err
+	}
+	mirrored := map[string]bool{}
+	for i, entry := range entries {
+		for _, file := range []string{s.ConsulZip(), s.Envoy()} {
+			if filepath.Base(entry.URI) != filepath.Base(file) {
+				continue
+			}
+			sum, err := artifact.Sum(file)
+			if err != nil {
+				return nil, fmt.Errorf("failed to read the mirror: %w", err)
+			}
+			entries[i].URI, entries[i].SHA256 = mirror+"/"+filepath.Base(file), sum
+			mirrored[sum] = true
+		}
+	}
+	if mirroredOnly {
+		entries = slices.DeleteFunc(entries, func(entry manifestEntry) bool { return !mirrored[entry.SHA256] })
+	}
+	rest["dependencies"] = entries
+	text, err := yaml.Marshal(rest)
+	if err != nil {
+		return nil, fmt.Errorf("failed to write the mirrored manifest: %w", err)
+	}
+	return text, nil
+}
+
+// CopyBuildpack makes in dir what a zip of the buildpack has, with a manifest
+// that names the mirror at the given base URL.
+func (s Set) CopyBuildpack(dir, mirror string) error {
+	_, rest, err := s.manifest()
 	if err != nil {
 		return err
 	}
@@ -66,22 +99,9 @@ func (s Set) CopyBuildpack(dir, mirror string) error {
 			return fmt.Errorf("failed to copy the buildpack: %w", err)
 		}
 	}
-	for i, entry := range entries {
-		for _, file := range []string{s.ConsulZip(), s.Envoy()} {
-			if filepath.Base(entry.URI) != filepath.Base(file) {
-				continue
-			}
-			sum, err := artifact.Sum(file)
-			if err != nil {
-				return fmt.Errorf("failed to read the mirror: %w", err)
-			}
-			entries[i].URI, entries[i].SHA256 = mirror+"/"+filepath.Base(file), sum
-		}
-	}
-	rest["dependencies"] = entries
-	text, err := yaml.Marshal(rest)
+	text, err := s.MirrorManifest(mirror, false)
 	if err != nil {
-		return fmt.Errorf("failed to write the mirrored manifest: %w", err)
+		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "manifest.yml"), text, 0o644)
 }

@@ -188,6 +188,18 @@ func TestDetectedBuildpackIsTheOnlyOne(t *testing.T) {
 	}
 }
 
+func TestIsolatedStaging(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	devices := buildpack(t, "devices", files{"bin/finalize": "#!/bin/bash\necho devices $(grep -o '[a-z0-9]*:' /proc/net/dev)\n", "bin/release": "#!/bin/bash\necho '--- {}'\n"})
+	for isolated, want := range map[bool]string{true: "devices lo:\n", false: "devices lo: eth0:\n"} {
+		d, err := c.Stage(timeout(t), cell.App{Name: "app", Dir: files{}.write(t), Buildpacks: []cell.Buildpack{devices}, Isolated: isolated})
+		must(t, err)
+		if !strings.Contains(d.Log, want) {
+			t.Errorf("isolated %t: %q", isolated, d.Log)
+		}
+	}
+}
+
 func TestStagingCanBeCancelled(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	ctx, cancel := context.WithCancel(timeout(t))

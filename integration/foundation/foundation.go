@@ -67,7 +67,9 @@ func New(log io.Writer) (_ *Foundation, err error) {
 	if f.work, err = os.MkdirTemp("", "foundation"); err != nil {
 		return nil, fmt.Errorf("failed to make room: %w", err)
 	}
-	if f.Cell, err = cell.New(cell.Options{Log: log}); err != nil {
+	f.Mesh = cell.Buildpack{Name: "mesh_buildpack", Dir: filepath.Join(f.work, "mesh_buildpack")}
+	f.Last = cell.Buildpack{Name: "procfile_buildpack", Dir: filepath.Join(root, "fixtures", "procfile-buildpack")}
+	if f.Cell, err = cell.New(cell.Options{Log: log, SystemBuildpacks: []cell.Buildpack{f.Mesh}}); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", f.Outside()+":80")
@@ -76,9 +78,6 @@ func New(log io.Writer) (_ *Foundation, err error) {
 	}
 	f.mirror = &http.Server{Handler: f.Binaries.Mirror(), ReadHeaderTimeout: time.Minute}
 	go func() { _ = f.mirror.Serve(listener) }()
-
-	f.Mesh = cell.Buildpack{Name: "mesh_buildpack", Dir: filepath.Join(f.work, "mesh_buildpack")}
-	f.Last = cell.Buildpack{Name: "procfile_buildpack", Dir: filepath.Join(root, "fixtures", "procfile-buildpack")}
 	return f, f.Binaries.CopyBuildpack(f.Mesh.Dir, "http://"+f.Outside())
 }
 

@@ -1,0 +1,75 @@
+package install
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// needsFoundation marks, in a block's first line, commands that cannot be run
+// here. Only commands of cf may be marked.
+const needsFoundation = "# needs a foundation\n"
+
+var shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
+
+// commands are the blocks of docs/operators.md that can be run here, and those
+// that need a foundation.
+func commands() (here, foundation []string, err error) {
+	text, err := os.ReadFile(filepath.Join(checkout, "docs", "operators.md"))
+	for _, block := range shell.FindAllStringSubmatch(string(text), -1) {
+		if marked, found := strings.CutPrefix(block[1], needsFoundation); found {
+			foundation = append(foundation, marked)
+		} else {
+			here = append(here, block[1])
+		}
+	}
+	return here, foundation, err
+}
+
+// runDocument runs the commands in the checkout, in their order: the zips that
+// the tests stage with are theirs.
+func runDocument() error {
+	here, _, err := commands()
+	if err != nil {
+		return err
+	}
+	for _, block := range here {
+		cmd := exec.Command("bash", "-euo", "pipefail", "-c", block)
+		cmd.Dir = checkout
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s\n%s", err, block, output)
+		}
+	}
+	return nil
+}
+
+func TestDocument(t *testing.T) {
+	here, foundation, err := commands()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(here) < 4 || len(foundation) == 0 {
+		t.Errorf("docs/operators.md has %d blocks to run and %d for a foundation", len(here), len(foundation))
+	}
+	for _, block := range foundation {
+		for line := range strings.Lines(block) {
+			if !strings.HasPrefix(line, "cf ") {
+				t.Errorf("docs/operators.md marks %q as needing a foundation", line)
+			}
+		}
+	}
+	// What the commands are said to make.
+	for _, name := range []string{
+		filepath.Base(zipPath("")), filepath.Base(zipPath("")) + ".sha256", filepath.Base(zipPath("-cached")),
+		"mesh_buildpack-cflinuxfs5-v" + version + ".zip",
+		"meshctl-linux-amd64", "meshctl-darwin-amd64", "meshctl-darwin-arm64", "meshctl-windows-amd64.exe",
+	} {
+		if _, err := os.Stat(filepath.Join(checkout, "build", name)); err != nil {
+			t.Error(err)
+		}
+	}
+}

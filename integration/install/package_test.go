@@ -1,0 +1,214 @@
+package install
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// want is everything that is in a zip.
+var want = []string{
+	"CHANGELOG.md", "LICENSE", "README.md", "VERSION",
+	"bin/detect", "bin/finalize", "bin/release", "bin/run", "bin/supply",
+	"build/buildpack", "build/mesh", "licenses.txt", "manifest.yml", "sbom.cdx.json",
+}
+
+const megabyte = 1 << 20
+
+func TestZipHasWhatIsNeeded(t *testing.T) {
+	files := open(t, zipPath(""))
+	if diff := cmp.Diff(want, names(files)); diff != "" {
+		t.Error(diff)
+	}
+	for name, limit := range map[string]uint64{"build/mesh": 8 * megabyte, "build/buildpack": 12 * megabyte} {
+		if size := files[name].UncompressedSize64; size >= limit {
+			t.Errorf("%s has %d bytes, the limit is %d", name, size, limit)
+		}
+	}
+	info, err := os.Stat(zipPath(""))
+	if err != nil || info.Size() >= 12*megabyte {
+		t.Errorf("the zip has %d bytes: %v", info.Size(), err)
+	}
+	for name, file := range files {
+		mode := os.FileMode(0o644)
+		if strings.HasPrefix(name, "bin/") || strings.HasPrefix(name, "build/") {
+			mode = 0o755
+		}
+		if file.Mode() != mode {
+			t.Errorf("%s has mode %s", name, file.Mode())
+		}
+	}
+}
+
+func TestCachedZipHasTheDownloads(t *testing.T) {
+	files := open(t, zipPath("-cached"))
+	var downloads []string
+	for _, name := range names(files) {
+		if !slices.Contains(want, name) {
+			downloads = append(downloads, filepath.Base(name))
+		}
+	}
+	expected := []string{filepath.Base(shared.Binaries.ConsulZip()), filepath.Base(shared.Binaries.Envoy())}
+	slices.Sort(downloads)
+	if diff := cmp.Diff(expected, downloads); diff != "" || len(files) != len(want)+len(expected) {
+		t.Error(diff)
+	}
+}
+
+// TestSameBytes: another folder and another umask give the same zip.
+func TestSameBytes(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "other")
+	must(t, checkout, "bash", "-c", "umask 077; git clone --quiet . "+other+" && make -C "+other+" package")
+	first, err := os.ReadFile(zipPath(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := os.ReadFile(filepath.Join(other, "build", filepath.Base(zipPath(""))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first, second) {
+		t.Error("the zips differ")
+	}
+}
+
+// TestBillOfMaterials: it has every module that Go says is linked, and so have
+// the licences.
+func TestBillOfMaterials(t *testing.T) {
+	files := open(t, zipPath(""))
+	var bom struct {
+		BomFormat    string
+		SerialNumber string
+		Metadata     struct{ Timestamp string }
+		Components   []struct {
+			Name, Version string
+			Hashes        []struct{ Content string }
+		}
+	}
+	if err := json.Unmarshal(content(t, files["sbom.cdx.json"]), &bom); err != nil {
+		t.Fatal(err)
+	}
+	if bom.BomFormat != "CycloneDX" || bom.SerialNumber != "" || bom.Metadata.Timestamp != "" {
+		t.Errorf("the head is %+v", bom)
+	}
+	has := map[string]bool{}
+	for _, component := range bom.Components {
+		has[component.Name+" "+component.Version] = true
+	}
+	for _, name := range []string{"buildpack v" + version, "mesh v" + version, "consul 1.22.7", "consul 2.0.2", "envoy 1.38.2"} {
+		if !has[name] {
+			t.Errorf("the bill of materials lacks %s", name)
+		}
+	}
+	licenses := string(content(t, files["licenses.txt"]))
+	if !strings.Contains(licenses, "==== The Go standard library\n\nCopyright 2009 The Go Authors") {
+		t.Error("the licences lack Go's own")
+	}
+	modules := 0
+	for _, program := range []string{"buildpack", "mesh"} {
+		for line := range strings.Lines(must(t, checkout, "go", "version", "-m", "build/"+program)) {
+			fields := strings.Fields(line)
+			if len(fields) < 3 || fields[0] != "dep" {
+				continue
+			}
+			modules++
+			if !has[fields[1]+" "+fields[2]] {
+				t.Errorf("the bill of materials lacks %s %s", fields[1], fields[2])
+			}
+			if !strings.Contains(licenses, "==== "+fields[1]+"/") {
+				t.Errorf("the licences lack %s", fields[1])
+			}
+		}
+	}
+	if modules < 10 {
+		t.Errorf("only %d modules are linked", modules)
+	}
+}
+
+// TestABadDownloadIsNotPackaged, and is fetched again when it is good.
+func TestABadDownloadIsNotPackaged(t *testing.T) {
+	t.Setenv("GOCACHE", strings.TrimSpace(must(t, checkout, "go", "env", "GOCACHE")))
+	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // where the downloads are kept
+	served := t.TempDir()
+	bad := strings.ReplaceAll(read(t, "mirror.yml"), "http://"+shared.Outside(), "file://"+served)
+	manifest, out := filepath.Join(t.TempDir(), "bad.yml"), t.TempDir()
+	if err := os.WriteFile(manifest, []byte(bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{shared.Binaries.ConsulZip(), shared.Binaries.Envoy()} {
+		if err := os.WriteFile(filepath.Join(served, filepath.Base(file)), []byte("<html>"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"run", "./src/cmd/package", "-cached", "-manifest", manifest, "-out", out}
+	_, err := command(checkout, "go", args...)
+	if err == nil || !strings.Contains(err.Error(), "sha256 mismatch") || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("a bad download gives %v", err)
+	}
+	if left, _ := os.ReadDir(out); len(left) > 0 {
+		t.Errorf("a bad download leaves %v", left)
+	}
+	for _, file := range []string{shared.Binaries.ConsulZip(), shared.Binaries.Envoy()} {
+		target := filepath.Join(served, filepath.Base(file))
+		if err := os.Remove(target); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, checkout, "go", args...)
+}
+
+func open(t *testing.T, path string) map[string]*zip.File {
+	t.Helper()
+	reader, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	files := map[string]*zip.File{}
+	for _, file := range reader.File {
+		files[file.Name] = file
+	}
+	return files
+}
+
+func names(files map[string]*zip.File) []string {
+	var all []string
+	for name := range files {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func content(t *testing.T, file *zip.File) []byte {
+	t.Helper()
+	reader, err := file.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(reader); err != nil {
+		t.Fatal(err)
+	}
+	return text.Bytes()
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(checkout, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

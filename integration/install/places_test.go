@@ -1,0 +1,113 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+// TestZip: published by a platform team, downloads from its mirror.
+func TestZip(t *testing.T) {
+	app := frontend(t, mirrored(t), shared.Last)
+	forget(t, app)
+	droplet, err := stage(t, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs(t, app, droplet)
+	testWeights(t, droplet)
+}
+
+// TestCachedZip stages where there is no network at all.
+func TestCachedZip(t *testing.T) {
+	app := frontend(t, unpacked(t, zipPath("-cached")), shared.Last)
+	app.Isolated = true
+	forget(t, app)
+	droplet, err := stage(t, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs(t, app, droplet)
+}
+
+// TestZipWithoutNetwork: the zip as it is published says what it cannot reach.
+func TestZipWithoutNetwork(t *testing.T) {
+	buildpack := unpacked(t, zipPath(""))
+	app := frontend(t, buildpack, shared.Last)
+	app.Isolated = true
+	forget(t, app)
+	_, err := stage(t, app)
+	if err == nil {
+		t.Fatal("staged without a network")
+	}
+	for _, host := range []string{"releases.hashicorp.com", "github.com"} {
+		if strings.Contains(err.Error(), "hint: staging must reach "+host) {
+			return
+		}
+	}
+	t.Errorf("the error names no host to reach:\n%v", err)
+}
+
+// TestPlaces: the first of two is where the other tests have it.
+func TestPlaces(t *testing.T) {
+	buildpack := mirrored(t)
+	// others are buildpacks that supply nothing.
+	others := func(count int) (all []cell.Buildpack) {
+		for i := range count {
+			all = append(all, cell.Buildpack{Name: fmt.Sprint("other", i), Dir: shared.Last.Dir})
+		}
+		return all
+	}
+	for name, buildpacks := range map[string][]cell.Buildpack{
+		"alone":              {buildpack},
+		"the last of two":    append(others(1), buildpack),
+		"eleventh of twelve": append(append(others(10), buildpack), shared.Last),
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := frontend(t, buildpacks...)
+			forget(t, app)
+			droplet, err := stage(t, app)
+			if err != nil {
+				t.Fatal(err)
+			}
+			runs(t, app, droplet)
+		})
+	}
+	t.Run("third of twelve", func(t *testing.T) {
+		app := frontend(t, append(append(others(2), buildpack), append(others(10)[2:], shared.Last)...)...)
+		forget(t, app)
+		if len(app.Buildpacks) != 12 {
+			t.Fatalf("there are %d buildpacks", len(app.Buildpacks))
+		}
+		fails(t, app, "the app would have no sidecars", "hint: name fewer than ten buildpacks")
+	})
+	t.Run("not named", func(t *testing.T) {
+		app := frontend(t)
+		forget(t, app)
+		_, err := stage(t, app)
+		var failed *cell.StagingError
+		if !errors.As(err, &failed) || failed.Status.Code != 222 {
+			t.Errorf("the buildpack did not decline: %v", err)
+		}
+	})
+}
+
+// testWeights: what docs/operators.md says of the droplet.
+func testWeights(t *testing.T, droplet *cell.Droplet) {
+	t.Helper()
+	document := read(t, "docs/operators.md")
+	for _, program := range []string{"consul", "envoy", "mesh"} {
+		info, err := os.Stat(droplet.Dir + "/deps/0/bin/" + program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := fmt.Sprintf("| `bin/%s` | %d MB |", program, (info.Size()+500_000)/1_000_000)
+		if !strings.Contains(document, row) {
+			t.Errorf("docs/operators.md lacks %q", row)
+		}
+	}
+}
