@@ -117,7 +117,7 @@ func (c *clone) script(env ...string) *exec.Cmd {
 	return cmd
 }
 
-// builds runs it and asserts what it made, fetched and built.
+// makes runs it and asserts what it made, fetched and built.
 func (c *clone) makes(version string, fetches, builds int) {
 	c.t.Helper()
 	before, _ := os.ReadFile(c.builds)
@@ -145,6 +145,24 @@ func TestTheProgramsAreBuiltOnce(t *testing.T) {
 	c.write("src/version", "2")
 	c.makes("2", 0, 1)
 	c.makes("2", 0, 0)
+
+	// What nobody uses any more is not kept for ever.
+	kept := filepath.Join(c.cache, "mesh-source")
+	entries, err := os.ReadDir(kept)
+	if err != nil || len(entries) != 3 {
+		t.Fatalf("the cache has %v: %v", entries, err)
+	}
+	for _, entry := range entries {
+		old := time.Now().Add(-2 * time.Hour)
+		if err := os.Chtimes(filepath.Join(kept, entry.Name()), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.write("src/version", "3")
+	c.makes("3", 0, 1)
+	if entries, err = os.ReadDir(kept); err != nil || len(entries) != 2 {
+		t.Errorf("the cache has %v: %v", entries, err)
+	}
 }
 
 func TestABadCacheIsBuiltAnew(t *testing.T) {

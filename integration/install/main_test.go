@@ -40,11 +40,17 @@ func prepare() error {
 	if err := foundation.Prepare(); err != nil {
 		return err
 	}
+	for _, program := range []string{"curl", "unzip"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("every stack has %s, this machine has not: %w", program, err)
+		}
+	}
 	set, err := binaries.Find()
 	if err != nil {
 		return err
 	}
 	for _, args := range [][]string{
+		{"mod", "download"},
 		{"mod", "download", "golang.org/toolchain@" + toolchain(set.Root)},
 		{"build", "-modfile=" + filepath.Join(set.Root, "src/cmd/package/tools/go.mod"), "-o", os.TempDir(), "tool"},
 	} {
@@ -230,9 +236,15 @@ func runs(t *testing.T, app cell.App, droplet *cell.Droplet) {
 	if err != nil || !strings.Contains(page, "HotROD") {
 		t.Errorf("the frontend answers %.200q: %v", page, err)
 	}
-	healthy, err := shared.Healthy(ctx, app.Name)
-	if err != nil || len(healthy) != 1 {
-		t.Errorf("the mesh sends requests to %v: %v", healthy, err)
+	err = foundation.Eventually(ctx, "the mesh sends it requests", func(ctx context.Context) error {
+		healthy, err := shared.Healthy(ctx, app.Name)
+		if err == nil && len(healthy) != 1 {
+			err = fmt.Errorf("its instances are %v", healthy)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"cmp"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"time"
@@ -34,10 +33,17 @@ func normalise(from, to string) (err error) {
 			os.Remove(temporary)
 		}
 	}()
-	files := slices.SortedFunc(slices.Values(reader.File), func(a, b *zip.File) int { return cmp.Compare(a.Name, b.Name) })
 	writer := zip.NewWriter(file)
+	files := slices.SortedFunc(slices.Values(reader.File), func(a, b *zip.File) int { return cmp.Compare(a.Name, b.Name) })
 	for _, f := range files {
-		if err := rewrite(writer, f); err != nil {
+		mode := os.FileMode(0o644)
+		if f.Mode()&0o100 != 0 {
+			mode = 0o755
+		}
+		f.SetMode(mode)
+		f.SetModTime(epoch)
+		f.Extra = nil // the time once more
+		if err := writer.Copy(f); err != nil {
 			return err
 		}
 	}
@@ -45,23 +51,4 @@ func normalise(from, to string) (err error) {
 		return err
 	}
 	return os.Rename(temporary, to)
-}
-
-func rewrite(to *zip.Writer, from *zip.File) error {
-	header := &zip.FileHeader{Name: from.Name, Method: zip.Deflate, Modified: epoch}
-	header.SetMode(0o644 | from.Mode()&0o111)
-	if from.Mode()&0o100 != 0 {
-		header.SetMode(0o755)
-	}
-	content, err := from.Open()
-	if err != nil {
-		return err
-	}
-	defer content.Close()
-	entry, err := to.CreateHeader(header)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(entry, content)
-	return err
 }
