@@ -37,9 +37,20 @@ func runDocument() error {
 	if err != nil {
 		return err
 	}
+	goCache, err := command(checkout, "go", "env", "GOCACHE")
+	if err != nil {
+		return err
+	}
+	// Downloads for cached zips are not the user's.
+	downloads, err := shared.Dir("downloads")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(downloads)
 	for _, block := range here {
 		cmd := exec.Command("bash", "-euo", "pipefail", "-c", block)
 		cmd.Dir = checkout
+		cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+downloads, "GOCACHE="+strings.TrimSpace(goCache))
 		if output, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w\n%s\n%s", err, block, output)
 		}

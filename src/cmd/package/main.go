@@ -90,9 +90,11 @@ func (o options) run() (string, error) {
 	if err := o.lay(work, m, strings.TrimSpace(string(version))); err != nil {
 		return "", err
 	}
-	cache, err := downloads(m)
-	if err != nil {
-		return "", err
+	cache := ""
+	if o.cached {
+		if cache, err = downloads(m); err != nil {
+			return "", err
+		}
 	}
 	made, err := packager.Package(work, cache, strings.TrimSpace(string(version)), o.stack, o.cached)
 	if err != nil {
