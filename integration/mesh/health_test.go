@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
+	"github.com/consul-mesh/mesh-buildpack/integration/load"
 )
 
 type ctx = context.Context
@@ -127,50 +126,35 @@ func TestRollingReplaceLosesNothing(t *testing.T) {
 	back.Instances = 3
 	backend := start(t, back)
 	caller := start(t, echo(t, "load", `upstream "rolling" { port = 9001 }`), "rolling")
-	client := caller.Instance(0).HTTPClient()
-	get := func(ctx ctx) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9001/slow?ms=10", nil)
+	inside := caller.Instance(0)
+	const target = "http://127.0.0.1:9001/slow?ms=10"
+	eventually(t, "the service answers", func(ctx ctx) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 		if err != nil {
 			return err
 		}
-		response, err := client.Do(request)
+		response, err := inside.HTTPClient().Do(request)
 		if err != nil {
 			return err
 		}
-		defer response.Body.Close()
+		response.Body.Close()
 		if response.StatusCode != http.StatusOK {
 			return fmt.Errorf("status %s", response.Status)
 		}
 		return nil
-	}
-	eventually(t, "the service answers", get)
+	})
 
-	load, stop := context.WithCancel(t.Context())
-	var sent, lost atomic.Int64
-	var last atomic.Value
-	var workers sync.WaitGroup
-	for range 4 {
-		workers.Go(func() {
-			for load.Err() == nil {
-				sent.Add(1)
-				if err := get(t.Context()); err != nil {
-					lost.Add(1)
-					last.Store(err)
-				}
-			}
-		})
-	}
+	requests := load.Start(load.Plan{Kind: load.HTTP, Target: target, Rate: 200, Dial: inside.Dial})
 	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := backend.Replace(ctx, i); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		cancel()
 	}
-	stop()
-	workers.Wait()
-	t.Logf("%d requests, %d lost", sent.Load(), lost.Load())
-	if lost.Load() > 0 {
-		t.Errorf("%d of %d requests lost, the last with: %v", lost.Load(), sent.Load(), last.Load())
+	result := requests.Stop()
+	t.Log(result)
+	if result.Lost > 0 {
+		t.Errorf("lost: %v", result)
 	}
 }
