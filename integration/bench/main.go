@@ -1,19 +1,23 @@
 // Command bench measures the buildpack beside the naive way, in the same run
 // on the same cell, and writes build/bench.json. The naive way is what the
 // project grew from: a service.json on disk, default checks, and
-// `sleep 5 && consul connect envoy`.
+// `sleep 5 && consul connect envoy`. Starting has a third way, the floor: a
+// script written by hand that makes only the calls that are needed, in the best
+// order.
+//
+// Each measure is a function in a file of its own and a line in the table of
+// measures.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,34 +25,75 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-var runs = flag.Int("runs", 5, "how often each way is measured")
+var (
+	runs = flag.Int("runs", 10, "how often each way is measured, where one run is not enough")
+	only = flag.String("only", "", "measures to make, by their names, with commas between; all by default")
+)
+
+// measure is what -only can name. It gives one result or several.
+type measure struct {
+	name string
+	take func(context.Context, *bench) ([]result, error)
+}
+
+// measures are made in this order. The last one looks at what has been running
+// since the third.
+var measures = []measure{
+	{"supply", supply},
+	{"first-request", firstRequest},
+	{"first-request-20", firstRequest20},
+	{"rolling-replace", rollingReplace},
+	{"stop", stopOne},
+	{"crash", crash},
+	{"crash-instance", crashInstance},
+	{"mesh-memory", meshMemory},
+}
 
 func main() {
 	flag.Parse()
+	if _, err := chosen(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
 	cell.Main(foundation.Prepare, run)
 }
 
-// result is one entry of build/bench.json. Naive and Floor are left out where
-// there is nothing to compare with.
-type result struct {
-	Name  string  `json:"name"`
-	Unit  string  `json:"unit"`
-	Ours  float64 `json:"ours"`
-	Naive float64 `json:"naive,omitempty"`
-	Floor float64 `json:"floor,omitempty"`
+func chosen() ([]measure, error) {
+	if *only == "" {
+		return measures, nil
+	}
+	var some []measure
+	for name := range strings.SplitSeq(*only, ",") {
+		i := slices.IndexFunc(measures, func(m measure) bool { return m.name == name })
+		if i < 0 {
+			var names []string
+			for _, m := range measures {
+				names = append(names, m.name)
+			}
+			return nil, fmt.Errorf("there is no measure %q\nhint: there are %s", name, strings.Join(names, ", "))
+		}
+		some = append(some, measures[i])
+	}
+	return some, nil
 }
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx); err != nil {
+	if err := takeAll(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
 	return 0
 }
 
-func bench(ctx context.Context) error {
+// takeAll makes every measure that was asked for. One that fails does not keep
+// the others from being made.
+func takeAll(ctx context.Context) error {
+	wanted, err := chosen()
+	if err != nil {
+		return err
+	}
 	f, err := foundation.New(nil)
 	if err != nil {
 		return err
@@ -57,116 +102,23 @@ func bench(ctx context.Context) error {
 	if err := f.StartServers(ctx); err != nil {
 		return err
 	}
-	firstRequest, err := measureFirstRequest(ctx, f)
-	if err != nil {
-		return fmt.Errorf("first-request: %w", err)
-	}
-	supply, err := supplyResults(ctx, f)
-	if err != nil {
-		return fmt.Errorf("supply: %w", err)
-	}
-	results := append(supply, firstRequest)
-	fmt.Printf("\n%-16s %6s %10s %10s %10s\n", "measure", "unit", "ours", "naive", "floor")
-	for _, r := range results {
-		fmt.Printf("%-16s %6s %10.2f %10.2f %10.2f\n", r.Name, r.Unit, r.Ours, r.Naive, r.Floor)
-	}
-	text, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(f.Binaries.Build(), "bench.json")
-	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	fmt.Println("\nwritten to build/bench.json")
-	return nil
-}
-
-// measureFirstRequest starts a service and a caller at the same moment, with
-// the servers up, and takes the time from the start of the first of their
-// containers to the caller's first 200 through the mesh. The ways alternate,
-// so that a noisy machine is noisy for both.
-func measureFirstRequest(ctx context.Context, f *foundation.Foundation) (result, error) {
-	ours, err := oursPair(ctx, f)
-	if err != nil {
-		return result{}, err
-	}
-	naive, err := naivePair(ctx, f)
-	if err != nil {
-		return result{}, err
-	}
-	var oursTimes, naiveTimes []time.Duration
-	for i := range *runs {
-		for _, way := range []struct {
-			name  string
-			pair  []staged
-			times *[]time.Duration
-		}{{"ours", ours, &oursTimes}, {"naive", naive, &naiveTimes}} {
-			took, err := startPair(ctx, f, way.pair)
-			if err != nil {
-				return result{}, fmt.Errorf("%s: %w", way.name, err)
-			}
-			*way.times = append(*way.times, took)
-			fmt.Printf("first-request, run %d of %d, %-5s %6.2f s\n", i+1, *runs, way.name, took.Seconds())
-		}
-	}
-	return result{Name: "first-request", Unit: "s", Ours: median(oursTimes), Naive: median(naiveTimes)}, nil
-}
-
-func median(times []time.Duration) float64 {
-	slices.Sort(times)
-	middle := len(times) / 2
-	if len(times)%2 == 0 {
-		return (times[middle-1] + times[middle]).Seconds() / 2
-	}
-	return times[middle].Seconds()
-}
-
-// staged is an app with its droplet.
-type staged struct {
-	app     cell.App
-	droplet *cell.Droplet
-}
-
-// startPair starts a service and its caller, waits for the first 200, and
-// takes both away again.
-func startPair(ctx context.Context, f *foundation.Foundation, pair []staged) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
-	defer cancel()
-	var running []*cell.RunningApp
-	begun := time.Now()
-	for _, s := range pair {
-		app, err := f.Start(ctx, s.app, s.droplet)
+	b := newBench(f)
+	var results []result
+	var failures []error
+	for _, m := range wanted {
+		begun := time.Now()
+		taken, err := m.take(ctx, b)
 		if err != nil {
-			return 0, err
+			failures = append(failures, fmt.Errorf("%s: %w", m.name, err))
+			fmt.Fprintf(os.Stderr, "%s failed: %v\n", m.name, err)
 		}
-		running = append(running, app)
-	}
-	var answered time.Time
-	err := foundation.Eventually(ctx, "the caller logs its first 200", func(context.Context) error {
-		for _, line := range running[1].Logs() { // former runs' lines are there too
-			if line.Text == "first 200" && line.Time.After(begun) {
-				answered = line.Time
-				return nil
-			}
-		}
-		return errors.New("no such line")
-	})
-	if err != nil {
-		for _, app := range running {
-			for _, line := range app.Logs() {
-				fmt.Fprintln(os.Stderr, line)
-			}
-		}
-		return 0, err
-	}
-	if started := running[0].Instance(0).StartedAt(); started.After(begun) {
-		begun = started
-	}
-	for _, app := range running {
-		if err := app.Delete(ctx); err != nil {
-			return 0, err
+		results = append(results, taken...)
+		fmt.Printf("%s took %.0f s\n", m.name, time.Since(begun).Seconds())
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return answered.Sub(begun), foundation.Eventually(ctx, "the catalog is empty", f.CatalogEmpty)
+	print(results)
+	failures = append(failures, write(f.Binaries.Build(), results))
+	return errors.Join(failures...)
 }

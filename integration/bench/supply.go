@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
-	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
@@ -30,18 +29,18 @@ type supplied struct {
 	uncached, uncachedFloor, cached, cachedFloor, memory float64
 }
 
-// supplyResults are the results of measureSupply.
-func supplyResults(ctx context.Context, f *foundation.Foundation) ([]result, error) {
-	work, err := f.Dir("supply")
+// supply measures what staging costs the platform.
+func supply(ctx context.Context, b *bench) ([]result, error) {
+	work, err := b.f.Dir("supply")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	s, err := measureSupply(ctx, f.Binaries, work)
+	s, err := measureSupply(ctx, b.f.Binaries, work)
 	return []result{
-		{Name: "supply-uncached", Unit: "s", Ours: s.uncached, Floor: s.uncachedFloor},
-		{Name: "supply-cached", Unit: "s", Ours: s.cached, Floor: s.cachedFloor},
-		{Name: "supply-memory", Unit: "MB", Ours: s.memory},
+		result{Name: "supply-uncached", Unit: "s", Ours: s.uncached}.against(nil, &s.uncachedFloor).aimedAt(goal{ofFloor: 1.15}),
+		result{Name: "supply-cached", Unit: "s", Ours: s.cached}.against(nil, &s.cachedFloor).aimedAt(goal{ofFloor: 1.1}),
+		result{Name: "supply-memory", Unit: "MB", Ours: s.memory}.aimedAt(goal{atMost: 64}),
 	}, err
 }
 

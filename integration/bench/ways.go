@@ -1,88 +1,132 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// upstreamPort is where the caller finds the service.
-const upstreamPort = 9001
+// way is a manner to put an app into the mesh.
+type way string
 
-// oursPair stages a service and its caller with this buildpack.
-func oursPair(ctx context.Context, f *foundation.Foundation) ([]staged, error) {
-	return stagePair(ctx, f, "ours", func(name, upstream string) (cell.App, error) {
-		upstreams := ""
-		if upstream != "" {
-			upstreams = fmt.Sprintf("upstream %q { port = %d }", upstream, upstreamPort)
-		}
-		dir, err := f.Write(map[string]string{
-			"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul {\n  datacenter = \"cf\"\n}\n", name, upstreams),
-		})
-		return cell.App{Name: name, Dir: dir, Buildpacks: []cell.Buildpack{f.Mesh, f.Last}}, err
-	})
+const (
+	ours  way = "ours"
+	naive way = "naive"
+	floor way = "floor"
+)
+
+// The roles of the apps. Their services are named WAY-ROLE.
+const (
+	webService = "http"
+	tcpService = "tcp"
+	caller     = "caller"
+)
+
+// Where a caller finds the services.
+const (
+	webPort = 9001
+	tcpPort = 9002
+)
+
+func (w way) name(role string) string { return string(w) + "-" + role }
+
+// upstreams of a role, by service.
+func (w way) upstreams(role string) map[string]int {
+	if role != caller {
+		return nil
+	}
+	return map[string]int{w.name(webService): webPort, w.name(tcpService): tcpPort}
 }
 
-// naivePair stages the same two with everything in the app, as a developer
-// does who follows the documents that the project grew from.
-func naivePair(ctx context.Context, f *foundation.Foundation) ([]staged, error) {
-	return stagePair(ctx, f, "naive", func(name, upstream string) (cell.App, error) {
-		upstreams := ""
-		if upstream != "" {
-			upstreams = fmt.Sprintf(`{"destination_name": %q, "local_bind_port": %d}`, upstream, upstreamPort)
-		}
-		dir, err := f.Write(map[string]string{
-			"consul.d/agent.json": `{"datacenter": "cf", "retry_join": ["consul-server.apps.internal"], "leave_on_terminate": true, "log_level": "warn", "ports": {"grpc": 8502}}`,
-			"consul.d/service.json": fmt.Sprintf(`{"service": {"name": %q, "port": 8080,
-				"connect": {"sidecar_service": {"proxy": {"upstreams": [%s]}}}}}`, name, upstreams),
-		})
-		if err != nil {
+// app is the source of an app of that role.
+func (w way) app(f *foundation.Foundation, role string) (cell.App, error) {
+	switch w {
+	case ours:
+		return w.withBuildpack(f, role)
+	case naive:
+		return w.byHand(f, role, map[string]string{
+			"consul.d/agent.json":   agentJSON,
+			"consul.d/service.json": fmt.Sprintf(`{"service": {"name": %q, "port": 8080, "connect": {"sidecar_service": {"proxy": {"upstreams": [%s]}}}}}`, w.name(role), w.upstreamsJSON(role)),
+		}, fmt.Sprintf(`sleep 5 && exec ./consul connect envoy -sidecar-for %s -envoy-binary ./%s -ignore-envoy-compatibility -- --concurrency 1 --log-level warning`,
+			w.name(role), filepath.Base(f.Binaries.Envoy())))
+	}
+	return w.byHand(f, role, map[string]string{
+		"consul.d/agent.json": agentJSON,
+		"register.json": fmt.Sprintf(`{"Name": %q, "Port": 8080, "Connect": {"SidecarService": {"Port": 21000, "Proxy": {"Upstreams": [%s]},
+			"Checks": [{"CheckID": "ready", "Name": "ready", "TTL": "10m"}]}}}`, w.name(role), w.upstreamsJSON(role)),
+		"proxy.sh": floorScript,
+	}, fmt.Sprintf("exec bash proxy.sh %s ./%s", w.name(role), filepath.Base(f.Binaries.Envoy())))
+}
+
+func (w way) withBuildpack(f *foundation.Foundation, role string) (cell.App, error) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "service %q {\n", w.name(role))
+	if role == webService {
+		fmt.Fprintln(&text, `  protocol = "http"`)
+	}
+	for name, port := range w.upstreams(role) {
+		fmt.Fprintf(&text, "  upstream %q { port = %d }\n", name, port)
+	}
+	fmt.Fprint(&text, "}\nconsul {\n  datacenter = \"cf\"\n}\n")
+	dir, err := f.Write(map[string]string{"mesh.hcl": text.String()})
+	return cell.App{Name: w.name(role), Dir: dir, Buildpacks: []cell.Buildpack{f.Mesh, f.Last}}, err
+}
+
+// byHand has everything in the app, as a developer does who follows the
+// documents that the project grew from.
+func (w way) byHand(f *foundation.Foundation, role string, files map[string]string, proxy string) (cell.App, error) {
+	dir, err := f.Write(files)
+	if err != nil {
+		return cell.App{}, err
+	}
+	for _, program := range []string{f.Binaries.Consul(), f.Binaries.Envoy()} {
+		if err := binaries.CopyFile(program, filepath.Join(dir, filepath.Base(program))); err != nil {
 			return cell.App{}, err
 		}
-		for _, program := range []string{f.Binaries.Consul(), f.Binaries.Envoy()} {
-			if err := binaries.CopyFile(program, filepath.Join(dir, filepath.Base(program))); err != nil {
-				return cell.App{}, err
-			}
-		}
-		web := []string{"web"}
-		return cell.App{
-			Name: name, Dir: dir, Buildpacks: []cell.Buildpack{f.Last},
-			Sidecars: []cell.Sidecar{
-				{Name: "consul", ProcessTypes: web, Memory: 64, Command: `exec ./consul agent -config-dir=consul.d -data-dir=$HOME/../tmp/consul ` +
-					`-node=$CF_INSTANCE_GUID -bind=$CF_INSTANCE_INTERNAL_IP`},
-				{Name: "envoy", ProcessTypes: web, Memory: 64, Command: fmt.Sprintf(
-					`sleep 5 && exec ./consul connect envoy -sidecar-for %s -envoy-binary ./%s -ignore-envoy-compatibility -- --concurrency 1 --log-level warning`,
-					name, filepath.Base(f.Binaries.Envoy()))},
-			},
-		}, nil
-	})
+	}
+	web := []string{"web"}
+	return cell.App{
+		Name: w.name(role), Dir: dir, Buildpacks: []cell.Buildpack{f.Last},
+		Sidecars: []cell.Sidecar{
+			{Name: "consul", ProcessTypes: web, Memory: 64, Command: `exec ./consul agent -config-dir=consul.d -data-dir=$HOME/../tmp/consul ` +
+				`-node=$CF_INSTANCE_GUID -bind=$CF_INSTANCE_INTERNAL_IP`},
+			{Name: "envoy", ProcessTypes: web, Memory: 64, Command: proxy},
+		},
+	}, nil
 }
 
-// stagePair stages way-service and way-caller, and allows what they need.
-func stagePair(ctx context.Context, f *foundation.Foundation, way string, app func(name, upstream string) (cell.App, error)) ([]staged, error) {
-	service, caller := way+"-service", way+"-caller"
-	if err := f.Allow(foundation.MeshPolicies(map[string][]string{service: nil, caller: {service}})...); err != nil {
-		return nil, err
+const agentJSON = `{"datacenter": "cf", "retry_join": ["consul-server.apps.internal"], "leave_on_terminate": true, "log_level": "warn", "ports": {"grpc": 8502}}`
+
+func (w way) upstreamsJSON(role string) string {
+	var all []string
+	for name, port := range w.upstreams(role) {
+		all = append(all, fmt.Sprintf(`{"destination_name": %q, "local_bind_port": %d}`, name, port))
 	}
-	var pair []staged
-	for _, a := range []struct{ name, upstream, command string }{
-		{service, "", "./echo"},
-		{caller, service, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", upstreamPort)},
-	} {
-		made, err := app(a.name, a.upstream)
-		if err != nil {
-			return nil, err
-		}
-		made.Command = a.command
-		droplet, err := f.Stage(ctx, made)
-		if err != nil {
-			return nil, err
-		}
-		pair = append(pair, staged{made, droplet})
-	}
-	return pair, nil
+	return strings.Join(all, ", ")
 }
+
+// floorScript is the start made by hand: nothing is done that is not needed,
+// and no program is started where bash can do it. It is given the service and
+// Envoy's program.
+const floorScript = `
+exec {never}<> <(:) # nothing ever comes out of it: a sleep without a program
+ask() { # PORT METHOD PATH [BODY]; the answer is in $answer
+  answer=
+  {
+    printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' "$2" "$3" "${#4}" "$4" >&3
+    IFS= read -r -d '' answer <&3
+  } 3<>/dev/tcp/127.0.0.1/$1
+  [[ $answer == HTTP/1.?' 200 '* ]]
+} 2>/dev/null
+until ask 8500 GET /v1/status/leader && [[ $answer == *:8300* ]]; do read -rt 0.005 -u $never; done
+until ask 8500 PUT /v1/agent/service/register "$(<register.json)"; do read -rt 0.005 -u $never; done
+./consul connect envoy -bootstrap -sidecar-for $1 -ignore-envoy-compatibility > ../tmp/bootstrap.json
+$2 --config-path ../tmp/bootstrap.json --disable-hot-restart --concurrency 1 --log-level warning &
+until ask 19000 GET /ready; do read -rt 0.005 -u $never; done
+ask 8500 PUT /v1/agent/check/update/ready '{"Status": "passing"}'
+wait
+`

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// patience bounds every single wait.
+const patience = 60 * time.Second
+
+// bench is what the measures share: staged apps, and callers that go on running
+// from one measure to the next.
+type bench struct {
+	f       *foundation.Foundation
+	staged  map[string]staged // by app name
+	callers map[way]*cell.RunningApp
+	memory  *memory // of our caller, soon after its start
+}
+
+// staged is an app with its droplet.
+type staged struct {
+	app     cell.App
+	droplet *cell.Droplet
+}
+
+func newBench(f *foundation.Foundation) *bench {
+	return &bench{f: f, staged: map[string]staged{}, callers: map[way]*cell.RunningApp{}}
+}
+
+func say(format string, args ...any) {
+	fmt.Printf("%s "+format+"\n", append([]any{time.Now().Format("15:04:05")}, args...)...)
+}
+
+// stage stages an app once.
+func (b *bench) stage(ctx context.Context, w way, role string) (staged, error) {
+	name := w.name(role)
+	if s, ok := b.staged[name]; ok {
+		return s, nil
+	}
+	err := b.f.Allow(foundation.MeshPolicies(map[string][]string{
+		w.name(webService): nil, w.name(tcpService): nil, w.name(caller): {w.name(webService), w.name(tcpService)},
+	})...)
+	if err != nil {
+		return staged{}, err
+	}
+	app, err := w.app(b.f, role)
+	if err != nil {
+		return staged{}, err
+	}
+	app.Command = "./echo"
+	say("staging %s", name)
+	droplet, err := b.f.Stage(ctx, app)
+	if err != nil {
+		return staged{}, err
+	}
+	// Source and build cache weigh as much as the droplet, in memory.
+	for _, dir := range []string{app.Dir, b.f.CacheDir(name)} {
+		if err := os.RemoveAll(dir); err != nil {
+			return staged{}, err
+		}
+	}
+	b.staged[name] = staged{app, droplet}
+	return b.staged[name], nil
+}
+
+// start starts an app without waiting for it.
+func (b *bench) start(ctx context.Context, w way, role, command string, instances int) (*cell.RunningApp, error) {
+	s, err := b.stage(ctx, w, role)
+	if err != nil {
+		return nil, err
+	}
+	s.app.Command, s.app.Instances = command, instances
+	return b.f.Start(ctx, s.app, s.droplet)
+}
+
+// serve starts a service and waits until every caller's Envoy has all of its
+// instances.
+func (b *bench) serve(ctx context.Context, w way, role, command string, instances int) (*cell.RunningApp, error) {
+	if _, err := b.caller(ctx, w); err != nil {
+		return nil, err
+	}
+	// What a way with requests is, callers hear from this entry alone; this
+	// buildpack writes it by itself.
+	if w != ours && role == webService {
+		entry := map[string]string{"Kind": "service-defaults", "Name": w.name(role), "Protocol": "http"}
+		if err := b.f.Consul(ctx, http.MethodPut, "/v1/config", entry, nil); err != nil {
+			return nil, err
+		}
+	}
+	app, err := b.start(ctx, w, role, command, instances)
+	if err != nil {
+		return nil, err
+	}
+	if err := app.WaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	return app, b.inRotation(ctx, w, role, app)
+}
+
+// caller is the way's caller, two instances that stay.
+func (b *bench) caller(ctx context.Context, w way) (*cell.RunningApp, error) {
+	if app := b.callers[w]; app != nil {
+		return app, nil
+	}
+	app, err := b.start(ctx, w, caller, "./echo", 2)
+	if err != nil {
+		return nil, err
+	}
+	b.callers[w] = app
+	b.memory = nil
+	return app, app.WaitRunning(ctx)
+}
+
+// stopCallers makes room for measures that start callers themselves.
+func (b *bench) stopCallers(ctx context.Context) error {
+	for w, app := range b.callers {
+		delete(b.callers, w)
+		b.memory = nil
+		if err := app.Delete(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inRotation waits until every caller's Envoy sends requests to all instances
+// of a service and has no others.
+func (b *bench) inRotation(ctx context.Context, w way, role string, app *cell.RunningApp) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var want []string
+	return foundation.Eventually(ctx, "callers have all instances of "+w.name(role), func(ctx context.Context) error {
+		want = want[:0]
+		for _, i := range app.Instances() {
+			want = append(want, foundation.SidecarOf(i))
+		}
+		for _, i := range b.callers[w].Instances() {
+			endpoints, err := foundation.Endpoints(ctx, i, w.name(role))
+			if err != nil {
+				return err
+			}
+			if len(endpoints) != len(want) {
+				return fmt.Errorf("the Envoy of a caller has %v, want %v", endpoints, want)
+			}
+			for address, flags := range endpoints {
+				if flags != "healthy" || !slices.Contains(want, address) {
+					return fmt.Errorf("the Envoy of a caller has %v, want %v", endpoints, want)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// gone waits until nothing of an app is in the catalog.
+func (b *bench) gone(ctx context.Context, app *cell.RunningApp) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := app.Delete(ctx); err != nil {
+		return err
+	}
+	name := app.App().Name
+	return foundation.Eventually(ctx, name+" is out of the catalog", func(ctx context.Context) error {
+		services, err := b.f.Services(ctx)
+		if err == nil && slices.Contains(services, name) {
+			err = fmt.Errorf("the catalog has %v", services)
+		}
+		return err
+	})
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// firstRequest starts a service and a caller at the same moment, with the
+// servers up, and takes the time from the start of the first of their
+// containers to the caller's first 200 through the mesh. The ways alternate,
+// so that a noisy machine is noisy for all.
+func firstRequest(ctx context.Context, b *bench) ([]result, error) {
+	if err := b.stopCallers(ctx); err != nil {
+		return nil, err
+	}
+	times := map[way][]float64{}
+	for i := range *runs {
+		for _, w := range []way{ours, floor, naive} {
+			took, err := b.startPair(ctx, w)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", w, err)
+			}
+			times[w] = append(times[w], took.Seconds())
+			say("first-request, run %d of %d, %s: %.2f s", i+1, *runs, w, took.Seconds())
+		}
+	}
+	r := result{Name: "first-request", Unit: "s", Ours: median(times[ours])}
+	r = r.against(at(median(times[naive])), at(median(times[floor])))
+	return []result{r.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1})}, nil
+}
+
+// startPair starts a service and its caller, waits for the first 200, and
+// takes both away again.
+func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
+	for _, role := range []string{tcpService, caller} { // staging is not measured
+		if _, err := b.stage(ctx, w, role); err != nil {
+			return 0, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	begun := time.Now()
+	service, err := b.start(ctx, w, tcpService, "./echo", 1)
+	if err != nil {
+		return 0, err
+	}
+	calls, err := b.start(ctx, w, caller, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", tcpPort), 1)
+	if err != nil {
+		return 0, err
+	}
+	var answered time.Time
+	err = foundation.Eventually(ctx, "the caller logs its first 200", func(context.Context) error {
+		for _, line := range calls.Logs() { // former runs' lines are there too
+			if line.Text == "first 200" && line.Time.After(begun) {
+				answered = line.Time
+				return nil
+			}
+		}
+		return errors.New("no such line")
+	})
+	if err != nil {
+		for _, app := range []*cell.RunningApp{service, calls} {
+			lines := app.Logs()
+			for _, line := range lines[max(0, len(lines)-30):] {
+				fmt.Fprintln(os.Stderr, line)
+			}
+		}
+		return 0, err
+	}
+	took := answered.Sub(service.Instance(0).StartedAt())
+	if err := errors.Join(service.Delete(ctx), calls.Delete(ctx)); err != nil {
+		return 0, err
+	}
+	return took, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty)
+}
+
+// many is how many instances start at once.
+const many = 20
+
+// firstRequest20 has a caller up, starts many instances of a service at once,
+// and takes the time until each of them has answered the caller.
+func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
+	times := map[way]float64{}
+	for _, w := range []way{ours, floor, naive} {
+		took, err := b.startMany(ctx, w)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w, err)
+		}
+		times[w] = took.Seconds()
+		say("first-request-%d, %s: %.2f s", many, w, took.Seconds())
+	}
+	r := result{Name: fmt.Sprintf("first-request-%d", many), Unit: "s", Ours: times[ours]}
+	return []result{r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 5})}, nil
+}
+
+func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*patience)
+	defer cancel()
+	calls, err := b.caller(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := b.stage(ctx, w, tcpService); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	service, err := b.start(ctx, w, tcpService, "./echo", many)
+	if err != nil {
+		return 0, err
+	}
+	// A connection for each request, so that the Envoy chooses each time.
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DialContext: calls.Instance(0).Dial, DisableKeepAlives: true}}
+	answered := map[string]bool{}
+	err = foundation.Eventually(ctx, "all instances have answered", func(ctx context.Context) error {
+		response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", tcpPort))
+		if err != nil {
+			return fmt.Errorf("%d have answered: %w", len(answered), err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			return err
+		}
+		// {"app":"…","index":"7",…}
+		if _, rest, found := strings.Cut(string(text), `"index":"`); found {
+			index, _, _ := strings.Cut(rest, `"`)
+			answered[index] = true
+		}
+		if len(answered) < many {
+			return fmt.Errorf("%d have answered", len(answered))
+		}
+		return nil
+	})
+	took := time.Since(begun)
+	return took, errors.Join(err, b.gone(ctx, service))
+}
