@@ -6,7 +6,7 @@ MANIFEST = manifest.yml
 OUT = build
 
 .DEFAULT_GOAL := help
-.PHONY: help programs build fixtures binaries test unit demo bench lint golden package clean
+.PHONY: help programs build fixtures binaries test unit demo bench chaos lint golden package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,9 +24,12 @@ test: binaries ## all tests, with real Consul, Envoy and apps
 unit: ## the buildpack's own tests, without a cell
 	go test ./src/...
 
-bench: ## measure against the naive way, into build/bench.json
+bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RUNS=N)
 	@mkdir -p build && go build -o build/bench ./integration/bench
-	@build/bench
+	@build/bench $(if $(ONLY),-only $(ONLY)) $(if $(RUNS),-runs $(RUNS))
+
+chaos: ## break everything that can break, under load (CHAOS_SEED=N does the same again)
+	CHAOS=long go test -count=1 -v -timeout 90m ./integration/chaos
 
 programs: ## the staging program and the container program for Cloud Foundry, into build/
 	@mkdir -p build

@@ -80,7 +80,22 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if err := errors.Join(service.Delete(ctx), calls.Delete(ctx)); err != nil {
 		return 0, err
 	}
-	return took, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty)
+	if w == floor {
+		err = b.sweep(ctx)
+	}
+	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty))
+}
+
+// sweep takes out the nodes of instances that are gone: an agent that leaves in
+// its first seconds puts its node back for up to a minute.
+func (b *bench) sweep(ctx context.Context) error {
+	nodes, err := b.f.Nodes(ctx)
+	for _, node := range nodes {
+		if err == nil && !strings.HasPrefix(node, "server-") {
+			err = b.f.Consul(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
+		}
+	}
+	return err
 }
 
 // many is how many instances start at once.

@@ -25,6 +25,9 @@ type App struct {
 	// Memory of each process in MB, its sidecars included. Defaults to 1024.
 	// It is announced, not enforced.
 	Memory int
+	// Disk is what an instance may write in MB. 0 is no limit; what is announced
+	// is always the same.
+	Disk int
 	// Instances of the web process. Defaults to 1.
 	Instances int
 	// Scale is the number of instances of the other process types; they have

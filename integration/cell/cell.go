@@ -3,9 +3,9 @@
 // routes and a router. It behaves as the platform does towards buildpacks and
 // apps, and knows nothing of any particular one.
 //
-// A program that uses cells calls Main. Limits on memory, disk and processors
-// are announced to apps as on the platform but not enforced; an instance that
-// has passed its health check is not checked again; addresses are IPv4 only.
+// A program that uses cells calls Main. Limits on memory and processors are
+// announced to apps as on the platform but not enforced, one on disk only where
+// the app asks for it (App.Disk); an instance that has passed its health check is not checked again; addresses are IPv4 only.
 package cell
 
 import (
@@ -61,7 +61,7 @@ type Cell struct {
 	started  map[string]*RunningApp // guarded by mu: by name
 	guids    map[string]string      // guarded by mu: of apps, spaces and organizations
 	outside  map[string]netip.Addr  // guarded by mu: hosts outside, by name
-	policies []Policy               // guarded by mu
+	rules    rules                  // guarded by mu: the network's
 	droplets int                    // guarded by mu: staged so far
 }
 

@@ -18,6 +18,7 @@ type firewall struct {
 	mu       sync.Mutex
 	conn     *nftables.Conn
 	table    *nftables.Table
+	cuts     *nftables.Chain          // what is refused also where a connection exists
 	rules    *nftables.Chain          // one rule per policy
 	silenced *nftables.Set            // addresses whose packets are dropped
 	apps     map[string]*nftables.Set // addresses of an app's containers
@@ -34,6 +35,7 @@ func newFirewall() (*firewall, error) {
 	if err := conn.AddSet(f.silenced, nil); err != nil {
 		return nil, err
 	}
+	f.cuts = conn.AddChain(&nftables.Chain{Name: "cuts", Table: f.table})
 	f.rules = conn.AddChain(&nftables.Chain{Name: "policies", Table: f.table})
 	f.forward()
 	f.input()
@@ -55,8 +57,9 @@ func (f *firewall) forward() {
 	c := f.base("forward", nftables.ChainHookForward)
 	f.add(c, inSet(source, f.silenced), drop())
 	f.add(c, inSet(destination, f.silenced), drop())
+	f.add(c, jump(f.cuts))
 	f.add(c, established(), accept())
-	f.add(c, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: f.rules.Name}})
+	f.add(c, jump(f.rules))
 	f.add(c, within(destination, containers), reject())
 }
 
@@ -67,7 +70,7 @@ func (f *firewall) input() {
 	f.add(c, inSet(source, f.silenced), drop())
 	f.add(c, established(), accept())
 	for _, protocol := range []string{"udp", "tcp"} {
-		f.add(c, within(source, containers), is(destination, nameServer), ports(protocol, 53, 53), accept())
+		f.add(c, within(source, containers), is(destination, nameServer), ports(protocol, destinationPort, 53, 53), accept())
 	}
 	f.add(c, within(source, containers), is(destination, outsideAddress), accept())
 	f.add(c, within(source, containers), reject())
@@ -124,23 +127,37 @@ func (f *firewall) unsilence(address netip.Addr) error {
 	return f.change(f.conn.SetDeleteElements, f.silenced, address)
 }
 
-// allow replaces all policies at once: there is no moment without them.
-func (f *firewall) allow(policies []Policy) error {
+// set replaces all rules at once: there is no moment without them.
+func (f *firewall) set(r rules) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.conn.FlushChain(f.cuts)
+	for _, p := range r.cut {
+		from, to, err := f.ends(p)
+		if err != nil {
+			return err
+		}
+		f.add(f.cuts, inSet(source, from), inSet(destination, to), ports(p.Protocol, destinationPort, p.Start, p.End), reject())
+		f.add(f.cuts, inSet(source, to), inSet(destination, from), ports(p.Protocol, sourcePort, p.Start, p.End), reject())
+	}
 	f.conn.FlushChain(f.rules)
-	for _, p := range policies {
-		from, err := f.appSet(p.Source)
+	for _, p := range r.allowed {
+		from, to, err := f.ends(p)
 		if err != nil {
 			return err
 		}
-		to, err := f.appSet(p.Destination)
-		if err != nil {
-			return err
-		}
-		f.add(f.rules, inSet(source, from), inSet(destination, to), ports(p.Protocol, p.Start, p.End), accept())
+		f.add(f.rules, inSet(source, from), inSet(destination, to), ports(p.Protocol, destinationPort, p.Start, p.End), accept())
 	}
 	return f.flush("set the policies")
+}
+
+// ends are the addresses between which a policy is.
+func (f *firewall) ends(p Policy) (from, to *nftables.Set, err error) {
+	if from, err = f.appSet(p.Source); err != nil {
+		return nil, nil, err
+	}
+	to, err = f.appSet(p.Destination)
+	return from, to, err
 }
 
 // appSet makes the set if it is missing, so that a policy may come before its
@@ -213,7 +230,13 @@ func within(offset uint32, p netip.Prefix) []expr.Any {
 	}
 }
 
-func ports(protocol string, start, end int) []expr.Any {
+// Offsets of the ports in a TCP or UDP header.
+const (
+	sourcePort      = 0
+	destinationPort = 2
+)
+
+func ports(protocol string, offset uint32, start, end int) []expr.Any {
 	number := byte(unix.IPPROTO_TCP)
 	if protocol == "udp" {
 		number = unix.IPPROTO_UDP
@@ -221,7 +244,7 @@ func ports(protocol string, start, end int) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 		&expr.Range{
 			Op: expr.CmpOpEq, Register: 1,
 			FromData: binary.BigEndian.AppendUint16(nil, uint16(start)),
@@ -237,6 +260,10 @@ func established() []expr.Any {
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: states, Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
+}
+
+func jump(to *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: to.Name}}
 }
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

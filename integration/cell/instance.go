@@ -75,7 +75,7 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 		stopping: make(chan struct{}), running: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	g, err := r.cell.newContainer(ctx, guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.droplet)})
+	g, err := r.cell.newContainer(ctx, guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, r.droplet)})
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +94,10 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 }
 
 // mounts are those of an instance or a task.
-func (c *Cell) mounts(d *Droplet) []container.Mount {
+func (c *Cell) mounts(app App, d *Droplet) []container.Mount {
 	return []container.Mount{
 		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
-		{Lower: []string{d.Dir}, Target: "/home/vcap"},
+		{Lower: []string{d.Dir}, Target: "/home/vcap", Size: app.Disk},
 	}
 }
 

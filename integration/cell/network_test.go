@@ -89,6 +89,37 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+func TestCut(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	policy := cell.Policy{Source: "front", Destination: "back", Protocol: "udp", Start: 7000}
+	must(t, c.Allow(policy))
+	back := app(t, "back", nil)
+	back.Command = "./helper -udp :7000"
+	b, f := push(t, c, back), push(t, c, app(t, "front", nil))
+	conn, err := f.Instance(0).Dial(timeout(t), "udp", b.Instance(0).Address()+":7000")
+	must(t, err)
+	defer conn.Close()
+	answers := func() bool {
+		must(t, conn.SetDeadline(time.Now().Add(time.Second)))
+		if _, err := conn.Write([]byte("hi")); err != nil {
+			return false
+		}
+		n, err := conn.Read(make([]byte, 10))
+		return err == nil && n == 2
+	}
+	until(t, "it is connected", answers)
+	must(t, c.Disallow(policy))
+	if !answers() {
+		t.Error("without the policy a connection that exists does not go on")
+	}
+	must(t, c.Cut(policy))
+	if answers() {
+		t.Error("a connection that was cut goes on")
+	}
+	must(t, c.Allow(policy))
+	until(t, "it is mended", answers)
+}
+
 func TestInternalRoutes(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	a := app(t, "back", nil)

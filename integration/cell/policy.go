@@ -38,42 +38,64 @@ func (p Policy) normal() (Policy, error) {
 
 // Allow adds policies; one that is there already is not added again.
 func (c *Cell) Allow(policies ...Policy) error {
-	return c.change(policies, func(all []Policy, p Policy) []Policy {
-		if slices.Contains(all, p) {
-			return all
-		}
-		return append(all, p)
+	return c.change(policies, func(r *rules, p Policy) {
+		r.allowed, r.cut = with(r.allowed, p), without(r.cut, p)
 	})
 }
 
 // Disallow removes policies that were allowed. Connections that exist go on.
 func (c *Cell) Disallow(policies ...Policy) error {
-	return c.change(policies, func(all []Policy, p Policy) []Policy {
-		return slices.DeleteFunc(all, func(q Policy) bool { return q == p })
+	return c.change(policies, func(r *rules, p Policy) {
+		r.allowed = without(r.allowed, p)
 	})
+}
+
+// Cut is Disallow, and nothing passes any more on connections that exist, as
+// when the network between two machines has failed. Allow mends it.
+func (c *Cell) Cut(policies ...Policy) error {
+	return c.change(policies, func(r *rules, p Policy) {
+		r.allowed, r.cut = without(r.allowed, p), with(r.cut, p)
+	})
+}
+
+// rules are what the firewall is to do.
+type rules struct {
+	allowed []Policy
+	cut     []Policy // refused also on connections that exist
+}
+
+func with(all []Policy, p Policy) []Policy {
+	if slices.Contains(all, p) {
+		return all
+	}
+	return append(all, p)
+}
+
+func without(all []Policy, p Policy) []Policy {
+	return slices.DeleteFunc(all, func(q Policy) bool { return q == p })
 }
 
 // Policies in the order in which they were allowed.
 func (c *Cell) Policies() []Policy {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.policies)
+	return slices.Clone(c.rules.allowed)
 }
 
-func (c *Cell) change(policies []Policy, how func(all []Policy, p Policy) []Policy) error {
+func (c *Cell) change(policies []Policy, how func(*rules, Policy)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := slices.Clone(c.policies)
+	changed := rules{slices.Clone(c.rules.allowed), slices.Clone(c.rules.cut)}
 	for _, p := range policies {
 		p, err := p.normal()
 		if err != nil {
 			return err
 		}
-		all = how(all, p)
+		how(&changed, p)
 	}
-	if err := c.network.firewall.allow(all); err != nil {
+	if err := c.network.firewall.set(changed); err != nil {
 		return err
 	}
-	c.policies = all
+	c.rules = changed
 	return nil
 }

@@ -219,7 +219,11 @@ func (r rootFS) bind(source, target string, attr uint64) error {
 // overlay holds it.
 func (r rootFS) overlay(m Mount) error {
 	const hidden = "/.changes"
-	if err := r.tmpfs(hidden, "mode=755"); err != nil {
+	limit := "mode=755"
+	if m.Size > 0 {
+		limit += fmt.Sprintf(",size=%dm", m.Size)
+	}
+	if err := r.tmpfs(hidden, limit); err != nil {
 		return err
 	}
 	upper, work := r.dir+hidden+"/upper", r.dir+hidden+"/work"

@@ -40,6 +40,8 @@ type Mount struct {
 	// Lower are directories, the topmost first, of an overlay whose changes are
 	// kept in memory for as long as the container lives.
 	Lower []string
+	// Size is how much the changes to Lower may take, in MB; 0 is no limit.
+	Size int
 	// Tmpfs mounts an empty writable directory that belongs to vcap.
 	Tmpfs bool
 }

@@ -58,7 +58,10 @@ func Prepare() error {
 
 // New makes a foundation, inside cell.Main. The app logs go to log as they
 // come, if it is not nil.
-func New(log io.Writer) (_ *Foundation, err error) {
+func New(log io.Writer) (*Foundation, error) { return NewWith(cell.Options{Log: log}) }
+
+// NewWith is New with everything that can be chosen of a cell.
+func NewWith(options cell.Options) (_ *Foundation, err error) {
 	root, cache, _ := strings.Cut(os.Getenv(setEnv), "\n")
 	f := &Foundation{
 		Binaries: binaries.Set{Root: root, Cache: cache},
@@ -69,7 +72,8 @@ func New(log io.Writer) (_ *Foundation, err error) {
 	}
 	f.Mesh = cell.Buildpack{Name: "mesh_buildpack", Dir: filepath.Join(f.work, "mesh_buildpack")}
 	f.Last = cell.Buildpack{Name: "procfile_buildpack", Dir: filepath.Join(root, "fixtures", "procfile-buildpack")}
-	if f.Cell, err = cell.New(cell.Options{Log: log, SystemBuildpacks: []cell.Buildpack{f.Mesh}}); err != nil {
+	options.SystemBuildpacks = []cell.Buildpack{f.Mesh}
+	if f.Cell, err = cell.New(options); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", f.Outside()+":80")

@@ -33,14 +33,15 @@ func Parts(i *cell.Instance) (map[Part]container.ProcessInfo, error) {
 	}
 	parts := map[Part]container.ProcessInfo{}
 	for _, process := range processes {
-		if part := partOf(process.Args); part != "" && process.HostPid != 0 {
+		if part := PartOf(process.Args); part != "" && process.HostPid != 0 {
 			parts[part] = process
 		}
 	}
 	return parts, nil
 }
 
-func partOf(args []string) Part {
+// PartOf is the part that a command line belongs to, empty if it is none.
+func PartOf(args []string) Part {
 	if len(args) == 0 {
 		return ""
 	}

@@ -1,0 +1,189 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// away is how long a part of the network is gone: longer than what makes the
+// others give an agent up.
+func away() time.Duration {
+	if long {
+		return 15 * time.Second
+	}
+	return 8 * time.Second
+}
+
+// TestPartitions cuts policies, with the connections that use them.
+func TestPartitions(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		short bool
+		cuts  func(cell.Policy) bool
+		bound time.Duration // from when the network is whole again
+	}{
+		{"the whole mesh from the servers", true, func(p cell.Policy) bool { return touches(p, foundation.ServersApp) }, 15 * time.Second},
+		{"the service from the servers", false, func(p cell.Policy) bool { return touches(p, foundation.ServersApp) && touches(p, service) }, 15 * time.Second},
+		{"the caller from the sidecars", false, func(p cell.Policy) bool { return p.Start == 21000 }, 5 * time.Second},
+		{"members from members", false, func(p cell.Policy) bool { return p.Start == 8301 && !touches(p, foundation.ServersApp) }, 15 * time.Second},
+	} {
+		if !long && !c.short {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			survive(t, c.bound, func(context.Context) (time.Time, error) {
+				cut := slices.DeleteFunc(slices.Clone(mesh.policies), func(p cell.Policy) bool { return !c.cuts(p) })
+				if len(cut) == 0 {
+					return time.Now(), errors.New("there is nothing to cut")
+				}
+				if err := mesh.Cut(cut...); err != nil {
+					return time.Now(), err
+				}
+				<-time.After(away())
+				return time.Now(), mesh.Allow(cut...)
+			})
+		})
+	}
+}
+
+func touches(p cell.Policy, app string) bool { return p.Source == app || p.Destination == app }
+
+// TestSilence: an instance is cut off without a word, and comes back.
+func TestSilence(t *testing.T) {
+	if !long {
+		t.Skip("in the long form only: the short one has TestReusedAddress")
+	}
+	var began time.Time
+	// From the start of the silence: gossip gives a member up after 6 s.
+	survive(t, 9*time.Second, func(context.Context) (time.Time, error) {
+		restore, err := mesh.Silence(mesh.service.Instance(dice.IntN(instances)))
+		began = time.Now()
+		if err != nil {
+			return began, err
+		}
+		<-time.After(away())
+		return began, restore()
+	})
+}
+
+// TestReusedAddress: an instance dies without a word, and the next one gets its
+// address while the dead one's node is still in the catalog. Cloud Foundry does
+// so all the time.
+func TestReusedAddress(t *testing.T) {
+	survive(t, 9*time.Second, func(ctx context.Context) (time.Time, error) {
+		index := dice.IntN(instances)
+		dead := mesh.service.Instance(index)
+		from := time.Now()
+		dead.Kill()
+		err := foundation.Eventually(ctx, "there is another instance", func(context.Context) error {
+			if next := mesh.service.Instance(index); next == dead || next.State() != cell.Running {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		next := mesh.service.Instance(index)
+		if err == nil && next.Address() != dead.Address() {
+			err = fmt.Errorf("the new instance is at %s, the dead one was at %s", next.Address(), dead.Address())
+		}
+		if err != nil {
+			return from, err
+		}
+		return from, serves(ctx, next, dead)
+	})
+}
+
+// serves waits until callers are sent to an instance, and looks for as long as
+// the dead one is in the catalog whether they go on to be.
+func serves(ctx context.Context, next, dead *cell.Instance) error {
+	first, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	healthy := func(ctx context.Context) error {
+		endpoints, err := foundation.Endpoints(ctx, mesh.caller.Instance(0), service)
+		if err == nil && endpoints[foundation.SidecarOf(next)] != "healthy" {
+			err = fmt.Errorf("the caller's Envoy has %v", endpoints)
+		}
+		return err
+	}
+	if err := foundation.Eventually(first, "callers are sent to the new instance", healthy); err != nil {
+		return err
+	}
+	seen := false
+	for {
+		nodes, err := mesh.Nodes(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(nodes, service+"-"+dead.GUID()) {
+			break
+		}
+		seen = true
+		if err := healthy(ctx); err != nil {
+			return fmt.Errorf("while the dead instance is in the catalog: %w", err)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	if !seen {
+		// Somebody has taken it out before, which is as good.
+		fmt.Println("the dead instance was out of the catalog before the new one was in rotation")
+	}
+	return nil
+}
+
+// TestLeader: the servers elect another leader because they are told to, and
+// because the leader dies.
+func TestLeader(t *testing.T) {
+	if !long {
+		t.Skip("in the long form only")
+	}
+	t.Run("handed over", func(t *testing.T) {
+		survive(t, time.Second, func(ctx context.Context) (time.Time, error) {
+			from := time.Now()
+			return from, mesh.Consul(ctx, http.MethodPost, "/v1/operator/raft/transfer-leader", nil, nil)
+		})
+	})
+	t.Run("dead", func(t *testing.T) {
+		survive(t, time.Second, func(ctx context.Context) (time.Time, error) {
+			from := time.Now()
+			leader, err := mesh.leader(ctx)
+			if err == nil {
+				leader.Kill()
+			}
+			return from, err
+		})
+	})
+	t.Run("all servers but one silent", func(t *testing.T) {
+		survive(t, time.Second, func(ctx context.Context) (time.Time, error) {
+			from := time.Now()
+			for _, i := range []int{1, 2} {
+				restore, err := mesh.Silence(mesh.Servers.Instance(i))
+				if err != nil {
+					return from, err
+				}
+				defer func() { _ = restore() }() // settled says whether it came back
+			}
+			<-time.After(away())
+			return from, nil
+		})
+	})
+}
+
+func (s *system) leader(ctx context.Context) (*cell.Instance, error) {
+	var address string
+	if err := s.Consul(ctx, http.MethodGet, "/v1/status/leader", nil, &address); err != nil {
+		return nil, err
+	}
+	for _, i := range s.Servers.Instances() {
+		if i.Address()+":8300" == address {
+			return i, nil
+		}
+	}
+	return nil, fmt.Errorf("the leader is at %q, which is no server", address)
+}

@@ -1,0 +1,251 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+	"github.com/consul-mesh/mesh-buildpack/integration/load"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// rate of the load that goes on through every fault, and how long it goes on
+// when everything looks right.
+const (
+	rate      = 100
+	afterward = time.Second
+)
+
+// settledWithin bounds the time until the catalog equals what runs. A node that
+// has died in silence is marked failed after 6 s and is reaped within 40 s
+// after that (advertise_reconnect_timeout).
+const settledWithin = time.Minute
+
+// settled returns nil when the catalog, the callers' Envoys and the containers
+// have what is to run, and nothing else.
+func (s *system) settled(ctx context.Context) error {
+	for _, check := range []func(context.Context) error{s.allRun, s.catalogIsRight, s.callersAreRight, s.nothingIsLeft} {
+		if err := check(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all are the instances that are in the mesh.
+func (s *system) all() []*cell.Instance {
+	return append(s.service.Instances(), s.caller.Instances()...)
+}
+
+func (s *system) allRun(context.Context) error {
+	for _, i := range s.all() {
+		if i.State() != cell.Running {
+			return fmt.Errorf("instance %d of %s is %s", i.Index(), i.App(), i.State())
+		}
+	}
+	return nil
+}
+
+// catalogIsRight compares names, addresses, and the state of every check.
+func (s *system) catalogIsRight(ctx context.Context) error {
+	var want, got []string
+	for _, i := range s.Servers.Instances() {
+		want = append(want, fmt.Sprintf("node server-%d at %s", i.Index(), i.Address()))
+	}
+	for _, i := range s.all() {
+		node := i.App() + "-" + i.GUID()
+		want = append(want, fmt.Sprintf("node %s at %s", node, i.Address()))
+		for _, id := range []string{i.App(), droplet.SidecarID(i.App())} {
+			want = append(want, fmt.Sprintf("service %s on %s: passing", id, node))
+		}
+	}
+	var nodes []struct {
+		Node, Address string
+		Services      []struct{ ID string }
+		Checks        []struct{ ServiceID, Status, Name string }
+	}
+	if err := s.Consul(ctx, http.MethodGet, "/v1/internal/ui/nodes", nil, &nodes); err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		got = append(got, fmt.Sprintf("node %s at %s", node.Node, node.Address))
+		for _, one := range node.Services {
+			if one.ID == "consul" {
+				continue
+			}
+			state := "passing"
+			for _, check := range node.Checks {
+				if (check.ServiceID == one.ID || check.ServiceID == "") && check.Status != "passing" {
+					state = check.Name + " " + check.Status
+				}
+			}
+			got = append(got, fmt.Sprintf("service %s on %s: %s", one.ID, node.Node, state))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("the catalog is not what runs (-want +got):\n%s", diff)
+	}
+	return nil
+}
+
+func (s *system) callersAreRight(ctx context.Context) error {
+	want := map[string]string{}
+	for _, i := range s.service.Instances() {
+		want[foundation.SidecarOf(i)] = "healthy"
+	}
+	for _, i := range s.caller.Instances() {
+		got, err := foundation.Endpoints(ctx, i, service)
+		if err != nil {
+			return err
+		}
+		if !maps.Equal(want, got) {
+			return fmt.Errorf("the Envoy of the caller has %v, want %v", got, want)
+		}
+	}
+	return nil
+}
+
+// privateFiles are what the sidecars may have in their private folder.
+var privateFiles = map[string]bool{"agent.json": true, "consul": true, "proxy.sock": true}
+
+// nothingIsLeft looks at processes and files, in the containers and around
+// them.
+func (s *system) nothingIsLeft(context.Context) error {
+	known := map[int]bool{}
+	guests := append(s.all(), s.Servers.Instances()...)
+	for _, i := range guests {
+		processes, err := i.List()
+		if err != nil {
+			return err
+		}
+		count := map[foundation.Part]int{}
+		for _, process := range processes {
+			known[process.HostPid] = true
+			if process.State == "Z" || process.State == "T" {
+				return fmt.Errorf("%s/%d has process %v in state %s", i.App(), i.Index(), process.Args, process.State)
+			}
+			count[foundation.PartOf(process.Args)]++
+		}
+		delete(count, "")
+		for part, n := range count {
+			if n != 1 {
+				return fmt.Errorf("%s/%d has %d processes that are %s", i.App(), i.Index(), n, part)
+			}
+		}
+		if i.App() == foundation.ServersApp {
+			continue
+		}
+		if err := privateFolder(i); err != nil {
+			return err
+		}
+	}
+	if err := noStrangers(known); err != nil {
+		return err
+	}
+	roots, err := filepath.Glob(filepath.Join(filepath.Dir(os.TempDir()), "cell*", "root*"))
+	if err == nil && len(roots) != len(guests) {
+		err = fmt.Errorf("%d containers have left %d folders on the cell", len(guests), len(roots))
+	}
+	return err
+}
+
+func privateFolder(i *cell.Instance) error {
+	output, _, err := i.SSH(context.Background(), "ls -A /home/vcap/"+droplet.RunDir)
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(output) {
+		if !privateFiles[name] && !strings.HasPrefix(name, "bootstrap-") {
+			return fmt.Errorf("%s/%d has left %s in %s", i.App(), i.Index(), name, droplet.RunDir)
+		}
+	}
+	return nil
+}
+
+// noStrangers: all processes of the mesh belong to an instance.
+func noStrangers(known map[int]bool) error {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		var pid int
+		if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err != nil {
+			return err
+		}
+		if part := foundation.PartOf(strings.Split(string(text), "\x00")); part != "" && !known[pid] {
+			return fmt.Errorf("process %d, %s, belongs to no instance", pid, part)
+		}
+	}
+	return nil
+}
+
+// survive does a fault under load and waits until all is well again. Callers
+// have recovered in time when the last request that is lost was due within the
+// bound. It is counted from the moment that do returns: when the fault began,
+// or when it was undone.
+func survive(t *testing.T, bound time.Duration, do func(ctx context.Context) (from time.Time, err error)) load.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settledWithin+time.Minute)
+	defer cancel()
+	wait(t, ctx, "all is well before")
+	requests := load.Start(load.Plan{
+		Kind: load.HTTP, Target: fmt.Sprintf("http://127.0.0.1:%d/slow?ms=5", port), Rate: rate,
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return mesh.caller.Instance(0).Dial(ctx, network, address)
+		},
+	})
+	from, err := do(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	wait(t, ctx, "all is well after")
+	took := time.Since(from)
+	<-time.After(afterward)
+	result := requests.Stop()
+	t.Logf("settled after %.1f s; %v", took.Seconds(), result)
+	if result.Lost > 0 {
+		recovered := result.LastLoss.Sub(from)
+		t.Logf("callers had recovered after %.2f s, the bound is %.1f s", recovered.Seconds(), bound.Seconds())
+		if recovered > bound {
+			t.Errorf("callers had recovered after %.2f s, want %.1f s at most", recovered.Seconds(), bound.Seconds())
+		}
+	}
+	return result
+}
+
+func wait(t *testing.T, ctx context.Context, what string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, settledWithin)
+	defer cancel()
+	err := foundation.Eventually(ctx, what, mesh.settled)
+	if err == nil {
+		return
+	}
+	for _, app := range []*cell.RunningApp{mesh.service, mesh.caller} {
+		lines := app.Logs()
+		for _, line := range lines[max(0, len(lines)-40):] {
+			t.Log(line)
+		}
+	}
+	t.Fatal(errors.Join(err, context.Cause(t.Context())))
+}
