@@ -38,7 +38,7 @@ func crash(ctx context.Context, b *bench) ([]result, error) {
 	return results, nil
 }
 
-func crashRuns() int { return min(*runs, 3) }
+func crashRuns() int { return min(*runs, 2) }
 
 func (b *bench) crashOne(ctx context.Context, w way, part foundation.Part) (load.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)

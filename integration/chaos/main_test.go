@@ -10,6 +10,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -49,7 +50,6 @@ func run(m *testing.M) int {
 			return 2
 		}
 	}
-	dice = rand.New(rand.NewPCG(seed, 0))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var err error
@@ -61,6 +61,16 @@ func run(m *testing.M) int {
 	status := m.Run()
 	fmt.Printf("chaos: CHAOS_SEED=%d does the same again\n", seed)
 	return status
+}
+
+// roll makes what follows in a test random, the same for the same seed whatever
+// other tests run.
+func roll(t *testing.T) {
+	t.Helper()
+	name := fnv.New64()
+	_, _ = name.Write([]byte(t.Name()))
+	dice = rand.New(rand.NewPCG(seed, name.Sum64()))
+	t.Logf("CHAOS_SEED=%d", seed)
 }
 
 // system is a mesh of three servers, a service and a caller.

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
@@ -18,46 +17,55 @@ const hang = 4 * time.Second
 // processFault is a signal to one process of one instance. bound is when
 // callers have recovered, counted from the signal.
 type processFault struct {
-	part   foundation.Part
-	signal syscall.Signal
-	bound  time.Duration
+	part    foundation.Part
+	signal  syscall.Signal
+	bound   time.Duration
+	forever bool // a stopped process does not go on by itself
 }
 
 // processFaults: what ends by itself is out of rotation a fifth of a second
 // later, where there is somebody to say so; what hangs, when it has not
 // answered for a second.
 var processFaults = []processFault{
-	{foundation.Consul, syscall.SIGKILL, time.Second},
-	{foundation.Envoy, syscall.SIGKILL, time.Second},
-	{foundation.MeshAgent, syscall.SIGKILL, 2 * time.Second},
-	{foundation.MeshProxy, syscall.SIGKILL, 2 * time.Second}, // nobody deregisters, the agent leaves
-	{foundation.MeshApp, syscall.SIGKILL, time.Second},
-	{foundation.Echo, syscall.SIGKILL, time.Second},
+	{part: foundation.Consul, signal: syscall.SIGKILL, bound: time.Second},
+	{part: foundation.Envoy, signal: syscall.SIGKILL, bound: time.Second},
+	{part: foundation.MeshAgent, signal: syscall.SIGKILL, bound: 2 * time.Second},
+	{part: foundation.MeshProxy, signal: syscall.SIGKILL, bound: 2 * time.Second}, // nobody deregisters, the agent leaves
+	{part: foundation.MeshApp, signal: syscall.SIGKILL, bound: time.Second},
+	{part: foundation.Echo, signal: syscall.SIGKILL, bound: time.Second},
 
-	{foundation.Consul, syscall.SIGTERM, time.Second},
-	{foundation.Envoy, syscall.SIGTERM, time.Second},
-	{foundation.MeshAgent, syscall.SIGTERM, time.Second},
-	{foundation.MeshProxy, syscall.SIGTERM, time.Second},
-	{foundation.MeshApp, syscall.SIGTERM, 5 * time.Second}, // passed on after 3.8 s without the proxy's word
-	{foundation.Echo, syscall.SIGTERM, time.Second},
+	{part: foundation.Consul, signal: syscall.SIGTERM, bound: time.Second},
+	{part: foundation.Envoy, signal: syscall.SIGTERM, bound: time.Second},
+	{part: foundation.MeshAgent, signal: syscall.SIGTERM, bound: time.Second},
+	{part: foundation.MeshProxy, signal: syscall.SIGTERM, bound: time.Second},
+	{part: foundation.MeshApp, signal: syscall.SIGTERM, bound: 5 * time.Second}, // passed on after 3.8 s without the proxy's word
+	{part: foundation.Echo, signal: syscall.SIGTERM, bound: time.Second},
 
-	{foundation.Consul, syscall.SIGSTOP, time.Second},
-	{foundation.Envoy, syscall.SIGSTOP, 3 * time.Second},
-	{foundation.MeshAgent, syscall.SIGSTOP, time.Second},
-	{foundation.MeshProxy, syscall.SIGSTOP, time.Second},
-	{foundation.MeshApp, syscall.SIGSTOP, time.Second},
-	{foundation.Echo, syscall.SIGSTOP, 4 * time.Second}, // its check: every second, with a second to answer
+	{part: foundation.Consul, signal: syscall.SIGSTOP, bound: time.Second},
+	// A hung agent is ended and started again.
+	{part: foundation.Consul, signal: syscall.SIGSTOP, bound: time.Second, forever: true},
+	{part: foundation.Envoy, signal: syscall.SIGSTOP, bound: 3 * time.Second},
+	{part: foundation.MeshAgent, signal: syscall.SIGSTOP, bound: time.Second},
+	{part: foundation.MeshProxy, signal: syscall.SIGSTOP, bound: time.Second},
+	{part: foundation.MeshApp, signal: syscall.SIGSTOP, bound: time.Second},
+	{part: foundation.Echo, signal: syscall.SIGSTOP, bound: 4 * time.Second}, // its check: every second, with a second to answer
 }
 
 // TestProcesses does all of them in the long form, and one with each signal in
 // the short one.
 func TestProcesses(t *testing.T) {
-	t.Logf("CHAOS_SEED=%d", seed)
+	roll(t)
 	faults := map[syscall.Signal][]processFault{}
+	there, err := foundation.Parts(mesh.service.Instance(0))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, fault := range processFaults {
-		if _, exists := parts(t, mesh.service.Instance(0))[fault.part]; exists {
-			faults[fault.signal] = append(faults[fault.signal], fault)
+		if _, exists := there[fault.part]; !exists {
+			t.Logf("%v: an instance has no such process", fault)
+			continue
 		}
+		faults[fault.signal] = append(faults[fault.signal], fault)
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGSTOP} {
 		some := faults[signal]
@@ -66,7 +74,7 @@ func TestProcesses(t *testing.T) {
 			some = some[:1]
 		}
 		for _, fault := range some {
-			t.Run(fmt.Sprintf("%s of %s", signalName(signal), fault.part), func(t *testing.T) {
+			t.Run(fault.String(), func(t *testing.T) {
 				survive(t, fault.bound, fault.do)
 			})
 		}
@@ -77,59 +85,56 @@ func TestProcesses(t *testing.T) {
 // was stopped goes on later.
 func (f processFault) do(ctx context.Context) (time.Time, error) {
 	<-time.After(time.Duration(dice.IntN(1000)) * time.Millisecond)
-	victim := mesh.service.Instance(dice.IntN(instances))
-	found, err := foundation.Parts(victim)
+	index := dice.IntN(instances)
+	found, err := foundation.Parts(mesh.service.Instance(index))
 	if err != nil {
 		return time.Time{}, err
 	}
 	pid := found[f.part].HostPid
 	if pid == 0 {
-		return time.Time{}, fmt.Errorf("instance %d has no %s", victim.Index(), f.part)
+		return time.Time{}, fmt.Errorf("instance %d has no %s", index, f.part)
 	}
 	from := time.Now()
 	if err := syscall.Kill(pid, f.signal); err != nil {
 		return from, err
 	}
 	if f.signal != syscall.SIGSTOP {
-		return from, changed(ctx, victim, f.part, pid)
+		return from, changed(ctx, index, f.part, pid)
 	}
-	<-time.After(hang)
+	if f.forever {
+		if err = changed(ctx, index, f.part, pid); err == nil {
+			return from, nil
+		}
+	} else {
+		<-time.After(hang)
+	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && err != syscall.ESRCH { // its keeper may have ended it
 		return from, err
 	}
-	return from, nil
+	return from, err
 }
 
-// changed waits until an instance has another process as that part, or has
-// ended: before that everything may look well.
-func changed(ctx context.Context, victim *cell.Instance, part foundation.Part, pid int) error {
-	return foundation.Eventually(ctx, fmt.Sprintf("the %s has ended", part), func(context.Context) error {
-		select {
-		case <-victim.Done():
-			return nil
-		default:
+// changed waits until the instance, or the one after it, has another process as
+// that part: before that everything may look well.
+func changed(ctx context.Context, index int, part foundation.Part, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return foundation.Eventually(ctx, fmt.Sprintf("there is another %s", part), func(context.Context) error {
+		now, err := foundation.Parts(mesh.service.Instance(index))
+		if err != nil {
+			return err
 		}
-		now, err := foundation.Parts(victim)
-		if err == nil && now[part].HostPid == pid {
-			return fmt.Errorf("it runs as process %d", pid)
+		if now[part].HostPid == pid || now[part].HostPid == 0 {
+			return fmt.Errorf("the processes are %v", now)
 		}
 		return nil
 	})
 }
 
-func parts(t *testing.T, i *cell.Instance) map[foundation.Part]struct{} {
-	t.Helper()
-	found, err := foundation.Parts(i)
-	if err != nil {
-		t.Fatal(err)
+func (f processFault) String() string {
+	name := map[syscall.Signal]string{syscall.SIGKILL: "kill -9", syscall.SIGTERM: "SIGTERM", syscall.SIGSTOP: "SIGSTOP"}[f.signal]
+	if f.forever {
+		name += " for ever"
 	}
-	names := map[foundation.Part]struct{}{}
-	for part := range found {
-		names[part] = struct{}{}
-	}
-	return names
-}
-
-func signalName(s syscall.Signal) string {
-	return map[syscall.Signal]string{syscall.SIGKILL: "kill -9", syscall.SIGTERM: "SIGTERM", syscall.SIGSTOP: "SIGSTOP"}[s]
+	return name + " of " + string(f.part)
 }

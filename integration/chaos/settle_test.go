@@ -205,7 +205,8 @@ func noStrangers(known map[int]bool) error {
 // or when it was undone.
 func survive(t *testing.T, bound time.Duration, do func(ctx context.Context) (from time.Time, err error)) load.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), settledWithin+time.Minute)
+	roll(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*settledWithin)
 	defer cancel()
 	wait(t, ctx, "all is well before")
 	requests := load.Start(load.Plan{

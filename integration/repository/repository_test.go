@@ -39,6 +39,7 @@ var walls = map[string][]string{
 	// The cell is Cloud Foundry: it knows nothing of Consul or the buildpack.
 	"integration/container": {module + "src/...", "github.com/hashicorp/..."},
 	"integration/cell":      {module + "src/...", "github.com/hashicorp/..."},
+	"integration/load":      {module + "...", "github.com/hashicorp/..."},
 	"integration/lifecycle": {module + "src/...", "github.com/hashicorp/..."},
 }
 
