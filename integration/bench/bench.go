@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
@@ -72,11 +73,22 @@ func (b *bench) stage(ctx context.Context, w way, role string) (staged, error) {
 
 // start starts an app without waiting for it.
 func (b *bench) start(ctx context.Context, w way, role, command string, instances int) (*cell.RunningApp, error) {
+	return b.startChecked(ctx, w, role, command, instances, cell.HealthPort)
+}
+
+// startUnchecked starts an app without a port check. While a port is closed the
+// cell looks twenty times a second, each time with a program, which no platform
+// does: where apps are held until their mesh is ready, it would measure that.
+func (b *bench) startUnchecked(ctx context.Context, w way, role, command string, instances int) (*cell.RunningApp, error) {
+	return b.startChecked(ctx, w, role, command, instances, cell.HealthProcess)
+}
+
+func (b *bench) startChecked(ctx context.Context, w way, role, command string, instances int, check string) (*cell.RunningApp, error) {
 	s, err := b.stage(ctx, w, role)
 	if err != nil {
 		return nil, err
 	}
-	s.app.Command, s.app.Instances = command, instances
+	s.app.Command, s.app.Instances, s.app.HealthCheck = command, instances, check
 	return b.f.Start(ctx, s.app, s.droplet)
 }
 
@@ -114,15 +126,19 @@ func (b *bench) caller(ctx context.Context, w way) (*cell.RunningApp, error) {
 		return nil, err
 	}
 	b.callers[w] = app
-	b.memory = nil
-	return app, app.WaitRunning(ctx)
+	if err := app.WaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	if w == ours {
+		b.memory, err = firstLook(app.Instance(0))
+	}
+	return app, err
 }
 
 // stopCallers makes room for measures that start callers themselves.
 func (b *bench) stopCallers(ctx context.Context) error {
 	for w, app := range b.callers {
 		delete(b.callers, w)
-		b.memory = nil
 		if err := app.Delete(ctx); err != nil {
 			return err
 		}
@@ -159,12 +175,17 @@ func (b *bench) inRotation(ctx context.Context, w way, role string, app *cell.Ru
 	})
 }
 
-// gone waits until nothing of an app is in the catalog.
-func (b *bench) gone(ctx context.Context, app *cell.RunningApp) error {
+// gone stops an app and waits until nothing of it is in the catalog.
+func (b *bench) gone(ctx context.Context, w way, app *cell.RunningApp) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := app.Delete(ctx); err != nil {
 		return err
+	}
+	if w != ours {
+		if err := b.sweep(ctx); err != nil {
+			return err
+		}
 	}
 	name := app.App().Name
 	return foundation.Eventually(ctx, name+" is out of the catalog", func(ctx context.Context) error {
@@ -174,4 +195,30 @@ func (b *bench) gone(ctx context.Context, app *cell.RunningApp) error {
 		}
 		return err
 	})
+}
+
+// sweep takes out the nodes of instances that are gone, which the other ways
+// leave behind: for a minute where an agent left in its first seconds, for days
+// where one died.
+func (b *bench) sweep(ctx context.Context) error {
+	nodes, err := b.f.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	var alive []string
+	for _, callers := range b.callers {
+		for _, i := range callers.Instances() {
+			alive = append(alive, i.GUID())
+		}
+	}
+	for _, node := range nodes {
+		belongs := func(guid string) bool { return strings.HasSuffix(node, guid) }
+		if strings.HasPrefix(node, "server-") || slices.ContainsFunc(alive, belongs) {
+			continue
+		}
+		if err := b.f.Consul(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

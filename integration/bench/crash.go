@@ -70,7 +70,7 @@ func (b *bench) crashOne(ctx context.Context, w way, part foundation.Part) (load
 		}
 		return b.inRotation(ctx, w, webService, app)
 	}()
-	return l.Stop(), errors.Join(err, b.gone(ctx, app))
+	return l.Stop(), errors.Join(err, b.gone(ctx, w, app))
 }
 
 func ended(ctx context.Context, done <-chan struct{}) error {
@@ -130,7 +130,7 @@ func (b *bench) silenceOne(ctx context.Context, w way) (time.Duration, load.Resu
 	if r.Lost > 0 {
 		took = r.LastLoss.Sub(began)
 	}
-	return took, r, errors.Join(err, b.gone(ctx, app))
+	return took, r, errors.Join(err, b.gone(ctx, w, app))
 }
 
 // writeEntries are what an operator can have callers do about an instance that

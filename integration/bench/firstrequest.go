@@ -49,11 +49,11 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	begun := time.Now()
-	service, err := b.start(ctx, w, tcpService, "./echo", 1)
+	service, err := b.startUnchecked(ctx, w, tcpService, "./echo", 1)
 	if err != nil {
 		return 0, err
 	}
-	calls, err := b.start(ctx, w, caller, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", tcpPort), 1)
+	calls, err := b.startUnchecked(ctx, w, caller, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", tcpPort), 1)
 	if err != nil {
 		return 0, err
 	}
@@ -80,22 +80,10 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if err := errors.Join(service.Delete(ctx), calls.Delete(ctx)); err != nil {
 		return 0, err
 	}
-	if w == floor {
+	if w != ours {
 		err = b.sweep(ctx)
 	}
 	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty))
-}
-
-// sweep takes out the nodes of instances that are gone: an agent that leaves in
-// its first seconds puts its node back for up to a minute.
-func (b *bench) sweep(ctx context.Context) error {
-	nodes, err := b.f.Nodes(ctx)
-	for _, node := range nodes {
-		if err == nil && !strings.HasPrefix(node, "server-") {
-			err = b.f.Consul(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
-		}
-	}
-	return err
 }
 
 // many is how many instances start at once.
@@ -128,7 +116,7 @@ func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
 		return 0, err
 	}
 	begun := time.Now()
-	service, err := b.start(ctx, w, tcpService, "./echo", many)
+	service, err := b.startUnchecked(ctx, w, tcpService, "./echo", many)
 	if err != nil {
 		return 0, err
 	}
@@ -156,5 +144,5 @@ func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
 		return nil
 	})
 	took := time.Since(begun)
-	return took, errors.Join(err, b.gone(ctx, service))
+	return took, errors.Join(err, b.gone(ctx, w, service))
 }

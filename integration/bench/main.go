@@ -118,7 +118,7 @@ func takeAll(ctx context.Context) error {
 			break
 		}
 	}
-	print(results)
+	show(results)
 	failures = append(failures, write(f.Binaries.Build(), results))
 	return errors.Join(failures...)
 }

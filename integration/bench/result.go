@@ -68,7 +68,7 @@ func (r result) aimedAt(g goal) result {
 	return r
 }
 
-func print(results []result) {
+func show(results []result) {
 	number := func(n *float64) string {
 		if n == nil {
 			return ""

@@ -82,7 +82,7 @@ func (b *bench) replaceAll(ctx context.Context, w way, ending string, kinds []lo
 	for _, l := range loads {
 		counted = append(counted, l.Stop())
 	}
-	return counted, errors.Join(err, b.gone(ctx, app))
+	return counted, errors.Join(err, b.gone(ctx, w, app))
 }
 
 // load sends requests from a way's first caller to the service of the kind.

@@ -93,7 +93,7 @@ func (b *bench) stopUnder(ctx context.Context, w way, ending string, busy bool) 
 		<-time.After(time.Second)
 	}
 	s, err := b.watchStop(ctx, w, app.Instance(0))
-	return s, errors.Join(err, b.gone(ctx, app))
+	return s, errors.Join(err, b.gone(ctx, w, app))
 }
 
 // watchStop stops an instance, asking its callers' Envoys and itself all the
