@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -36,6 +37,27 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 		}
 	}
 	return all, err
+}
+
+// knows says whether the servers have a service of a node. Any of them may
+// answer, and where ACLs hide something it is an error.
+func (c *consul) knows(ctx context.Context, token credentials.Secret, node, id string) (bool, error) {
+	request, err := c.request(ctx, http.MethodGet, "/v1/catalog/node-services/"+url.PathEscape(node)+"?stale", nil)
+	if err != nil {
+		return false, err
+	}
+	if token != "" {
+		request.Header.Set(tokenHeader, string(token))
+	}
+	var answer struct{ Services []struct{ ID string } }
+	header, err := c.do(request, &answer)
+	if err != nil {
+		return false, err
+	}
+	if header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" {
+		return false, errors.New("ACLs hide a part of the node")
+	}
+	return slices.ContainsFunc(answer.Services, func(s struct{ ID string }) bool { return s.ID == id }), nil
 }
 
 // upstream is a service that the app calls, as its sidecar is registered.

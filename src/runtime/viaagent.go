@@ -121,6 +121,7 @@ func (v viaAgent) keep(ctx context.Context) {
 		return
 	}
 	go v.endHungAgent(ctx)
+	go v.watchCatalog(ctx)
 	for ctx.Err() == nil {
 		id := droplet.SidecarID(v.services[0].ID)
 		err := v.consul.awaitGone(ctx, id)
@@ -157,6 +158,27 @@ func (v viaAgent) registerAgain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// catalogLook is how often an instance looks whether the catalog still has it.
+const catalogLook = 5 * time.Second
+
+// watchCatalog registers again what the servers have dropped: they reap a node
+// that could not be heard for ten seconds, and its agent, which believes that
+// all is in order, would notice a minute after it is heard again.
+func (v viaAgent) watchCatalog(ctx context.Context) {
+	for pause(ctx, catalogLook) == nil {
+		look, cancel := context.WithTimeout(ctx, callTimeout)
+		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
+		cancel()
+		if err != nil || known || ctx.Err() != nil {
+			continue
+		}
+		v.log("the servers no longer have this instance, it is registered again")
+		if err := v.registerAgain(ctx); err != nil && ctx.Err() == nil {
+			v.log("failed to register again: %v", err)
+		}
+	}
 }
 
 // endHungAgent ends an agent that no longer answers.
