@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -78,6 +79,9 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 	return group.Wait()
 }
 
+// validSum is what becomes the name of a folder.
+var validSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 // install puts one program at path.
 func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	from, err := parse(a.URI)
@@ -92,6 +96,9 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 			return fmt.Errorf("failed to install %s: %w", a, err)
 		}
 		return nil
+	}
+	if !validSum.MatchString(a.SHA256) {
+		return fmt.Errorf("failed to fetch %s: %q is no SHA-256\nhint: it has 64 hexadecimal digits, in lower case", a, a.SHA256)
 	}
 	// More than one round where another staging on the same cache takes away
 	// what is broken.

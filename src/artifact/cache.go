@@ -65,10 +65,10 @@ func (s Store) sweep(needed []Artifact) error {
 // checksum beside it. That is a BLAKE3, for it is made at every staging, in
 // half the time of a SHA-256 or less.
 func (s Store) entry(a Artifact, from address) string {
-	name := a.SHA256
-	if !from.git && from.inside != "" {
-		// One archive, another of its files.
-		sum := sha256.Sum256([]byte(from.inside))
+	// One archive may have both programs, and several of each.
+	name := a.Name + "-" + a.SHA256
+	if inside := from.archived(); inside != "" {
+		sum := sha256.Sum256([]byte(inside))
 		name += "-" + hex.EncodeToString(sum[:4])
 	}
 	return filepath.Join(s.Dir, name)

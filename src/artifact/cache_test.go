@@ -30,7 +30,7 @@ func TestABrokenEntryIsMadeAnew(t *testing.T) {
 				want := 1
 				if break_ != nil {
 					want = 2
-					must(t, break_(filepath.Join(s.Dir, a.SHA256)))
+					must(t, break_(filepath.Join(s.Dir, "consul-"+a.SHA256)))
 				}
 				for range 2 {
 					s.installs(a)
@@ -71,7 +71,7 @@ func TestTheCacheIsSwept(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Join(s.Dir, sumOf(nil)), 0o755))
 		must(t, os.WriteFile(filepath.Join(s.Dir, sumOf(nil), "consul"), program, 0o755))
 	}
-	kept := []string{lockName, a.SHA256 + "/consul", a.SHA256 + "/consul.blake3"}
+	kept := []string{lockName, "consul-" + a.SHA256 + "/consul", "consul-" + a.SHA256 + "/consul.blake3"}
 	slices.Sort(kept)
 
 	leave()

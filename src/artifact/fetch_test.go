@@ -106,6 +106,18 @@ func TestTheChecksumIsOfTheFile(t *testing.T) {
 	newShelf(t).installs(consul(address+"/consul.tar.gz", archive))
 }
 
+// TestNoChecksum: nothing is run without one, nor is it taken for a path.
+func TestNoChecksum(t *testing.T) {
+	t.Parallel()
+	address, requests := serve(t, give(program))
+	for _, sum := range []string{"", "../..", sumOf(program)[1:], strings.ToUpper(sumOf(program))} {
+		newShelf(t).refuses(Artifact{Name: "consul", URI: address + "/consul", SHA256: sum}, "is no SHA-256\nhint: it has 64 hexadecimal digits")
+	}
+	if requests() != 0 {
+		t.Errorf("%d requests", requests())
+	}
+}
+
 // TestADownloadHasAnEnd: a server that never stops sending fills no disk.
 func TestADownloadHasAnEnd(t *testing.T) {
 	t.Parallel()

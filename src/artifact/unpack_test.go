@@ -183,6 +183,27 @@ func gzipped(t *testing.T, content []byte) []byte {
 	return out.Bytes()
 }
 
+// TestOneArchiveWithBoth: neither program is in the way of the other.
+func TestOneArchiveWithBoth(t *testing.T) {
+	t.Parallel()
+	archive := zipOf(t, entry{name: "consul", content: program}, entry{name: "envoy", content: []byte("envoy")})
+	address, requests := serve(t, give(archive))
+	s, a := newShelf(t), consul(address+"/both.zip", archive)
+	b := a
+	b.Name = "envoy"
+	for range 2 {
+		must(t, s.Install(t.Context(), s.bin, a, b))
+		for name, want := range map[string]string{"consul": string(program), "envoy": "envoy"} {
+			if got, err := os.ReadFile(filepath.Join(s.bin, name)); err != nil || string(got) != want {
+				t.Errorf("%s has %d bytes, %v", name, len(got), err)
+			}
+		}
+	}
+	if requests() != 2 {
+		t.Errorf("%d requests", requests())
+	}
+}
+
 // TestInside: what follows // is the program's path in the archive, and one
 // archive gives two programs.
 func TestInside(t *testing.T) {

@@ -179,6 +179,7 @@ func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 		for _, w := range wordings {
 			diag.Detail = w.said.ReplaceAllString(diag.Detail, w.better)
 		}
+		diag.Detail = string(redact([]byte(diag.Detail)))
 		switch diag.Summary {
 		case "Unsupported argument", "Unsupported block type", "Missing required argument", "Extraneous JSON object property":
 			diag.Detail += " The whole language is described in " + Reference + "."

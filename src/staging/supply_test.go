@@ -63,7 +63,7 @@ func TestABadCacheIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256(f.files["envoy"]))
-	f.write(f.cache, "mesh/"+sum+"/envoy", "something else")
+	f.write(f.cache, "mesh/envoy-"+sum+"/envoy", "something else")
 	if err := os.RemoveAll(filepath.Join(f.app, ".profile.d")); err != nil {
 		t.Fatal(err)
 	}
