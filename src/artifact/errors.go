@@ -109,7 +109,7 @@ func hintFor(err error) string {
 		return "what the address gives is a web page, perhaps one that says an error or asks for a login; nothing of it was run"
 	case errors.As(err, &differs):
 		return "what is there is not what the checksum was made of, perhaps another build; nothing of it was run"
-	case !errors.As(err, &fetch):
+	case !errors.As(err, &fetch) || errors.Is(err, context.Canceled):
 		return ""
 	case errors.As(err, &certificate):
 		return "the certificate of " + fetch.from.url.Host + " has to be signed by one that the staging container trusts, in /etc/ssl/certs or SSL_CERT_FILE"

@@ -29,7 +29,7 @@ func (s Store) getGit(ctx context.Context, a Artifact, from address, path string
 	bare := *from.url
 	bare.User = nil
 	git := func(out io.Writer, args ...string) error {
-		return s.git(ctx, append(gitEnv(from, s.Stall), "GIT_DIR="+repository), out, args...)
+		return runGit(ctx, append(gitEnv(from, s.Stall), "GIT_DIR="+repository), out, args...)
 	}
 	if err := git(nil, "init", "--quiet", "--bare"); err != nil {
 		return err
@@ -68,8 +68,8 @@ func (w *written) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// git runs git, and whatever it starts, to its end.
-func (s Store) git(ctx context.Context, env []string, out io.Writer, args ...string) error {
+// runGit runs git, and whatever it starts, to its end.
+func runGit(ctx context.Context, env []string, out io.Writer, args ...string) error {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, out, &said
