@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -115,6 +116,25 @@ func TestNoChecksum(t *testing.T) {
 	}
 	if requests() != 0 {
 		t.Errorf("%d requests", requests())
+	}
+}
+
+// TestWhoEndsAStaging: is not told about servers, and nothing is tried again.
+func TestWhoEndsAStaging(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	address, requests := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	})
+	s := newShelf(t)
+	err := s.Install(ctx, s.bin, consul(address+"/consul", program))
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "hint:") || requests() != 1 {
+		t.Errorf("%d requests, %v", requests(), err)
+	}
+	s.tidy()
+	if left := tree(t, s.Dir); len(left) != 1 {
+		t.Errorf("the cache has %q", left)
 	}
 }
 

@@ -2,6 +2,7 @@ package staging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,7 +20,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if size := os.Getenv("MESH_TEST_DISK"); size != "" {
-		if err := syscall.Mount("disk", os.Args[3], "tmpfs", 0, "size="+size); err != nil {
+		err := errors.Join(
+			syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
+			syscall.Mount("disk", os.Args[3], "tmpfs", 0, "size="+size))
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "failed to mount a small disk:", err)
 			os.Exit(2)
 		}
@@ -53,8 +57,12 @@ func (f *foundation) process(deps string, env ...string) (*exec.Cmd, *strings.Bu
 	return cmd, &out
 }
 
-// alone runs a staging in namespaces of its own, as root there.
+// alone runs a staging in a namespace of its own, as root there.
 func alone(cmd *exec.Cmd, namespace uintptr) {
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespace}
+		return
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | namespace,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
