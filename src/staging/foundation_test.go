@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The programs here are a few bytes each: these tests are about what becomes
@@ -30,6 +31,7 @@ type foundation struct {
 	files                               map[string][]byte // served by name
 	requests                            map[string]int
 	mu                                  sync.Mutex
+	asked                               chan time.Time // the last request, where nobody took it
 	server                              *httptest.Server
 }
 
@@ -38,13 +40,17 @@ func newFoundation(t *testing.T) *foundation {
 	f := &foundation{
 		t: t, buildpack: t.TempDir(), app: t.TempDir(), cache: t.TempDir(), deps: t.TempDir(),
 		files:    map[string][]byte{"consul.zip": zipped(t, "consul", consulText), "envoy": []byte(envoyText)},
-		requests: map[string]int{},
+		requests: map[string]int{}, asked: make(chan time.Time, 1),
 	}
 	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Path, "/")
 		f.mu.Lock()
 		f.requests[name]++
 		f.mu.Unlock()
+		select {
+		case f.asked <- time.Now():
+		default:
+		}
 		if _, found := f.files[name]; !found {
 			http.NotFound(w, r)
 			return

@@ -54,6 +54,7 @@ func TestKilledStagings(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	whole := time.Since(started)
+	download := time.Since(<-f.asked)
 
 	killed, halfWay := 0, 0
 	for round := range 50 {
@@ -64,10 +65,20 @@ func TestKilledStagings(t *testing.T) {
 			}
 		}
 		cmd, _ := f.process(f.newDeps())
+		select {
+		case <-f.asked: // by the one before
+		default:
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(whole))
+		// From its start, or from its first request where there must be one.
+		if round%2 == 0 {
+			<-f.asked
+			time.Sleep(rand.N(download))
+		} else {
+			time.Sleep(rand.N(whole))
+		}
 		_ = cmd.Process.Kill() // it may have ended
 		if cmd.Wait() != nil {
 			killed++

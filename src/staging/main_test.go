@@ -52,7 +52,8 @@ func (f *foundation) process(deps string, env ...string) (*exec.Cmd, *strings.Bu
 	}
 	var out strings.Builder
 	cmd := exec.Command(program, f.buildpack, f.app, f.cache, deps, "0")
-	cmd.Env = append([]string{asSupply + "=1", "CF_STACK=cflinuxfs4", "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, env...)
+	// A program with the race detector sleeps for a second before it ends.
+	cmd.Env = append([]string{asSupply + "=1", "GORACE=atexit_sleep_ms=0", "CF_STACK=cflinuxfs4", "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, env...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	return cmd, &out
 }
