@@ -25,6 +25,10 @@ type bench struct {
 	memory  *memory // of our caller, soon after its start
 }
 
+// mergeWindow is how long an Envoy may put off a change of health that follows
+// another change, although its admin API shows it at once.
+const mergeWindow = 1200 * time.Millisecond
+
 // staged is an app with its droplet.
 type staged struct {
 	app     cell.App
@@ -92,8 +96,8 @@ func (b *bench) startChecked(ctx context.Context, w way, role, command string, i
 	return b.f.Start(ctx, s.app, s.droplet)
 }
 
-// serve starts a service and waits until every caller's Envoy has all of its
-// instances.
+// serve starts a service and waits until every caller's Envoy sends requests
+// to all of its instances.
 func (b *bench) serve(ctx context.Context, w way, role, command string, instances int) (*cell.RunningApp, error) {
 	if _, err := b.caller(ctx, w); err != nil {
 		return nil, err
@@ -113,7 +117,11 @@ func (b *bench) serve(ctx context.Context, w way, role, command string, instance
 	if err := app.WaitRunning(ctx); err != nil {
 		return nil, err
 	}
-	return app, b.inRotation(ctx, w, role, app)
+	if err := b.inRotation(ctx, w, role, app); err != nil {
+		return nil, err
+	}
+	<-time.After(mergeWindow)
+	return app, nil
 }
 
 // caller is the way's caller, two instances that stay.
