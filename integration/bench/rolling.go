@@ -22,30 +22,42 @@ var endings = []string{"finish", "exit", "ignore"}
 // while a caller sends requests, and counts the lost ones until callers have
 // all three new ones. Naive apps count as running before they are in the mesh,
 // which is part of the way.
+//
+// What the naive app does on SIGTERM makes no difference, so it is measured
+// with one that exits, and all of ours are compared with that.
 func rollingReplace(ctx context.Context, b *bench) ([]result, error) {
 	var results []result
+	compared, err := b.replaceKinds(ctx, naive, "exit")
+	if err != nil {
+		return nil, err
+	}
 	for _, ending := range endings {
-		lost := map[way]map[load.Kind]load.Result{}
-		for _, w := range []way{ours, naive} {
-			lost[w] = map[load.Kind]load.Result{}
-			for _, kinds := range [][]load.Kind{{load.HTTP}, {load.TCPNew, load.TCPLong}} {
-				counted, err := b.replaceAll(ctx, w, ending, kinds)
-				if err != nil {
-					return results, fmt.Errorf("%s, app that would %s: %w", w, ending, err)
-				}
-				for i, kind := range kinds {
-					lost[w][kind] = counted[i]
-					say("rolling-replace, %s, %s, app does %s: %v", w, kind, ending, counted[i])
-				}
-			}
+		lost, err := b.replaceKinds(ctx, ours, ending)
+		if err != nil {
+			return results, err
 		}
 		for _, kind := range []load.Kind{load.HTTP, load.TCPNew, load.TCPLong} {
-			r := result{Name: fmt.Sprintf("rolling-replace-%s-lost-%s", kind, ending), Unit: "requests", Ours: float64(lost[ours][kind].Lost)}
-			r = r.against(at(float64(lost[naive][kind].Lost)), nil)
-			results = append(results, r.aimedAt(goal{none: kind != load.TCPLong}))
+			r := result{Name: fmt.Sprintf("rolling-replace-%s-lost-%s", kind, ending), Unit: "requests", Ours: lost[kind]}
+			results = append(results, r.against(at(compared[kind]), nil).aimedAt(goal{none: kind != load.TCPLong}))
 		}
 	}
 	return results, nil
+}
+
+// replaceKinds returns how many requests of each kind were lost.
+func (b *bench) replaceKinds(ctx context.Context, w way, ending string) (map[load.Kind]float64, error) {
+	lost := map[load.Kind]float64{}
+	for _, kinds := range [][]load.Kind{{load.HTTP}, {load.TCPNew, load.TCPLong}} {
+		counted, err := b.replaceAll(ctx, w, ending, kinds)
+		if err != nil {
+			return nil, fmt.Errorf("%s, app does %s: %w", w, ending, err)
+		}
+		for i, kind := range kinds {
+			lost[kind] = float64(counted[i].Lost)
+			say("rolling-replace, %s, %s, app does %s: %v", w, kind, ending, counted[i])
+		}
+	}
+	return lost, nil
 }
 
 // replaceAll does it once. The kinds are of one service, and sent at the same
