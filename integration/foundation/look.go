@@ -88,7 +88,14 @@ func Endpoints(ctx context.Context, caller *cell.Instance, service string) (map[
 	for line := range strings.Lines(string(text)) {
 		// CLUSTER::ADDRESS:PORT::health_flags::FLAGS
 		fields := strings.Split(strings.TrimSpace(line), "::")
-		if len(fields) == 4 && fields[2] == "health_flags" && strings.HasPrefix(fields[0], service+".") {
+		if len(fields) != 4 || fields[2] != "health_flags" {
+			continue
+		}
+		// Where the caller has timeouts of its own, the name is HASH~SERVICE….
+		if _, name, found := strings.Cut(fields[0], "~"); found {
+			fields[0] = name
+		}
+		if strings.HasPrefix(fields[0], service+".") {
 			endpoints[fields[1]] = fields[3]
 		}
 	}
