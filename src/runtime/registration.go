@@ -21,6 +21,7 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered bool
+	hidden     atomic.Bool            // the catalog has not got the sidecar yet
 	works      atomic.Bool            // the app has passed its checks once
 	envoy      atomic.Pointer[envoy]  // nil until it is started
 	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
@@ -118,10 +119,13 @@ func (r *registration) state() string {
 
 // again is the definition for an agent that has been started again: the ready
 // check keeps its state.
-func (r *registration) again() map[string]any {
+func (r *registration) again() map[string]any { return r.with(r.state()) }
+
+// with is the definition where the ready check has a state.
+func (r *registration) with(state string) map[string]any {
 	sidecar := object(object(r.definition["connect"])["sidecarservice"])
 	for _, check := range objects(sidecar["checks"]) {
-		if state := r.state(); state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
+		if state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
 			check["status"] = state
 		}
 	}

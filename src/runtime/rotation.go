@@ -110,7 +110,7 @@ func (p *proxy) moveServices(ctx context.Context) error {
 		if p.access.agentless {
 			break // the catalog keeps no tokens
 		}
-		if err := p.consul.register(ctx, r.whole()); err != nil {
+		if err := p.consul.register(ctx, r.whole(r.state())); err != nil {
 			return err
 		}
 	}
@@ -120,10 +120,10 @@ func (p *proxy) moveServices(ctx context.Context) error {
 	return nil
 }
 
-// whole is the registration as it stands: with the app's checks, if the agent
+// whole is the registration with a state of the ready check: with the app's checks, if the agent
 // has them already. It would drop those that are not named.
-func (r *registration) whole() map[string]any {
-	definition := r.again()
+func (r *registration) whole(state string) map[string]any {
+	definition := r.with(state)
 	if !r.works.Load() || len(r.checks) == 0 {
 		return definition
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"strings"
 	"time"
@@ -33,9 +34,35 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 	}}, nil
 }
 
+// register makes the service known to the agent, and its Envoy can start. Of
+// the catalog the sidecar is taken out again at once, before callers have heard
+// of it: their Envoys would put off for up to a second that a host which has
+// just come passes its checks, but not that it comes. say brings it back.
 func (v viaAgent) register(ctx context.Context, r *registration) error {
-	return v.consul.register(ctx, r.again())
+	if err := v.consul.register(ctx, r.again()); err != nil || r.state() != "" {
+		return err
+	}
+	r.hidden.Store(true)
+	id := droplet.SidecarID(r.ID)
+	hide, cancel := context.WithTimeout(ctx, hideBudget)
+	defer cancel()
+	err := poll(hide, func(ctx context.Context) error {
+		known, err := v.consul.knows(ctx, v.access.serviceToken(), v.inst.NodeName(), id)
+		if err == nil && !known {
+			err = errors.New("the agent has not synchronised it yet")
+		}
+		return err
+	})
+	if err == nil {
+		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
+		_ = v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
+	}
+	return nil // where it stays, callers wait a little longer
 }
+
+// hideBudget is less than the 200 ms for which an agent collects news before it
+// tells its Envoys.
+const hideBudget = 100 * time.Millisecond
 
 // handOver registers the app's checks, for the agent to run.
 func (v viaAgent) handOver(ctx context.Context, r *registration) error {
@@ -48,6 +75,12 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 }
 
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
+	if r.hidden.Load() {
+		if err := v.consul.register(ctx, r.whole(status)); err != nil {
+			return err
+		}
+		r.hidden.Store(false)
+	}
 	return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
 }
 
@@ -168,6 +201,9 @@ const catalogLook = 5 * time.Second
 // all is in order, would notice a minute after it is heard again.
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	for pause(ctx, catalogLook) == nil {
+		if v.services[0].hidden.Load() {
+			continue
+		}
 		look, cancel := context.WithTimeout(ctx, callTimeout)
 		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
 		cancel()
