@@ -71,7 +71,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	}
 	defer conn.Close()
 	inst.noteMemory(config, log)
-	return supervise(command, conn, signals, stopPatience(config.Lifecycle))
+	return supervise(command, conn, signals, stopPatience(config.Lifecycle), log)
 }
 
 func lookPath(name string) (string, error) {
@@ -156,8 +156,10 @@ func readWord(conn net.Conn) (string, error) {
 	}
 }
 
-// supervise runs the app and passes signals on until it ends.
-func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration) (int, error) {
+// supervise runs the app and passes signals on until it ends. An app that
+// ignores SIGTERM is killed before the platform would do it, so that its mesh
+// ends in order.
+func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration, log Log) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -179,7 +181,7 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 		}
 	}()
 	var mayStop <-chan struct{} // set once SIGTERM has come
-	var tooLong <-chan time.Time
+	var tooLong, lastMoment <-chan time.Time
 	pass := func(sig os.Signal) {
 		mayStop, tooLong = nil, nil
 		// An app that has ended takes no signal, which is what was wanted.
@@ -193,12 +195,15 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 			pass(syscall.SIGTERM)
 		case <-tooLong:
 			pass(syscall.SIGTERM)
+		case <-lastMoment:
+			log("the app has not ended %.0f s after SIGTERM and is killed", stopBudget.Seconds())
+			pass(syscall.SIGKILL)
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 				// About this process: its child's state, Go's scheduler, the gate.
 			case syscall.SIGTERM:
-				mayStop, tooLong = released, time.After(patience)
+				mayStop, tooLong, lastMoment = released, time.After(patience), time.After(stopBudget)
 			default:
 				_ = cmd.Process.Signal(sig)
 			}

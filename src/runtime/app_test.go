@@ -179,6 +179,16 @@ func TestSignals(t *testing.T) {
 			t.Errorf("exit status %d, output %q", status, output)
 		}
 	})
+	t.Run("an app that ignores SIGTERM is killed", func(t *testing.T) {
+		t.Parallel()
+		gate, a := running(t, `trap '' TERM; touch "$0"; while :; do sleep 0.01; done`)
+		a.signal(syscall.SIGTERM)
+		gate.stop()
+		status, output := a.end()
+		if status != 137 || !strings.Contains(output, "has not ended 8 s after SIGTERM and is killed") {
+			t.Errorf("exit status %d, output %q", status, output)
+		}
+	})
 	t.Run("SIGTERM is passed on when the proxy is gone", func(t *testing.T) {
 		t.Parallel()
 		gate, a := running(t, shell)

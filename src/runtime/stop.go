@@ -11,9 +11,11 @@ import (
 const (
 	// deregisterBudget is for telling the agent; it answers in milliseconds.
 	deregisterBudget = 300 * time.Millisecond
-	// stopBudget is when the app must have ended, counted from SIGTERM; later
-	// ones are left to the platform.
+	// stopBudget is when the app must have ended, counted from SIGTERM: then
+	// `mesh app` kills it.
 	stopBudget = 8 * time.Second
+	// killedBudget is for the end of a killed app to be seen.
+	killedBudget = 200 * time.Millisecond
 	// envoyBudget is for Envoy's own end.
 	envoyBudget = time.Second
 )
@@ -21,7 +23,7 @@ const (
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
 func (p *proxy) stop() {
 	begun := time.Now()
-	budget, cancel := context.WithTimeout(context.Background(), stopBudget)
+	budget, cancel := context.WithTimeout(context.Background(), stopBudget+killedBudget)
 	defer cancel()
 
 	p.deregister()
@@ -43,7 +45,7 @@ func (p *proxy) stop() {
 		case <-p.gate.ended:
 			p.log("app ended (%.3f s)", time.Since(begun).Seconds())
 		case <-budget.Done():
-			p.log("the app has not ended %.0f s after SIGTERM, leaving it to the platform", stopBudget.Seconds())
+			p.log("the app has not ended, leaving it to the platform")
 		}
 	}
 	p.abandon()

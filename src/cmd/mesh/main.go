@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -25,7 +26,12 @@ and the third in place of the app's start command. The fourth is for people:
 cf ssh APP -c '/home/vcap/deps/*/bin/mesh status'
 `
 
+// gcPercent keeps the heap close to what is in use: it is a megabyte or two, and
+// the app's memory pays for it.
+const gcPercent = 20
+
 func main() {
+	debug.SetGCPercent(gcPercent)
 	log := runtime.NewLog(os.Stdout)
 	status, err := run(os.Args[1:], log)
 	if err != nil {
