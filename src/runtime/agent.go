@@ -172,8 +172,10 @@ func (i Instance) retryJoin() ([]string, error) {
 	return agent.RetryJoin, err
 }
 
-// agentPorts are the ports that agent.json gives the agent.
+// agentPorts are the ports that agent.json gives the agent, and where it is.
 type agentPorts struct {
+	Datacenter string `json:"-"`
+
 	HTTP   int `json:"http"`
 	GRPC   int `json:"grpc"`
 	Gossip int `json:"serf_lan"`
@@ -181,9 +183,11 @@ type agentPorts struct {
 
 func (i Instance) agentPorts() (agentPorts, error) {
 	var agent struct {
-		Ports agentPorts `json:"ports"`
+		Datacenter string     `json:"datacenter"`
+		Ports      agentPorts `json:"ports"`
 	}
 	err := readJSON(i.path(droplet.AgentFile), &agent)
+	agent.Ports.Datacenter = agent.Datacenter
 	return agent.Ports, err
 }
 

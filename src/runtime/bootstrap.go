@@ -15,27 +15,32 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// The configuration that an Envoy starts with where there is no Consul program
-// to write it (Envoy: config.bootstrap.v3; Consul: proxy configuration
-// reference for Envoy, the envoy_ keys).
+// The configuration that an Envoy starts with (Envoy: config.bootstrap.v3;
+// Consul: proxy configuration reference for Envoy, the envoy_ keys). It is
+// written here rather than by `consul connect envoy -bootstrap`, which takes a
+// tenth of a second of a processor and is not there without an agent.
 
 type msg = map[string]any
-
-// serverCluster is the cluster that Envoy gets its configuration from.
-const serverCluster = "consul-server"
 
 // adminCluster leads to Envoy's own admin API, for listeners that show a part
 // of it.
 const adminCluster = "self_admin"
 
-// bootstrap names the service to the servers and says where they are; all else
-// Envoy gets from them.
-func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
-	config, err := v.bootstrapConfig(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	clusters := []any{v.serverCluster(), staticCluster(adminCluster, "127.0.0.1", r.AdminPort)}
+// consulKeys are the keys that only Consul's own program knows.
+var consulKeys = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
+
+// origin is where an Envoy gets its configuration from.
+type origin struct {
+	name       string // of the cluster that leads there
+	cluster    msg
+	metadata   msg // of the Envoy's node
+	datacenter string
+}
+
+// writeBootstrap names the service to its origin, and says where that is; all
+// else Envoy gets from there.
+func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
+	clusters := []any{from.cluster, cluster(adminCluster, "STATIC", socketAddress("127.0.0.1", r.AdminPort))}
 	extra, err := jsonList(config, "envoy_extra_static_clusters_json")
 	if err != nil {
 		return nil, err
@@ -56,22 +61,21 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 		return nil, err
 	}
 	ads := msg{"ads": msg{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+	metadata := msg{"namespace": "default", "partition": "default"}
+	maps.Copy(metadata, from.metadata)
 	bootstrap := msg{
 		"admin": msg{"address": socketAddress("127.0.0.1", r.AdminPort)},
-		"node": msg{
-			"cluster": r.name, "id": droplet.SidecarID(r.ID),
-			"metadata": msg{"node_name": v.inst.NodeName(), "namespace": "default", "partition": "default"},
-		},
+		"node":  msg{"cluster": r.name, "id": droplet.SidecarID(r.ID), "metadata": metadata},
 		// Consul's route and intention patterns are long.
 		"layered_runtime":  msg{"layers": []any{msg{"name": "base", "static_layer": msg{"re2.max_program_size.error_level": 1 << 20}}}},
 		"static_resources": msg{"clusters": append(clusters, extra...), "listeners": listeners},
 		"stats_sinks":      sinks,
-		"stats_config":     statsConfig(r.name, config),
+		"stats_config":     statsConfig(r.name, from.datacenter, config),
 		"dynamic_resources": msg{
 			"lds_config": ads, "cds_config": ads,
 			"ads_config": msg{
 				"api_type": "DELTA_GRPC", "transport_api_version": "V3",
-				"grpc_services": msg{"envoy_grpc": msg{"cluster_name": serverCluster}},
+				"grpc_services": msg{"envoy_grpc": msg{"cluster_name": from.name}},
 			},
 		},
 	}
@@ -94,54 +98,47 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 
 // bootstrapConfig is the sidecar's configuration, laid over that of the
 // operator's proxy-defaults.
-func (v *viaServers) bootstrapConfig(ctx context.Context, r *registration) (msg, error) {
-	var defaults struct{ Config msg }
-	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodGet, "/v1/config/proxy-defaults/global", nil, &defaults)
+func (p *proxy) bootstrapConfig(ctx context.Context, r *registration) (msg, error) {
+	// A list, because an entry that is not there would be an error in the
+	// agent's log.
+	var defaults []struct{ Config msg }
+	err := p.consul.callWith(ctx, p.access.serviceToken(), http.MethodGet, "/v1/config/proxy-defaults", nil, &defaults)
 	var status *statusError
 	if err != nil && !errors.As(err, &status) {
 		return nil, err // otherwise there is none, or none to see
 	}
 	config := msg{}
-	maps.Copy(config, defaults.Config)
+	for _, entry := range defaults {
+		maps.Copy(config, entry.Config)
+	}
 	sidecar := object(object(r.definition["connect"])["sidecarservice"])
 	maps.Copy(config, object(object(sidecar["proxy"])["config"]))
 	return config, nil
 }
 
-// serverCluster leads to the servers, or to what stands before them where there
-// is something secret to send along.
-func (v *viaServers) serverCluster() msg {
-	cluster := staticCluster(serverCluster, "", 0)
-	var endpoints []any
-	if v.xds != nil {
-		endpoints = append(endpoints, endpoint(msg{"pipe": msg{"path": v.xds.socket}}))
-	} else {
-		cluster["type"], cluster["dns_lookup_family"] = "STRICT_DNS", "V4_PREFERRED"
-		for _, name := range v.servers.names {
-			if host, _, err := net.SplitHostPort(name); err == nil {
-				name = host
-			}
-			endpoints = append(endpoints, endpoint(socketAddress(name, v.servers.grpc)))
-		}
-	}
-	cluster["load_assignment"] = msg{"cluster_name": serverCluster, "endpoints": []any{msg{"lb_endpoints": endpoints}}}
+// http2 makes a cluster speak HTTP/2, with pings: an origin that is gone without
+// a word is noticed.
+func http2(cluster msg) msg {
 	const options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 	cluster["typed_extension_protocol_options"] = msg{options: msg{
-		"@type": "type.googleapis.com/" + options,
-		// A server that is gone without a word is noticed.
+		"@type":                "type.googleapis.com/" + options,
 		"explicit_http_config": msg{"http2_protocol_options": msg{"connection_keepalive": msg{"interval": "15s", "timeout": "5s"}}},
 	}}
 	return cluster
 }
 
-func staticCluster(name, host string, port int) msg {
+func cluster(name, kind string, addresses ...msg) msg {
+	var endpoints []any
+	for _, address := range addresses {
+		endpoints = append(endpoints, msg{"endpoint": msg{"address": address}})
+	}
 	return msg{
-		"name": name, "type": "STATIC", "connect_timeout": "1s",
-		"load_assignment": msg{"cluster_name": name, "endpoints": []any{msg{"lb_endpoints": []any{endpoint(socketAddress(host, port))}}}},
+		"name": name, "type": kind, "connect_timeout": "1s",
+		"load_assignment": msg{"cluster_name": name, "endpoints": []any{msg{"lb_endpoints": endpoints}}},
 	}
 }
 
-func endpoint(address msg) msg { return msg{"endpoint": msg{"address": address}} }
+func pipe(path string) msg { return msg{"pipe": msg{"path": path}} }
 
 func socketAddress(host string, port int) msg {
 	return msg{"socket_address": msg{"address": host, "port_value": port}}
@@ -192,7 +189,7 @@ func statsSinks(config msg) ([]any, error) {
 		if err != nil {
 			return nil, &finalError{fmt.Errorf("%s is no address: %w", key, err)}
 		}
-		address := msg{"pipe": msg{"path": u.Path}}
+		address := pipe(u.Path)
 		if u.Scheme == "udp" {
 			host, port, err := hostPort(u.Host)
 			if err != nil {
@@ -217,32 +214,62 @@ func jsonList(config msg, key string) ([]any, error) {
 	return list, nil
 }
 
-// targetParts are the parts of the name of an upstream's cluster, as Consul
-// makes it: [SUBSET.]SERVICE.NAMESPACE.DATACENTER.internal.TRUST-DOMAIN.consul
-var targetParts = []struct{ tag, before, after string }{
-	{"service", `(?:[^.]+\.)?`, `\.[^.]+\.[^.]+\.internal\.[^.]+\.consul\.`},
-	{"datacenter", `(?:[^.]+\.)?[^.]+\.[^.]+\.`, `\.internal\.[^.]+\.consul\.`},
+// Consul names an upstream's cluster
+// [HASH~][SUBSET.]SERVICE.NAMESPACE.DATACENTER.ROUTING.TRUST-DOMAIN.consul and
+// its listener upstream.SERVICE.NAMESPACE.DATACENTER: the parts are labels of
+// its metrics.
+type namePart struct{ tag, pattern, separator string }
+
+const label = `[^.]+`
+
+var (
+	clusterName = []namePart{
+		{"custom_hash", `[^.~]+`, "~?"}, {"service_subset", label, `\.?`}, {"service", label, `\.`}, {"namespace", label, `\.`},
+		{"datacenter", label, `\.`}, {"routing_type", `internal[^.]*|external[^.]*`, `\.`}, {"trust_domain", label, `\.consul\.`},
+	}
+	listenerName = []namePart{{"service", label, `\.`}, {"namespace", label, `\.`}, {"datacenter", label, `\.`}}
+)
+
+// tagsOf makes the labels of a name's parts. Envoy takes the first group out of
+// a metric's name, and the second for the label.
+func tagsOf(prefix, start string, parts []namePart) []any {
+	var tags []any
+	for i, part := range parts {
+		pattern := ""
+		for j, other := range parts {
+			text := "(?:" + other.pattern + ")"
+			if i == j {
+				text = "(" + other.pattern + ")"
+			}
+			if separator, optional := strings.CutSuffix(other.separator, "?"); optional {
+				pattern += "(?:" + text + separator + ")?"
+			} else {
+				pattern += text + other.separator
+			}
+		}
+		tags = append(tags, msg{"tag_name": prefix + part.tag, "regex": start + "(" + pattern + ")"})
+	}
+	return tags
 }
 
-// statsConfig labels metrics as Consul's own bootstrap does, so that one
-// dashboard serves both: with the caller's service and, for upstreams, with the
-// service and the datacenter that are called.
-func statsConfig(service string, config msg) msg {
+// statsConfig labels metrics as Consul's own bootstrap does, so that the same
+// dashboards serve.
+func statsConfig(service, datacenter string, config msg) msg {
+	fixed := func(name, value string) any { return msg{"tag_name": name, "fixed_value": value} }
 	tags := []any{
-		msg{"tag_name": "local_cluster", "fixed_value": service},
-		msg{"tag_name": "consul.source.service", "fixed_value": service},
+		fixed("local_cluster", service), fixed("consul.source.service", service),
+		fixed("consul.source.namespace", "default"), fixed("consul.source.partition", "default"),
 	}
-	for _, part := range targetParts {
-		tags = append(tags, msg{
-			"tag_name": "consul.destination." + part.tag,
-			"regex":    `^cluster\.(` + part.before + `([^.]+)` + part.after + `)`,
-		})
+	if datacenter != "" {
+		tags = append(tags, fixed("consul.source.datacenter", datacenter))
 	}
+	tags = append(tags, tagsOf("consul.destination.", `^cluster\.`, clusterName)...)
+	tags = append(tags, tagsOf("consul.upstream.", `^(?:tcp|http)\.upstream\.`, listenerName)...)
 	list, _ := config["envoy_stats_tags"].([]any)
 	for _, item := range list {
 		text, _ := item.(string)
 		if name, value, found := strings.Cut(text, "="); found {
-			tags = append(tags, msg{"tag_name": name, "fixed_value": value})
+			tags = append(tags, fixed(name, value))
 		}
 	}
 	return msg{"stats_tags": tags, "use_all_default_tags": true}

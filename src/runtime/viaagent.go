@@ -42,11 +42,21 @@ func (v viaAgent) register(ctx context.Context, r *registration) error {
 	if err := v.consul.register(ctx, r.again()); err != nil || r.state() != "" {
 		return err
 	}
-	r.hidden.Store(true)
-	id := droplet.SidecarID(r.ID)
-	hide, cancel := context.WithTimeout(ctx, hideBudget)
+	hidden := make(chan struct{})
+	r.hidden.Store(&hidden)
+	go func() {
+		defer close(hidden)
+		v.hide(context.WithoutCancel(ctx), droplet.SidecarID(r.ID))
+	}()
+	return nil
+}
+
+// hide takes a sidecar out of the catalog as soon as the agent has put it
+// there. Where that fails callers wait a little longer.
+func (v viaAgent) hide(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, hideBudget)
 	defer cancel()
-	err := poll(hide, func(ctx context.Context) error {
+	err := poll(ctx, func(ctx context.Context) error {
 		known, err := v.consul.knows(ctx, v.access.serviceToken(), v.inst.NodeName(), id)
 		if err == nil && !known {
 			err = errors.New("the agent has not synchronised it yet")
@@ -57,7 +67,6 @@ func (v viaAgent) register(ctx context.Context, r *registration) error {
 		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
 		_ = v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
 	}
-	return nil // where it stays, callers wait a little longer
 }
 
 // hideBudget is less than the 200 ms for which an agent collects news before it
@@ -75,11 +84,12 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 }
 
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
-	if r.hidden.Load() {
+	if hidden := r.hidden.Load(); hidden != nil {
+		<-*hidden
 		if err := v.consul.register(ctx, r.whole(status)); err != nil {
 			return err
 		}
-		r.hidden.Store(false)
+		r.hidden.Store(nil)
 	}
 	return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
 }
@@ -109,9 +119,32 @@ func (v viaAgent) leave(ctx context.Context, early bool) {
 	}
 }
 
-// bootstrap has Consul write Envoy's bootstrap configuration: it knows what
-// the operator's proxy-defaults add to it.
+// agentCluster is the cluster that Envoy gets its configuration from.
+const agentCluster = "local_agent"
+
+// bootstrap leads Envoy to the agent, or to what puts a token on its streams.
 func (v viaAgent) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
+	config, err := v.bootstrapConfig(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range consulKeys {
+		if config[key] != nil {
+			return v.consulBootstrap(ctx, r)
+		}
+	}
+	target := socketAddress("127.0.0.1", v.ports.GRPC)
+	if v.xds != nil {
+		target = pipe(v.xds.socket)
+	}
+	return writeBootstrap(r, origin{
+		name: agentCluster, cluster: http2(cluster(agentCluster, "STATIC", target)), datacenter: v.ports.Datacenter,
+	}, config)
+}
+
+// consulBootstrap has Consul write it, where it says something that only Consul
+// knows.
+func (v viaAgent) consulBootstrap(ctx context.Context, r *registration) ([]byte, error) {
 	// The version of the Envoy in the droplet was judged at staging.
 	args := []string{"connect", "envoy", "-bootstrap",
 		"-sidecar-for", r.ID,
@@ -201,7 +234,7 @@ const catalogLook = 5 * time.Second
 // all is in order, would notice a minute after it is heard again.
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	for pause(ctx, catalogLook) == nil {
-		if v.services[0].hidden.Load() {
+		if v.services[0].hidden.Load() != nil {
 			continue
 		}
 		look, cancel := context.WithTimeout(ctx, callTimeout)

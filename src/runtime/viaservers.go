@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -186,6 +187,35 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 		v.set(droplet.ReadyCheckID(r.ID), "") // it is still news
 	}
 	return err
+}
+
+// serverCluster is the cluster that Envoy gets its configuration from.
+const serverCluster = "consul-server"
+
+// bootstrap leads Envoy to the servers, or to what stands before them where
+// there is something secret to send along.
+func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
+	config, err := v.bootstrapConfig(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var leads msg
+	if v.xds != nil {
+		leads = cluster(serverCluster, "STATIC", pipe(v.xds.socket))
+	} else {
+		var addresses []msg
+		for _, name := range v.servers.names {
+			if host, _, err := net.SplitHostPort(name); err == nil {
+				name = host
+			}
+			addresses = append(addresses, socketAddress(name, v.servers.grpc))
+		}
+		leads = cluster(serverCluster, "STRICT_DNS", addresses...)
+		leads["dns_lookup_family"] = "V4_PREFERRED"
+	}
+	return writeBootstrap(r, origin{
+		name: serverCluster, cluster: http2(leads), metadata: msg{"node_name": v.inst.NodeName()},
+	}, config)
 }
 
 // deregister is for the sidecar first: it is what callers use.

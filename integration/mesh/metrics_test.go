@@ -1,0 +1,82 @@
+package mesh
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+// TestMetrics is S6: what the proxy counts is what was sent, under Consul's
+// labels, and nothing else of Envoy's admin API is shown.
+func TestMetrics(t *testing.T) {
+	start(t, echo(t, "counted", `protocol = "http"`))
+	front := write(t, "counting", map[string]string{
+		"Procfile": "web: ./echo\n",
+		"mesh.hcl": meshFile("counting", `upstream "counted" { port = 9001 }`) + `envoy {
+  metrics { prometheus = "0.0.0.0:9102" }
+}
+`,
+	})
+	caller := start(t, front, "counted")
+	scraper := start(t, echo(t, "scraper"))
+	if err := shared.Allow(cell.Policy{Source: "scraper", Destination: "counting", Protocol: "tcp", Start: 9102}); err != nil {
+		t.Fatal(err)
+	}
+	client := caller.Instance(0).HTTPClient()
+	get := func(ctx ctx) error {
+		_, err := fetch(ctx, client, "http://127.0.0.1:9001/")
+		return err
+	}
+	eventually(t, "the service answers", get)
+	const more = 25
+	count := regexp.MustCompile(`envoy_cluster_upstream_rq_total\{[^}]*consul_source_service="counting"[^}]*consul_destination_service="counted"[^}]*consul_destination_datacenter="cf"[^}]*\} (\d+)`)
+	counted := func() (n int) {
+		base := fmt.Sprintf("http://%s:9102", caller.Instance(0).Address())
+		text, err := fetch(deadline(t), scraper.Instance(0).HTTPClient(), base+"/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := count.FindStringSubmatch(text)
+		if found == nil {
+			t.Fatalf("no such counter in:\n%s", regexp.MustCompile(`(?m)^envoy_cluster_upstream_rq_total.*$`).FindAllString(text, -1))
+		}
+		if _, err := fmt.Sscan(found[1], &n); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fetch(deadline(t), scraper.Instance(0).HTTPClient(), base+"/config_dump"); err == nil {
+			t.Error("the metrics listener shows the configuration")
+		}
+		return n
+	}
+	before := counted()
+	for range more {
+		if err := get(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := counted(); after != before+more {
+		t.Errorf("%d requests were counted, %d sent", after-before, more)
+	}
+}
+
+// fetch is the body of a good answer.
+func fetch(ctx ctx, client *http.Client, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", response.Status)
+	}
+	return string(text), err
+}
