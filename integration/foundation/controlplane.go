@@ -15,8 +15,11 @@ import (
 )
 
 // ServersApp is the name of the control plane's app, and of its internal
-// route.
-const ServersApp = "consul-server"
+// route; SecureApp is that of a second one, which is closed by default.
+const (
+	ServersApp = "consul-server"
+	SecureApp  = "secure-server"
+)
 
 // StartServers pushes the control plane, three instances of an ordinary app,
 // and waits for a leader and for
@@ -27,19 +30,19 @@ func (f *Foundation) StartServers(ctx context.Context) error {
 		return err
 	}
 	if f.Secure != nil {
-		if err := f.Secure.configure(source); err != nil {
+		if err := f.Secure.configure(source, f.serverAddresses()); err != nil {
 			return err
 		}
 	}
 	err = f.Allow(
-		cell.Policy{Source: ServersApp, Destination: ServersApp, Protocol: "tcp", Start: 8300, End: 8301},
-		cell.Policy{Source: ServersApp, Destination: ServersApp, Protocol: "udp", Start: 8301},
+		cell.Policy{Source: f.serversApp, Destination: f.serversApp, Protocol: "tcp", Start: 8300, End: 8301},
+		cell.Policy{Source: f.serversApp, Destination: f.serversApp, Protocol: "udp", Start: 8301},
 	)
 	if err != nil {
 		return err
 	}
 	f.Servers, err = f.Push(ctx, cell.App{
-		Name: ServersApp, Dir: source, Instances: serverCount, Buildpacks: []cell.Buildpack{f.Last},
+		Name: f.serversApp, Dir: source, Instances: serverCount, Buildpacks: []cell.Buildpack{f.Last},
 	})
 	if err != nil {
 		return err

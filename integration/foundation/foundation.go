@@ -32,11 +32,16 @@ type Foundation struct {
 	// Servers are the Consul servers, once they are started.
 	Servers *cell.RunningApp
 
-	mirror *http.Server
-	work   string
+	serversApp string
+	mirror     *http.Server
+	work       string
+	apps       *apps
+}
 
-	mutex sync.Mutex
-	apps  map[string]*cell.RunningApp
+// apps are the pushed ones.
+type apps struct {
+	mutex  sync.Mutex
+	byName map[string]*cell.RunningApp // guarded by mutex
 }
 
 // setEnv tells the inner half of the program where the binaries are.
@@ -64,8 +69,9 @@ func New(log io.Writer) (*Foundation, error) { return NewWith(cell.Options{Log: 
 func NewWith(options cell.Options) (_ *Foundation, err error) {
 	root, cache, _ := strings.Cut(os.Getenv(setEnv), "\n")
 	f := &Foundation{
-		Binaries: binaries.Set{Root: root, Cache: cache},
-		apps:     map[string]*cell.RunningApp{},
+		Binaries:   binaries.Set{Root: root, Cache: cache},
+		serversApp: ServersApp,
+		apps:       &apps{byName: map[string]*cell.RunningApp{}},
 	}
 	if f.work, err = os.MkdirTemp("", "foundation"); err != nil {
 		return nil, fmt.Errorf("failed to make room: %w", err)
@@ -147,15 +153,15 @@ func (f *Foundation) Run(ctx context.Context, app cell.App, droplet *cell.Drople
 	if err != nil {
 		return nil, err
 	}
-	f.mutex.Lock()
-	f.apps[app.Name] = running
-	f.mutex.Unlock()
+	f.apps.mutex.Lock()
+	f.apps.byName[app.Name] = running
+	f.apps.mutex.Unlock()
 	return running, running.WaitRunning(ctx)
 }
 
 // App is a pushed app.
 func (f *Foundation) App(name string) *cell.RunningApp {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	return f.apps[name]
+	f.apps.mutex.Lock()
+	defer f.apps.mutex.Unlock()
+	return f.apps.byName[name]
 }

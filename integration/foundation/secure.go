@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -47,6 +49,34 @@ func NewSecure() (*Secure, error) {
 		CA: ca, GossipKey: base64.StdEncoding.EncodeToString(key),
 		Management: uuid.NewString(), servers: uuid.NewString(),
 	}, nil
+}
+
+// Closed is the same cell with a control plane of its own, which is closed by
+// default and not started yet.
+func (f *Foundation) Closed() (*Foundation, error) {
+	secure, err := NewSecure()
+	closed := *f
+	closed.Secure, closed.Servers, closed.serversApp = secure, nil, SecureApp
+	return &closed, err
+}
+
+func (f *Foundation) serverAddresses() []string {
+	var all []string
+	for i := range serverCount {
+		all = append(all, fmt.Sprintf("%d.%s.apps.internal", i, f.serversApp))
+	}
+	return all
+}
+
+// AccessPolicies are the network policies between an app and this control
+// plane, in both directions.
+func (f *Foundation) AccessPolicies(app string) []cell.Policy {
+	return []cell.Policy{
+		{Source: app, Destination: f.serversApp, Protocol: "tcp", Start: 8300, End: 8301},
+		{Source: app, Destination: f.serversApp, Protocol: "udp", Start: 8301},
+		{Source: f.serversApp, Destination: app, Protocol: "tcp", Start: 8301},
+		{Source: f.serversApp, Destination: app, Protocol: "udp", Start: 8301},
+	}
 }
 
 // Authority signs certificates.
@@ -104,7 +134,7 @@ func encode(kind string, der []byte) string {
 }
 
 // configure writes the servers' configuration into their app's source.
-func (s *Secure) configure(source string) error {
+func (s *Secure) configure(source string, join []string) error {
 	certificate, key, err := s.CA.Server("cf")
 	if err != nil {
 		return err
@@ -116,7 +146,8 @@ func (s *Secure) configure(source string) error {
 			"enabled": true, "default_policy": "deny",
 			"tokens": map[string]string{"initial_management": s.Management, "agent": s.servers},
 		},
-		"encrypt": s.GossipKey,
+		"encrypt":    s.GossipKey,
+		"retry_join": join,
 		"tls": map[string]any{
 			"defaults": map[string]any{
 				"ca_file": there + "ca.pem", "cert_file": there + "server.pem", "key_file": there + "server-key.pem",
@@ -130,7 +161,7 @@ func (s *Secure) configure(source string) error {
 		return err
 	}
 	for name, text := range map[string]string{
-		"secure.json": string(config), "ca.pem": s.CA.PEM, "server.pem": certificate, "server-key.pem": key,
+		"secure.json": string(config), "join.hcl": "", "ca.pem": s.CA.PEM, "server.pem": certificate, "server-key.pem": key,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
@@ -156,6 +187,7 @@ func (f *Foundation) Binding(ctx context.Context, app, source string) (map[strin
 	}
 	return map[string]any{
 		"agent_token": agent, "service_token": service,
+		"retry_join": f.serverAddresses(), "datacenter": "cf",
 		"ca": f.Secure.CA.PEM, "gossip_key": f.Secure.GossipKey, "auto_encrypt": true,
 	}, nil
 }

@@ -185,6 +185,7 @@ func TestMistakes(t *testing.T) {
 		`{"jwt":"` + canary + `"}`:                       `auth_method: is missing, with a jwt`,
 		`{"jwt":"` + canary + `","auth_method":"m","service_token":"x"}`: `service_token: comes from the login`,
 		`{"gossip_key":"` + canary + `"}`:                                `gossip_key: is not the base64 text of 16, 24 or 32 bytes`,
+		`{"auto_encrypt":true,"auth_method":"m","jwt":"` + canary + `"}`: `agent_token: is missing: auto_encrypt needs it`,
 		`{"auto_encrypt":true}`:                                          `ca: is missing, and auto_encrypt needs it`,
 		`{"auto_encrypt":"` + canary + `"}`:                              `auto_encrypt: is neither true nor false`,
 		`{"verify_server_hostname":3}`:                                   `verify_server_hostname: is neither true nor false`,

@@ -60,6 +60,9 @@ func (b *binding) decode() (*Credentials, []string, error) {
 	if c.AutoEncrypt && c.CA == "" {
 		d.fail(keyCA, "is missing, and auto_encrypt needs it")
 	}
+	if c.AutoEncrypt && c.AuthMethod != "" && c.AgentToken == "" {
+		d.fail(keyAgentToken, "is missing: auto_encrypt needs it before there can be a login")
+	}
 	known := 0
 	var unknown []string
 	for key := range d.values {

@@ -14,9 +14,9 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 )
 
-// unknownPatience is how long a token may be unknown at start: one that a
+// refusedPatience is how long ACLs may refuse something at start: a token that a
 // broker has just made reaches every server a little later.
-const unknownPatience = 5 * time.Second
+const refusedPatience = 5 * time.Second
 
 // access is how the sidecars prove to Consul who they are: the tokens of the
 // bound service, or those that a login gives. Without a bound service, or with
@@ -161,13 +161,13 @@ func (a *access) stages() (all []stage) {
 		all = append(all, stage{
 			name:      "logged in",
 			hint:      "does the jwt fit the auth method's binding rules, and has it not expired?",
-			condition: a.obtain,
+			condition: patient(a.obtain),
 		})
 	}
 	return append(all, stage{
 		name:      "tokens known to the servers",
 		hint:      "`cf restart` reads the bound service again; docs/security.md says what the tokens need",
-		condition: a.verifyAtStart(),
+		condition: patient(a.verify),
 	})
 }
 
@@ -186,7 +186,7 @@ func (a *access) obtain(ctx context.Context) error {
 		return nil
 	}
 	got := &login{since: time.Now()}
-	err := a.consul.call(ctx, http.MethodPut, "/v1/acl/login", map[string]any{
+	err := a.consul.call(ctx, http.MethodPost, "/v1/acl/login", map[string]any{
 		"AuthMethod": creds.AuthMethod, "BearerToken": string(creds.JWT),
 	}, got)
 	if err != nil {
@@ -256,19 +256,21 @@ func (a *access) verify(ctx context.Context) error {
 // refusedError says that the servers were asked and do not know a token.
 type refusedError struct{ error }
 
-// verifyAtStart is verify for a stage, which ends soon where a token stays
-// unknown.
-func (a *access) verifyAtStart() func(context.Context) error {
+// patient is for the condition of a stage: what ACLs refuse may be allowed in a
+// moment, when a new token or policy has reached every server. Where they go on
+// refusing, asking for longer is of no use.
+func patient(condition func(context.Context) error) func(context.Context) error {
 	var since time.Time
 	return func(ctx context.Context) error {
-		err := a.verify(ctx)
+		err := condition(ctx)
 		var refused *refusedError
-		if errors.As(err, &refused) {
+		var status *statusError
+		if errors.As(err, &refused) || errors.As(err, &status) && status.status == http.StatusForbidden {
 			if since.IsZero() {
 				since = time.Now()
 			}
-			if time.Since(since) > unknownPatience {
-				return &finalError{refused.error}
+			if time.Since(since) > refusedPatience {
+				return &finalError{err}
 			}
 		}
 		return err

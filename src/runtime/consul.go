@@ -270,7 +270,7 @@ func (c *consul) readToken(ctx context.Context, token credentials.Secret) error 
 }
 
 func (c *consul) logout(ctx context.Context, token credentials.Secret) error {
-	return c.callWith(ctx, token, http.MethodPut, "/v1/acl/logout", nil, nil)
+	return c.callWith(ctx, token, http.MethodPost, "/v1/acl/logout", nil, nil)
 }
 
 // setAgentToken gives the agent the token that it works with.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,6 +119,34 @@ func (p *preflight) explain(condition func(context.Context) error) func(context.
 		}
 		return err
 	}
+}
+
+// explainAgent is explain, and knows when the servers do not give the agent the
+// certificate without which it does not start to answer.
+func (p *preflight) explainAgent(inst Instance, condition func(context.Context) error) func(context.Context) error {
+	started := time.Now()
+	return p.explain(func(ctx context.Context) error {
+		err := condition(ctx)
+		if err == nil || p.creds == nil || time.Since(started) < refusedPatience {
+			return err
+		}
+		for _, line := range slices.Backward(inst.journalOf(consulJournal)) {
+			for _, known := range certificateErrors {
+				if strings.Contains(line, "AutoEncrypt") && strings.Contains(line, known.text) {
+					return &finalError{fmt.Errorf(known.cause, p.creds.Binding)}
+				}
+			}
+		}
+		return err
+	})
+}
+
+// certificateErrors are what Consul prints where servers refuse a certificate
+// for a reason that waiting does not mend.
+var certificateErrors = []struct{ text, cause string }{
+	{"ACL not found", "Consul does not know the agent_token of the bound service %q: it is wrong, expired or revoked"},
+	{"lacks permission 'node:write'", "the agent_token of the bound service %q may not write the instance's node (node:write)"},
+	{"allow_tls must be enabled", "the bound service %q has auto_encrypt, but the servers do not allow it (auto_encrypt.allow_tls)"},
 }
 
 // explainJoin is explain, and knows when gossip is what is in the way.

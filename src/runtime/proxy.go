@@ -185,9 +185,9 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 	err := p.timeline.await(ctx, stage{
 		name: r.ID + ": registered",
 		hint: "Consul refuses the registration; with ACLs on, the service needs a token with service:write",
-		condition: func(ctx context.Context) error {
+		condition: patient(func(ctx context.Context) error {
 			return p.registry.register(ctx, r)
-		},
+		}),
 	})
 	if err != nil {
 		return err

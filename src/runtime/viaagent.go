@@ -25,7 +25,7 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 	return []stage{{
 		name:      "agent up",
 		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(v.ports.HTTP),
-		condition: preflight.explain(v.consul.alive),
+		condition: preflight.explainAgent(v.inst, v.consul.alive),
 	}, {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +

@@ -1,0 +1,206 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// closedMesh is a second control plane on the same cell, with ACLs default
+// deny, a gossip key and TLS, for as long as TestClosed runs.
+type closedMesh struct {
+	*foundation.Foundation
+
+	mutex   sync.Mutex
+	secrets map[string]string // guarded by mutex: value → what it is
+	apps    map[string]bool   // guarded by mutex: by name
+}
+
+// TestClosed runs what is about a mesh that is closed by default.
+func TestClosed(t *testing.T) {
+	f, err := shared.Closed()
+	if err == nil {
+		err = f.StartServers(deadline(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(f.Servers.Delete(context.Background()), os.RemoveAll(f.Servers.Droplet().Dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	c := &closedMesh{Foundation: f, secrets: map[string]string{}, apps: map[string]bool{}}
+	c.keepSecret("management token", f.Secure.Management)
+	t.Run("wrong credentials", c.wrong)
+	t.Run("while it runs", func(t *testing.T) {
+		t.Run("revoked", c.revoked)
+		t.Run("exchanged", c.exchanged)
+		t.Run("login", c.login)
+		t.Run("secrets", c.scan)
+	})
+	t.Run("nothing was logged", c.scanLogs)
+}
+
+func (c *closedMesh) keepSecret(what string, value any) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if text, ok := value.(string); ok && text != "" {
+		c.secrets[text] = what
+	}
+}
+
+func (c *closedMesh) allSecrets() map[string]string {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return maps.Clone(c.secrets)
+}
+
+func (c *closedMesh) allApps() []string {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return slices.Sorted(maps.Keys(c.apps))
+}
+
+// bind gives an app a bound service that says what binding does.
+func (c *closedMesh) bind(app *cell.App, binding map[string]any) {
+	for _, key := range []string{"token", "agent_token", "service_token", "gossip_key", "jwt"} {
+		c.keepSecret(key+" of "+app.Name, binding[key])
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.apps[app.Name] = true
+	app.VcapServices = foundation.Bind(binding)
+}
+
+// app is an app of the closed mesh, with the smallest tokens and the network
+// policies that it needs.
+func (c *closedMesh) app(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
+	t.Helper()
+	return c.own(t, write(t, name, map[string]string{
+		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\n", name, strings.Join(lines, "\n")),
+		"Procfile": "web: ./echo\n",
+	}))
+}
+
+// own is app for a source of the test's own.
+func (c *closedMesh) own(t *testing.T, app cell.App) (cell.App, map[string]any) {
+	t.Helper()
+	binding, err := c.Binding(t.Context(), app.Name, app.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies := c.AccessPolicies(app.Name)
+	if err := c.Allow(policies...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Disallow(policies...); err != nil {
+			t.Error(err)
+		}
+	})
+	c.bind(&app, binding)
+	return app, binding
+}
+
+// revoke takes a token away.
+func (c *closedMesh) revoke(t *testing.T, token any) {
+	t.Helper()
+	var all []struct{ AccessorID, SecretID string }
+	if err := c.Consul(t.Context(), http.MethodGet, "/v1/acl/tokens", nil, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range all {
+		if one.SecretID == token {
+			if err := c.Consul(t.Context(), http.MethodDelete, "/v1/acl/token/"+one.AccessorID, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("there is no such token")
+}
+
+// said counts the lines of the app's proxies with a text.
+func said(app *cell.RunningApp, text string) (count int) {
+	for _, line := range app.Logs() {
+		if strings.Contains(line.Text, text) && strings.Contains(line.Label, "MESH-ENVOY") {
+			count++
+		}
+	}
+	return count
+}
+
+const ofTheBinding = ` of the bound service "consul-credentials"`
+
+// wrong: each thing that can be wrong with the credentials is one line that
+// names it, and nobody is asked again and again.
+func (c *closedMesh) wrong(t *testing.T) {
+	other, err := foundation.NewSecure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change func(binding map[string]any)
+		want   string
+	}{
+		"token":       {func(b map[string]any) { b["service_token"] = uuid.NewString() }, "Consul does not know the service_token" + ofTheBinding + ": it is wrong, expired or revoked"},
+		"agent-token": {func(b map[string]any) { b["agent_token"] = uuid.NewString() }, "Consul does not know the agent_token" + ofTheBinding + ": it is wrong, expired or revoked"},
+		"ca":          {func(b map[string]any) { b["ca"] = other.CA.PEM }, "is not signed by the ca" + ofTheBinding},
+		"gossip":      {func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
+		"no-gossip":   {func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
+		"host":        {func(b map[string]any) { b["datacenter"] = "elsewhere" }, "is not for server.elsewhere.consul: is datacenter right"},
+		"shape":       {func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, binding := c.app(t, "wrong-"+name)
+			test.change(binding)
+			c.bind(&app, binding)
+			running := launch(t, app)
+			waitLog(t, running, test.want)
+			// What is wrong with the binding itself both sidecars find out.
+			if n := said(running, test.want); n > 1 {
+				t.Errorf("it is said %d times", n)
+			}
+			if n := len(running.Logs()); n > 500 {
+				t.Errorf("%d lines for one mistake", n)
+			}
+		})
+	}
+}
+
+// revoked: a running instance says within seconds, and once, that its token is
+// not good any more, and goes on.
+func (c *closedMesh) revoked(t *testing.T) {
+	t.Parallel()
+	app, binding := c.app(t, "revoked")
+	running := start(t, app)
+	waitLog(t, running, "passing, in rotation")
+	c.revoke(t, binding["service_token"])
+	const want = "Consul does not know the service_token" + ofTheBinding
+	waitLog(t, running, want)
+	before := len(running.Logs())
+	wait(t, 10)
+	if n := said(running, want); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+	if n := len(running.Logs()) - before; n > 60 {
+		t.Errorf("%d lines in ten seconds:\n%s", n, tail(running))
+	}
+	if state := running.Instance(0).State(); state != cell.Running {
+		t.Errorf("the instance is %s", state)
+	}
+}
