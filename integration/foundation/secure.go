@@ -15,7 +15,9 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -240,10 +242,11 @@ func (f *Foundation) Intend(ctx context.Context, sources ...string) error {
 		meshes = append(meshes, mesh)
 	}
 	for _, intention := range render.Intentions(meshes...) {
-		for _, caller := range intention.Sources {
-			if err := f.Intention(ctx, caller, intention.Destination, "allow"); err != nil {
-				return err
-			}
+		cmd := exec.CommandContext(ctx, f.Binaries.Consul(), "config", "write", "-")
+		cmd.Env = []string{"CONSUL_HTTP_ADDR=" + f.Servers.Instance(0).Address() + ":8080", "CONSUL_HTTP_TOKEN=" + f.Secure.Management}
+		cmd.Stdin = strings.NewReader(intention.Text())
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("failed to write the intentions of %s: %w\n%s", intention.Destination, err, output)
 		}
 	}
 	return nil

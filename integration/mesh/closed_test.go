@@ -26,6 +26,7 @@ type closedMesh struct {
 	mutex   sync.Mutex
 	secrets map[string]string // guarded by mutex: value → what it is
 	apps    map[string]bool   // guarded by mutex: by name
+	callers []string          // guarded by mutex: sources of those that rules-back lets in
 }
 
 // TestClosed runs what is about a mesh that is closed by default.
@@ -51,6 +52,7 @@ func TestClosed(t *testing.T) {
 		t.Run("login", c.login)
 		t.Run("secrets", c.scan)
 	})
+	t.Run("policies", c.policies)
 	t.Run("nothing was logged", c.scanLogs)
 }
 

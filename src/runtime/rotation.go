@@ -95,11 +95,11 @@ func (p *proxy) renew(ctx context.Context) error {
 	if err := p.moveServices(ctx); err != nil {
 		return err
 	}
-	p.log("logged in again, the old login has ended")
 	if old != nil {
 		// It expires by itself soon.
 		_ = p.consul.logout(ctx, old.SecretID)
 	}
+	p.log("logged in again, the old login has ended")
 	return nil
 }
 

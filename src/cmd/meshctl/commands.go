@@ -111,23 +111,28 @@ func (c *command) render() func(string) error {
 		if err != nil {
 			return err
 		}
-		for _, rendered := range files {
-			if *dir == "" {
-				if _, err := fmt.Fprintf(c.out, "==> %s <==\n%s\n", rendered.Path, rendered.Content); err != nil {
-					return err
-				}
-				continue
-			}
-			path := filepath.Join(*dir, rendered.Path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return fmt.Errorf("failed to write %s: %w", rendered.Path, err)
-			}
-			if err := os.WriteFile(path, rendered.Content, 0o644); err != nil {
-				return fmt.Errorf("failed to write %s: %w", rendered.Path, err)
-			}
-		}
-		return nil
+		return c.write(*dir, files)
 	}
+}
+
+// write prints files, or writes them below a folder if there is one.
+func (c *command) write(dir string, files []render.File) error {
+	for _, file := range files {
+		if dir == "" {
+			if _, err := fmt.Fprintf(c.out, "==> %s <==\n%s\n", file.Path, file.Content); err != nil {
+				return err
+			}
+			continue
+		}
+		path := filepath.Join(dir, file.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("failed to write %s: %w", file.Path, err)
+		}
+		if err := os.WriteFile(path, file.Content, 0o644); err != nil {
+			return fmt.Errorf("failed to write %s: %w", file.Path, err)
+		}
+	}
+	return nil
 }
 
 func (c *command) format() func(string) error {

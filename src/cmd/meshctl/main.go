@@ -21,6 +21,9 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   fmt        write the file in HCL's own format             [-check]
   init       write a starter with comments                  [-force]
   schema     describe the whole language as JSON
+  acl        show the ACL policies that the file needs      [-out DIR] [-servers PREFIX]
+  intentions show the intentions that upstreams need, of any
+             number of files together                       [-out DIR]
 
 FILE is mesh.hcl, or mesh.hcl.json, in this folder unless it is named.
 Expressions see the environment; what Cloud Foundry would say of the app is
@@ -61,6 +64,7 @@ func run(args []string, out, stderr io.Writer) error {
 	c.flags.SetOutput(io.Discard)
 	commands := map[string]func() func(file string) error{
 		"validate": c.validate, "render": c.render, "fmt": c.format, "init": c.init, "schema": c.schema,
+		"acl": c.acl, "intentions": c.intentions,
 	}
 	prepare := commands[name]
 	if prepare == nil {
@@ -82,7 +86,7 @@ func run(args []string, out, stderr io.Writer) error {
 	} else if err != nil {
 		return fmt.Errorf("%s: %w\n%s", name, err, usage)
 	}
-	if c.flags.NArg() > 1 {
+	if c.flags.NArg() > 1 && name != "intentions" {
 		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.flags.Args(), usage)
 	}
 	return work(c.flags.Arg(0))
