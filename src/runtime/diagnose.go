@@ -163,6 +163,8 @@ func upstreamProblem(ctx context.Context, u UpstreamStatus) string {
 	switch {
 	case u.Denied:
 		return fmt.Sprintf("intentions deny calls to %s: consul intention create allows them", u.Name)
+	case strings.Contains(u.Unknown, "Permission denied"):
+		return fmt.Sprintf("the service's token may not read %s: meshctl acl shows the rules that it needs", u.Name)
 	case u.Unknown != "":
 		return ""
 	case u.Instances == 0:
