@@ -5,6 +5,10 @@ STACK = cflinuxfs4
 MANIFEST = manifest.yml
 OUT = build
 
+# What the buildpack may depend on: licences that ask for no more than a notice,
+# and MPL-2.0, which asks for changes to its own files.
+LICENCES = Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT,MPL-2.0
+
 .DEFAULT_GOAL := help
 .PHONY: help programs build fixtures binaries test unit demo bench chaos lint golden package clean
 
@@ -43,11 +47,16 @@ fixtures: ## the programs of the tests' own apps and buildpack
 	@$(GO_BUILD) -o build/ ./fixtures/echo ./fixtures/counting/... ./fixtures/activities/...
 	@$(GO_BUILD) -o fixtures/procfile-buildpack/build/procfile ./fixtures/procfile-buildpack
 
-lint: ## vet, staticcheck, formatting, and the walls between the parts
+lint: ## vet, staticcheck, formatting, walls, licences, known vulnerabilities
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
 	go tool staticcheck ./...
 	go test -run "TestWalls|TestOnly" ./integration/repository
+	@mkdir -p build && go -C fixtures/lint build -o $(CURDIR)/build/ tool
+	@build/go-licenses check ./src/... --allowed_licenses=$(LICENCES) 2> build/licences.log || { cat build/licences.log >&2; exit 1; }
+	@build/govulncheck $(if $(GOVULNDB),-db $(GOVULNDB)) ./src/... > build/vulnerabilities.log 2>&1 || { cat build/vulnerabilities.log >&2; \
+		grep -q "^govulncheck: fetching vulnerabilities" build/vulnerabilities.log || exit 1; \
+		echo "lint: NOT CHECKED for known vulnerabilities, their database cannot be reached; GOVULNDB names another" >&2; }
 
 golden: ## write the golden files and the reference anew
 	go test ./src/meshfile ./src/render -update

@@ -45,14 +45,17 @@ func TestClosed(t *testing.T) {
 	})
 	c := &closedMesh{Foundation: f, secrets: map[string]string{}, apps: map[string]bool{}}
 	c.keepSecret("management token", f.Secure.Management)
+	expiring := c.expiring(t)
 	t.Run("wrong credentials", c.wrong)
 	t.Run("while it runs", func(t *testing.T) {
 		t.Run("revoked", c.revoked)
 		t.Run("exchanged", c.exchanged)
 		t.Run("login", c.login)
+		t.Run("roots", c.roots)
 		t.Run("secrets", c.scan)
 	})
 	t.Run("policies", c.policies)
+	t.Run("expired", func(t *testing.T) { c.expired(t, expiring) })
 	t.Run("nothing was logged", c.scanLogs)
 }
 
@@ -158,8 +161,8 @@ func (c *closedMesh) wrong(t *testing.T) {
 		change func(binding map[string]any)
 		want   string
 	}{
-		"token":       {func(b map[string]any) { b["service_token"] = uuid.NewString() }, "Consul does not know the service_token" + ofTheBinding + ": it is wrong, expired or revoked"},
-		"agent-token": {func(b map[string]any) { b["agent_token"] = uuid.NewString() }, "Consul does not know the agent_token" + ofTheBinding + ": it is wrong, expired or revoked"},
+		"token":       {func(b map[string]any) { b["service_token"] = uuid.NewString() }, "the servers do not know the service_token" + ofTheBinding + ": it is wrong, expired or revoked"},
+		"agent-token": {func(b map[string]any) { b["agent_token"] = uuid.NewString() }, "the servers do not know the agent_token" + ofTheBinding + ": it is wrong, expired or revoked"},
 		"ca":          {func(b map[string]any) { b["ca"] = other.CA.PEM }, "is not signed by the ca" + ofTheBinding},
 		"gossip":      {func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
 		"no-gossip":   {func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
@@ -192,7 +195,7 @@ func (c *closedMesh) revoked(t *testing.T) {
 	running := start(t, app)
 	waitLog(t, running, "passing, in rotation")
 	c.revoke(t, binding["service_token"])
-	const want = "Consul does not know the service_token" + ofTheBinding
+	const want = "the servers do not know the service_token" + ofTheBinding
 	waitLog(t, running, want)
 	before := len(running.Logs())
 	wait(t, 10)
@@ -205,4 +208,37 @@ func (c *closedMesh) revoked(t *testing.T) {
 	if state := running.Instance(0).State(); state != cell.Running {
 		t.Errorf("the instance is %s", state)
 	}
+}
+
+// expiring makes a token that is good for Consul's shortest time, a minute.
+func (c *closedMesh) expiring(t *testing.T) string {
+	t.Helper()
+	token := uuid.NewString()
+	err := c.Consul(t.Context(), http.MethodPut, "/v1/acl/token", map[string]any{
+		"SecretID": token, "ExpirationTTL": "1m", "Policies": []map[string]string{{"Name": "consul-servers"}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// expired: a token whose time is over is named as one that never was.
+func (c *closedMesh) expired(t *testing.T, token string) {
+	app, binding := c.app(t, "expired")
+	binding["service_token"] = token
+	c.bind(&app, binding)
+	eventually(t, "the token expires", func(context.Context) error {
+		var all []struct{ SecretID string }
+		if err := c.Consul(t.Context(), http.MethodGet, "/v1/acl/tokens", nil, &all); err != nil {
+			return err
+		}
+		for _, one := range all {
+			if one.SecretID == token {
+				return errors.New("it is still there")
+			}
+		}
+		return nil
+	})
+	waitLog(t, launch(t, app), "the servers do not know the service_token"+ofTheBinding+": it is wrong, expired or revoked")
 }

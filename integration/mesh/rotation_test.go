@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *closedMesh) exchanged(t *testing.T) {
 	c.revoke(t, binding["service_token"])
 	c.revoke(t, binding["agent_token"])
 	c.policyInForce(t, caller, "exchanged-caller", "exchanged", 9001)
-	if n := said(backend, "Consul does not know"); n != 0 {
+	if n := said(backend, "the servers do not know"); n != 0 {
 		t.Errorf("the new tokens are not good:\n%s", tail(backend))
 	}
 	// The app's own check is still there: it was registered beside the service.
@@ -99,6 +100,91 @@ func (c *closedMesh) exchanged(t *testing.T) {
 	if len(checks) != 1 || checks[0].Name != "health" || checks[0].Status != "passing" {
 		t.Errorf("the checks are %v", checks)
 	}
+}
+
+// roots: new root certificates of the mesh give every sidecar a new certificate,
+// and no request is lost.
+func (c *closedMesh) roots(t *testing.T) {
+	t.Parallel()
+	back, _ := c.app(t, "roots", `protocol = "http"`)
+	backend := start(t, back)
+	front, _ := c.app(t, "roots-caller", `upstream "roots" { port = 9001 }`)
+	caller := start(t, front, "roots")
+	c.policyInForce(t, caller, "roots-caller", "roots", 9001)
+	apps := []*cell.RunningApp{backend, caller}
+	before := [][]string{certificates(t, backend), certificates(t, caller)}
+
+	load, stop := context.WithCancel(t.Context())
+	sent, lost := 0, 0
+	var last error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for load.Err() == nil {
+			sent++
+			if _, err := foundation.From(t.Context(), caller.Instance(0), "http://127.0.0.1:9001/slow?ms=5"); err != nil {
+				lost++
+				last = err
+			}
+		}
+	}()
+	err := c.Consul(t.Context(), http.MethodPut, "/v1/connect/ca/configuration", map[string]any{
+		"Provider": "consul", "Config": map[string]any{"PrivateKeyType": "ec", "PrivateKeyBits": 384},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var roots struct{ Roots []struct{ Active bool } }
+	if err := c.Consul(t.Context(), http.MethodGet, "/v1/connect/ca/roots", nil, &roots); err != nil || len(roots.Roots) < 2 {
+		t.Fatalf("the roots are not new: %v %v", roots, err)
+	}
+	// Agents ask for their new ones after a random part of half a minute.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = foundation.Eventually(ctx, "both have new certificates", func(context.Context) error {
+		for i, app := range apps {
+			now := certificates(t, app)
+			if !slices.ContainsFunc(now, func(serial string) bool { return !slices.Contains(before[i], serial) }) {
+				return fmt.Errorf("%s had %v and has %v", app.App().Name, before[i], now)
+			}
+		}
+		return nil
+	})
+	stop()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d requests, %d lost", sent, lost)
+	if lost > 0 || sent < 100 {
+		t.Errorf("%d of %d requests lost, the last with: %v", lost, sent, last)
+	}
+}
+
+// certificates are the serial numbers of those that an app's Envoy has. It keeps
+// an old one for the connections that have it.
+func certificates(t *testing.T, app *cell.RunningApp) (serials []string) {
+	t.Helper()
+	text, err := foundation.From(deadline(t), app.Instance(0), "http://127.0.0.1:19000/certs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all struct {
+		Certificates []struct {
+			Chain []struct {
+				SerialNumber string `json:"serial_number"`
+			} `json:"cert_chain"`
+		} `json:"certificates"`
+	}
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range all.Certificates {
+		for _, certificate := range one.Chain {
+			serials = append(serials, certificate.SerialNumber)
+		}
+	}
+	return serials
 }
 
 // login: the tokens of an auth method are made by a login, renewed before they

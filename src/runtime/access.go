@@ -247,7 +247,7 @@ func (a *access) verify(ctx context.Context) error {
 		var status *statusError
 		switch {
 		case errors.As(err, &status) && status.status == http.StatusForbidden:
-			return &refusedError{fmt.Errorf("Consul does not know the %s of the bound service %q: it is wrong, expired or revoked", t.name, binding)}
+			return &refusedError{fmt.Errorf("the servers do not know the %s of the bound service %q: it is wrong, expired or revoked", t.name, binding)}
 		case errors.As(err, &status) && strings.Contains(status.text, "ACL support disabled"):
 			return &finalError{fmt.Errorf("the bound service %q has tokens, but the servers have ACLs turned off", binding)}
 		case err != nil:

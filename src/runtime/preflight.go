@@ -144,7 +144,7 @@ func (p *preflight) explainAgent(inst Instance, condition func(context.Context) 
 // certificateErrors are what Consul prints where servers refuse a certificate
 // for a reason that waiting does not mend.
 var certificateErrors = []struct{ text, cause string }{
-	{"ACL not found", "Consul does not know the agent_token of the bound service %q: it is wrong, expired or revoked"},
+	{"ACL not found", "the servers do not know the agent_token of the bound service %q: it is wrong, expired or revoked"},
 	{"lacks permission 'node:write'", "the agent_token of the bound service %q may not write the instance's node (node:write)"},
 	{"allow_tls must be enabled", "the bound service %q has auto_encrypt, but the servers do not allow it (auto_encrypt.allow_tls)"},
 }

@@ -87,5 +87,3 @@ func (x *xds) renew() {
 		(*cancel)()
 	}
 }
-
-func (x *xds) close() { _ = x.server.Close() }
