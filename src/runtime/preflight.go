@@ -176,6 +176,11 @@ func (p *preflight) lookAtTLS(ctx context.Context) error {
 	if p.creds.AutoEncrypt {
 		first = rpcTLSInsecure
 	}
+	config := p.tlsConfig()
+	return p.any(serverRPC, func(address string) error { return p.handshake(ctx, address, first, config) })
+}
+
+func (p *preflight) tlsConfig() *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(p.creds.CA))
 	config := &tls.Config{RootCAs: roots, ServerName: p.serverName}
@@ -183,7 +188,7 @@ func (p *preflight) lookAtTLS(ctx context.Context) error {
 		config.InsecureSkipVerify = true // only the chain, as the agent does
 		config.VerifyConnection = chainOnly(roots)
 	}
-	return p.any(serverRPC, func(address string) error { return p.handshake(ctx, address, first, config) })
+	return config
 }
 
 func chainOnly(roots *x509.CertPool) func(tls.ConnectionState) error {

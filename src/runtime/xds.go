@@ -24,11 +24,11 @@ type xds struct {
 	server *http.Server
 
 	mutex   sync.Mutex
-	streams map[*context.CancelFunc]bool // guarded by mutex
+	streams map[*func()]bool // what ends them, guarded by mutex
 }
 
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
-	x := &xds{socket: filepath.Join(a.dir, xdsSocket), streams: map[*context.CancelFunc]bool{}}
+	x := &xds{socket: filepath.Join(a.dir, xdsSocket), streams: map[*func()]bool{}}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
 	}
@@ -58,8 +58,13 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 		Protocols: &protocols, ErrorLog: quiet,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithCancel(r.Context())
-			x.track(&cancel, true)
-			defer x.track(&cancel, false)
+			end := func() {
+				cancel()
+				// The transport looks at ctx only when it has read what Envoy says.
+				_ = r.Body.Close()
+			}
+			x.track(&end, true)
+			defer x.track(&end, false)
 			defer cancel()
 			relay.ServeHTTP(w, r.WithContext(ctx))
 		}),
@@ -68,7 +73,7 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 	return x, nil
 }
 
-func (x *xds) track(stream *context.CancelFunc, open bool) {
+func (x *xds) track(stream *func(), open bool) {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
 	if open {
@@ -83,7 +88,7 @@ func (x *xds) track(stream *context.CancelFunc, open bool) {
 func (x *xds) renew() {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
-	for cancel := range x.streams {
-		(*cancel)()
+	for end := range x.streams {
+		(*end)()
 	}
 }
