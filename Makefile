@@ -7,7 +7,7 @@ OUT = build
 
 # What the buildpack may depend on: licences that ask for no more than a notice,
 # and MPL-2.0, which asks for changes to its own files.
-LICENCES = Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT,MPL-2.0
+LICENCES = Apache-2.0,BSD-2-Clause,BSD-3-Clause,CC0-1.0,ISC,MIT,MPL-2.0
 
 .DEFAULT_GOAL := help
 .PHONY: help programs build fixtures binaries test unit demo bench chaos lint golden package clean
