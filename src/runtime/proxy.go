@@ -40,6 +40,7 @@ type proxy struct {
 	consul   *consul
 	registry registry
 	access   *access
+	unmoved  bool // the services may have an old token; of watchCredentials alone
 	xds      *xds // nil: Envoy asks the agent itself
 	gate     *gate
 	services []*registration

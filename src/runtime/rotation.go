@@ -49,6 +49,11 @@ func (p *proxy) refresh(ctx context.Context) error {
 	if !p.access.enabled() {
 		return nil
 	}
+	if p.unmoved { // the last time it did not come through
+		if err := p.moveServices(ctx); err != nil {
+			return err
+		}
+	}
 	if p.access.due() {
 		if err := p.renew(ctx); err != nil {
 			return err
@@ -106,17 +111,20 @@ func (p *proxy) renew(ctx context.Context) error {
 // moveServices registers everything with the token of now, with the states of
 // the checks as they are.
 func (p *proxy) moveServices(ctx context.Context) error {
+	p.unmoved = true
 	for _, r := range p.services {
 		if p.access.agentless {
 			break // the catalog keeps no tokens
 		}
-		if err := p.consul.register(ctx, r.whole(r.state())); err != nil {
+		// A server may hear of a new token a moment after another made it.
+		if err := poll(ctx, func(ctx context.Context) error { return p.consul.register(ctx, r.whole(r.state())) }); err != nil {
 			return err
 		}
 	}
 	if p.xds != nil {
 		p.xds.renew()
 	}
+	p.unmoved = false
 	return nil
 }
 
