@@ -149,7 +149,7 @@ func (s *Secure) configure(source string, join []string) error {
 			"tokens": map[string]string{"initial_management": s.Management, "agent": s.servers},
 		},
 		"encrypt":    s.GossipKey,
-		"ports":      map[string]int{"grpc_tls": 8503},
+		"ports":      map[string]int{"grpc_tls": 8503, "https": 8501},
 		"retry_join": join,
 		"tls": map[string]any{
 			"defaults": map[string]any{

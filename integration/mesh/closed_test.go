@@ -55,6 +55,7 @@ func TestClosed(t *testing.T) {
 		t.Run("secrets", c.scan)
 	})
 	t.Run("policies", c.policies)
+	t.Run("without agents", c.agentless)
 	t.Run("expired", func(t *testing.T) { c.expired(t, expiring) })
 	t.Run("nothing was logged", c.scanLogs)
 }

@@ -123,6 +123,10 @@ func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
 // sidecar of a service may get traffic.
 func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":ready" }
 
+// AliveKeys is where the instances of a service without agents show that they
+// live, in Consul's key/value store.
+func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }
+
 var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9-]+`)
 
 // NodeName is the name of an instance's Consul node: the app's, for people, and

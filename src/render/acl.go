@@ -23,11 +23,12 @@ func (p Policy) Text() string {
 	return "# " + p.About + "\n" + strings.Join(p.Rules, "\n") + "\n"
 }
 
-// AgentPolicy is what the agents of an app's instances need.
+// AgentPolicy is what the agents of an app's instances need, or without agents
+// their nodes.
 func AgentPolicy(app string) Policy {
 	return Policy{
 		Name:  policyName(app) + "-agent",
-		About: fmt.Sprintf("The agents of the app %q (agent_token).", app),
+		About: fmt.Sprintf("The nodes of the app %q (agent_token).", app),
 		Rules: []string{rule("node_prefix", droplet.NodeName(app, ""), "write")},
 	}
 }
@@ -65,6 +66,20 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 			name := serviceOf(upstream)
 			set("service", name, "read")
 			set("service", droplet.SidecarID(name), "read")
+		}
+	}
+	if mesh.Agentless() {
+		nodes := droplet.NodeName(app, "")
+		set("session_prefix", nodes, "write")
+		if rules[`node_prefix `] == "" {
+			set("node_prefix", nodes, "read")
+		}
+		first := map[string]bool{} // the first service of a process shows that an instance lives
+		for _, service := range mesh.Services {
+			if !first[service.Process] {
+				first[service.Process] = true
+				set("key_prefix", droplet.AliveKeys(service.Name), "write")
+			}
 		}
 	}
 	p := Policy{

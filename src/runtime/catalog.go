@@ -42,23 +42,30 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 // knows says whether the servers have a service of a node. Any of them may
 // answer, and where ACLs hide something it is an error.
 func (c *consul) knows(ctx context.Context, token credentials.Secret, node, id string) (bool, error) {
-	request, err := c.request(ctx, http.MethodGet, "/v1/catalog/node-services/"+url.PathEscape(node)+"?stale", nil)
-	if err != nil {
+	var answer struct{ Services []struct{ ID string } }
+	if err := c.list(ctx, token, "/v1/catalog/node-services/"+url.PathEscape(node)+"?stale", &answer); err != nil {
 		return false, err
+	}
+	return slices.ContainsFunc(answer.Services, func(s struct{ ID string }) bool { return s.ID == id }), nil
+}
+
+// list reads what there is at a path; errHidden says that it is not all.
+func (c *consul) list(ctx context.Context, token credentials.Secret, path string, answer any) error {
+	request, err := c.request(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
 	}
 	if token != "" {
 		request.Header.Set(tokenHeader, string(token))
 	}
-	var answer struct{ Services []struct{ ID string } }
-	header, err := c.do(request, &answer)
-	if err != nil {
-		return false, err
+	header, err := c.do(request, answer)
+	if err == nil && header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" {
+		err = errHidden
 	}
-	if header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" {
-		return false, errors.New("ACLs hide a part of the node")
-	}
-	return slices.ContainsFunc(answer.Services, func(s struct{ ID string }) bool { return s.ID == id }), nil
+	return err
 }
+
+var errHidden = errors.New("ACLs hide a part of it")
 
 // upstream is a service that the app calls, as its sidecar is registered.
 type upstream struct {

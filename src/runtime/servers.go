@@ -119,9 +119,12 @@ type tripper struct {
 	transport http.RoundTripper
 }
 
+// A transport notes in its TLS configuration what it speaks, so each has one of
+// its own.
+
 // api is for Consul's HTTP API.
 func (s *servers) api() http.RoundTripper {
-	return &tripper{s, s.http, &http.Transport{TLSClientConfig: s.tls}}
+	return &tripper{s, s.http, &http.Transport{TLSClientConfig: s.tls.Clone()}}
 }
 
 // xds is for Envoy's streams, gRPC.
@@ -129,7 +132,7 @@ func (s *servers) xds() http.RoundTripper {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(s.tls == nil)
 	protocols.SetHTTP2(s.tls != nil)
-	return &tripper{s, s.grpc, &http.Transport{TLSClientConfig: s.tls, Protocols: &protocols}}
+	return &tripper{s, s.grpc, &http.Transport{TLSClientConfig: s.tls.Clone(), Protocols: &protocols}}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -152,7 +155,7 @@ func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	if response.StatusCode >= http.StatusInternalServerError {
+	if response.StatusCode >= http.StatusInternalServerError || isFull(response.Header) {
 		t.lost(host)
 	}
 	response.Body = &stream{response.Body, response, func() { t.lost(host) }}
@@ -168,11 +171,17 @@ type stream struct {
 
 func (s *stream) Read(buffer []byte) (int, error) {
 	n, err := s.ReadCloser.Read(buffer)
-	const exhausted = "8" // RESOURCE_EXHAUSTED: the server has streams enough
-	if err != nil && s.response.Trailer.Get("Grpc-Status") == exhausted {
+	if err != nil && isFull(s.response.Trailer) {
 		s.full()
 	}
 	return n, err
+}
+
+// isFull says that a server has as many of Envoy's streams as is its share: it
+// wants this one to go to another.
+func isFull(status http.Header) bool {
+	const resourceExhausted = "8"
+	return status.Get("Grpc-Status") == resourceExhausted
 }
 
 // serverTLS verifies the servers by the CA of the moment, so that one CA can

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // No gossip tells when an instance without an agent has died. So each holds a
@@ -34,9 +36,7 @@ const (
 )
 
 // keyPrefix is where the signs of life of one service are.
-func (v *viaServers) keyPrefix() string {
-	return "consul-mesh-buildpack/" + v.services[0].name + "/"
-}
+func (v *viaServers) keyPrefix() string { return droplet.AliveKeys(v.services[0].name) }
 
 // signOfLife makes a session and holds the instance's key with it.
 func (v *viaServers) signOfLife(ctx context.Context) (string, error) {
@@ -84,23 +84,25 @@ func (v *viaServers) renew(ctx context.Context) {
 // watchSiblings takes instances out of the catalog whose key has gone. It
 // begins with those that died while no other lived.
 func (v *viaServers) watchSiblings(ctx context.Context) {
-	index := uint64(0)
+	index, said := uint64(0), false
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
 		alive, next, err := v.siblings(wait, index)
 		cancel()
+		var dead []string
+		if err == nil {
+			dead, err = v.dead(ctx, alive)
+		}
+		if errors.Is(err, errHidden) && !said {
+			v.log("the other instances of %s cannot be seen, one that dies stays in the catalog: %v", v.services[0].name, err)
+			said = true
+		}
 		if err != nil {
 			_ = pause(ctx, time.Second)
 			index = 0
 			continue
 		}
 		index = next
-		dead, err := v.dead(ctx, alive)
-		if err != nil {
-			_ = pause(ctx, time.Second)
-			index = 0
-			continue
-		}
 		for _, node := range dead {
 			v.bury(ctx, node, alive)
 		}
@@ -128,7 +130,7 @@ func (v *viaServers) dead(ctx context.Context, alive []string) ([]string, error)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	path := "/v1/catalog/service/" + url.PathEscape(v.services[0].name)
-	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodGet, path, nil, &entries)
+	err := v.consul.list(ctx, v.access.serviceToken(), path, &entries)
 	var dead []string
 	for _, entry := range entries {
 		if entry.NodeMeta[metaAgentless] != "" && !slices.Contains(alive, entry.Node) && entry.Node != v.inst.NodeName() {

@@ -56,17 +56,15 @@ func (v viaAgent) register(ctx context.Context, r *registration) error {
 func (v viaAgent) hide(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(ctx, hideBudget)
 	defer cancel()
-	err := poll(ctx, func(ctx context.Context) error {
+	_ = poll(ctx, func(ctx context.Context) error {
 		known, err := v.consul.knows(ctx, v.access.serviceToken(), v.inst.NodeName(), id)
 		if err == nil && !known {
-			err = errors.New("the agent has not synchronised it yet")
+			return errors.New("the agent has not synchronised it yet")
 		}
-		return err
-	})
-	if err == nil {
+		// Where ACLs hide it, they also refuse to deregister what is not there.
 		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
-		_ = v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
-	}
+		return v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
+	})
 }
 
 // hideBudget is less than the 200 ms for which an agent collects news before it
