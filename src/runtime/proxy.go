@@ -295,34 +295,45 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 	if err := p.awaitApp(ctx, e.service); err != nil {
 		return
 	}
-	first := p.timeline.begin(e.service.ID + ": passing, in rotation")
-	var saidAt time.Time
+	a := attendance{proxy: p, envoy: e, first: p.timeline.begin(e.service.ID + ": passing, in rotation")}
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
-	for {
-		status, output := p.look(ctx, e)
-		if ctx.Err() != nil {
-			return
-		}
-		changed := status != e.service.state()
-		if changed || time.Since(saidAt) > refresh {
-			if err := p.registry.say(ctx, e.service, status, output); err == nil {
-				switch {
-				case !first.Done && status == passing:
-					p.timeline.done(first)
-				case changed:
-					p.log("%s: %s", e.service.ID, output)
-				}
-				e.service.said.Store(&status)
-				saidAt = time.Now()
-			}
-		}
+	for ctx.Err() == nil {
+		a.cycle(ctx)
 		select {
 		case <-ctx.Done():
-			return
 		case <-ticker.C:
 		}
 	}
+}
+
+// attendance is what is remembered from one look at an Envoy to the next.
+type attendance struct {
+	*proxy
+	envoy  *envoy
+	first  *StageStatus // is done when the instance is in rotation
+	saidAt time.Time
+}
+
+// cycle looks at the Envoy, and says how it is where that is news, or due.
+func (a *attendance) cycle(ctx context.Context) {
+	r := a.envoy.service
+	status, output := a.look(ctx, a.envoy)
+	changed := status != r.state()
+	if ctx.Err() != nil || !changed && time.Since(a.saidAt) < refresh {
+		return
+	}
+	if err := a.registry.say(ctx, r, status, output); err != nil {
+		return // the next cycle tries again
+	}
+	switch {
+	case !a.first.Done && status == passing:
+		a.timeline.done(a.first)
+	case changed:
+		a.log("%s: %s", r.ID, output)
+	}
+	r.said.Store(&status)
+	a.saidAt = time.Now()
 }
 
 func (p *proxy) look(ctx context.Context, e *envoy) (status, output string) {

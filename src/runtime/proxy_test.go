@@ -1,0 +1,59 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	goruntime "runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// TestTenThousandCycles: an instance that runs for months takes the memory of
+// one that has just started. (Real Envoys take 83 minutes for as many.)
+func TestTenThousandCycles(t *testing.T) {
+	var looks, updates atomic.Int64
+	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if looks.Add(1)%100 == 0 {
+			fmt.Fprintln(w, "DRAINING") // it flips now and then
+			return
+		}
+		fmt.Fprintln(w, "LIVE")
+	}))
+	defer admin.Close()
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/agent/check/update/") {
+			updates.Add(1)
+		}
+	}))
+	defer agent.Close()
+	log := func(string, ...any) {}
+	p := &proxy{log: log, timeline: &timeline{log: log}, consul: &consul{base: agent.URL}}
+	p.registry = viaAgent{p}
+	e := &envoy{service: &registration{Service: droplet.Service{ID: "shop"}}, admin: admin.URL, exited: make(chan struct{})}
+	a := attendance{proxy: p, envoy: e, first: p.timeline.begin("passing")}
+	cycles := func(n int) (heap uint64, goroutines int) {
+		for range n {
+			a.saidAt = time.Time{} // as if every one were due
+			a.cycle(context.Background())
+		}
+		goruntime.GC()
+		var stats goruntime.MemStats
+		goruntime.ReadMemStats(&stats)
+		return stats.HeapAlloc, goruntime.NumGoroutine()
+	}
+	heap, goroutines := cycles(1_000)
+	laterHeap, laterGoroutines := cycles(10_000)
+	if updates.Load() != 11_000 {
+		t.Errorf("%d updates", updates.Load())
+	}
+	const most = 256 << 10
+	if laterHeap > heap+most || laterGoroutines > goroutines+2 {
+		t.Errorf("heap %d and then %d bytes, %d and then %d goroutines", heap, laterHeap, goroutines, laterGoroutines)
+	}
+}
