@@ -1,12 +1,12 @@
 package mesh
 
 import (
-	"fmt"
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // TestAgentEnds: an agent that is killed or hangs is started again on its
@@ -17,21 +17,9 @@ func TestAgentEnds(t *testing.T) {
   interval = "10s"
 }`))
 	caller := start(t, echo(t, "asks", `upstream "steady" { port = 9001 }`), "steady")
-	client := caller.Instance(0).HTTPClient()
 	get := func(ctx ctx) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9001/", nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %s", response.Status)
-		}
-		return nil
+		_, err := foundation.From(ctx, caller.Instance(0), "http://127.0.0.1:9001/")
+		return err
 	}
 	eventually(t, "the service answers", get)
 	registered := func() (times int) {

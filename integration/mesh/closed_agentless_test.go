@@ -3,14 +3,11 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
-	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
-	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
 
 // agentless: the rules that meshctl acl prints for apps without agents are
@@ -80,23 +77,6 @@ func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string)
 			t.Fatal(err)
 		}
 	}
-	mesh, _, err := meshfile.Load(app.Dir, meshfile.Context{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := without == ""
-	for _, policy := range []render.Policy{render.AgentPolicy(name), render.ServicePolicy(mesh, name)} {
-		if !slices.Contains(policy.Rules, without) {
-			continue
-		}
-		found = true
-		policy.Rules = slices.DeleteFunc(policy.Rules, func(rule string) bool { return rule == without })
-		if err := c.Policy(t.Context(), policy); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !found {
-		t.Fatalf("there is no rule %s", without)
-	}
+	c.take(t, app, without)
 	return app
 }

@@ -2,12 +2,11 @@ package mesh
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"regexp"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // TestMetrics is S6: what the proxy counts is what was sent, under Consul's
@@ -26,9 +25,8 @@ func TestMetrics(t *testing.T) {
 	if err := shared.Allow(cell.Policy{Source: "scraper", Destination: "counting", Protocol: "tcp", Start: 9102}); err != nil {
 		t.Fatal(err)
 	}
-	client := caller.Instance(0).HTTPClient()
 	get := func(ctx ctx) error {
-		_, err := fetch(ctx, client, "http://127.0.0.1:9001/")
+		_, err := foundation.From(ctx, caller.Instance(0), "http://127.0.0.1:9001/")
 		return err
 	}
 	eventually(t, "the service answers", get)
@@ -36,7 +34,7 @@ func TestMetrics(t *testing.T) {
 	count := regexp.MustCompile(`envoy_cluster_upstream_rq_total\{[^}]*consul_source_service="counting"[^}]*consul_destination_service="counted"[^}]*consul_destination_datacenter="cf"[^}]*\} (\d+)`)
 	counted := func() (n int) {
 		base := fmt.Sprintf("http://%s:9102", caller.Instance(0).Address())
-		text, err := fetch(deadline(t), scraper.Instance(0).HTTPClient(), base+"/metrics")
+		text, err := foundation.From(deadline(t), scraper.Instance(0), base+"/metrics")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +45,7 @@ func TestMetrics(t *testing.T) {
 		if _, err := fmt.Sscan(found[1], &n); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fetch(deadline(t), scraper.Instance(0).HTTPClient(), base+"/config_dump"); err == nil {
+		if _, err := foundation.From(deadline(t), scraper.Instance(0), base+"/config_dump"); err == nil {
 			t.Error("the metrics listener shows the configuration")
 		}
 		return n
@@ -61,22 +59,4 @@ func TestMetrics(t *testing.T) {
 	if after := counted(); after != before+more {
 		t.Errorf("%d requests were counted, %d sent", after-before, more)
 	}
-}
-
-// fetch is the body of a good answer.
-func fetch(ctx ctx, client *http.Client, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %s", response.Status)
-	}
-	return string(text), err
 }

@@ -62,30 +62,36 @@ func (c *closedMesh) policies(t *testing.T) {
 func (c *closedMesh) caller(t *testing.T, name, without string, intention bool) *cell.RunningApp {
 	t.Helper()
 	app, _ := c.app(t, name, `upstream "rules-back" { port = 9001 }`)
-	mesh, _, err := meshfile.Load(app.Dir, meshfile.Context{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := without == ""
-	for _, policy := range []render.Policy{render.AgentPolicy(name), render.ServicePolicy(mesh, name)} {
-		if !slices.Contains(policy.Rules, without) {
-			continue
-		}
-		found = true
-		policy.Rules = slices.DeleteFunc(policy.Rules, func(rule string) bool { return rule == without })
-		if err := c.Policy(t.Context(), policy); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !found {
-		t.Fatalf("there is no rule %s", without)
-	}
+	c.take(t, app, without)
 	if intention {
 		if err := c.allow(t, name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return launch(t, app, "rules-back")
+}
+
+// take takes a rule out of the policies of an app, where it is not empty.
+func (c *closedMesh) take(t *testing.T, app cell.App, rule string) {
+	t.Helper()
+	mesh, _, err := meshfile.Load(app.Dir, meshfile.Context{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := rule == ""
+	for _, policy := range []render.Policy{render.AgentPolicy(app.Name), render.ServicePolicy(mesh, app.Name)} {
+		if !slices.Contains(policy.Rules, rule) {
+			continue
+		}
+		found = true
+		policy.Rules = slices.DeleteFunc(policy.Rules, func(other string) bool { return other == rule })
+		if err := c.Policy(t.Context(), policy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !found {
+		t.Fatalf("there is no rule %s", rule)
+	}
 }
 
 // allow adds a caller to those of rules-back: an entry has all of them.
