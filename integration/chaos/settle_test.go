@@ -120,8 +120,9 @@ func (s *system) callersAreRight(ctx context.Context) error {
 	return nil
 }
 
-// privateFiles are what the sidecars may have in their private folder.
-var privateFiles = map[string]bool{"agent.json": true, "consul": true, "proxy.sock": true}
+// privateFiles are what the sidecars may have in their folder, or how its name
+// begins. (What is secret is in memory, and ends with the container.)
+var privateFiles = []string{"proxy.sock", "consul.pid", "consul.log", "envoy-", "bootstrap-"}
 
 // nothingIsLeft looks at processes and files, in the containers and around
 // them.
@@ -170,7 +171,7 @@ func privateFolder(i *cell.Instance) error {
 		return err
 	}
 	for _, name := range strings.Fields(output) {
-		if !privateFiles[name] && !strings.HasPrefix(name, "bootstrap-") {
+		if !slices.ContainsFunc(privateFiles, func(known string) bool { return strings.HasPrefix(name, known) }) {
 			return fmt.Errorf("%s/%d has left %s in %s", i.App(), i.Index(), name, droplet.RunDir)
 		}
 	}

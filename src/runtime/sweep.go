@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"time"
 )
 
 // What Consul leaves in the catalog where instances come and go as fast as on
@@ -12,6 +13,7 @@ import (
 // instance for the dead one until Consul forgets that.
 func (p *proxy) sweepAddress(ctx context.Context) {
 	nodes, err := p.consul.nodesAt(ctx, p.inst.Address.String())
+	swept := false
 	for _, node := range nodes {
 		if node == p.inst.NodeName() {
 			continue
@@ -20,8 +22,17 @@ func (p *proxy) sweepAddress(ctx context.Context) {
 		if err = p.consul.sweepNode(ctx, node); err != nil {
 			break
 		}
+		swept = true
+	}
+	if swept {
+		_ = pause(ctx, forgetting)
 	}
 	if err != nil {
 		p.log("failed to look for dead nodes with this address, callers may take this instance for one: %v", err)
 	}
 }
+
+// forgetting is how long callers are given to drop an address, with all that
+// they hold against it: they hear of it after 200 ms, and would not notice what
+// is back by then.
+const forgetting = 400 * time.Millisecond
