@@ -5,16 +5,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// TestActivities is S11: one process with two services behind one agent, each
-// with a sidecar of its own.
-func TestActivities(t *testing.T) {
-	start(t, fixture(t, "activities/todos", "todos"))
-	people := start(t, fixture(t, "activities/people", "people"), "todos")
-	portal := start(t, fixture(t, "activities/portal", "echo"), "people")
+// TestActivities is S11: one process with two services, each with a sidecar of
+// its own, behind one agent or none.
+func TestActivities(t *testing.T) { inBothModes(t, activities) }
+
+func activities(t *testing.T, m mode) {
+	m.start(t, m.fixture(t, "activities/todos", own("todos")))
+	people := m.start(t, m.fixture(t, "activities/people", own("people")), "todos")
+	portal := m.start(t, m.fixture(t, "activities/portal", own("echo")), "people")
 	second := cell.Policy{Source: "portal", Destination: "people", Protocol: "tcp", Start: 21001}
 	if err := shared.Allow(second); err != nil {
 		t.Fatal(err)
@@ -50,19 +54,23 @@ func TestActivities(t *testing.T) {
 		}
 	})
 
-	t.Run("one agent runs their checks every 5 s", func(t *testing.T) {
+	t.Run("their checks are run in one place, every 5 s", func(t *testing.T) {
 		for _, service := range []string{"users", "activities"} {
-			var checks []struct{ Node, CheckID, Status, Type, Interval string }
+			type check struct{ Node, CheckID, Status, Type, Interval string }
+			var checks []check
 			if err := shared.Consul(t.Context(), "GET", "/v1/health/checks/"+service, nil, &checks); err != nil {
 				t.Fatal(err)
 			}
-			if len(checks) != 1 || checks[0].Node != nodeOf(people) || checks[0].CheckID != service+":health" ||
-				checks[0].Status != "passing" || checks[0].Type != "http" || checks[0].Interval != "5s" {
-				t.Errorf("%s has the checks %+v", service, checks)
+			want := check{nodeOf(people), service + ":health", "passing", "http", "5s"}
+			if m.agents == 0 {
+				want.Type, want.Interval = "", "" // those of an agent
+			}
+			if diff := cmp.Diff([]check{want}, checks); diff != "" {
+				t.Errorf("checks of %s (-want +got):\n%s", service, diff)
 			}
 		}
 		lines := commandLines(t, people.Instance(0))
-		for part, want := range map[string]int{"consul agent": 1, "mesh proxy": 1, "mesh app": 1, "bin/envoy": 2} {
+		for part, want := range map[string]int{"consul agent": m.agents, "mesh agent": m.agents, "mesh proxy": 1, "mesh app": 1, "bin/envoy": 2} {
 			if got := count(lines, part); got != want {
 				t.Errorf("%d processes with %q, want %d:\n%s", got, part, want, strings.Join(lines, "\n"))
 			}
@@ -96,15 +104,17 @@ func notListed(ctx ctx, names ...string) error {
 
 // TestWorker: a service without a port, in a process that is not the web one,
 // calls its upstream. The web process of the same app is left alone.
-func TestWorker(t *testing.T) {
-	start(t, fixture(t, "activities/todos", "todos"))
+func TestWorker(t *testing.T) { inBothModes(t, worker) }
+
+func worker(t *testing.T, m mode) {
+	m.start(t, m.fixture(t, "activities/todos", own("todos")))
 	app := write(t, "mailing", map[string]string{
-		"mesh.hcl": meshFile("mailer", `process = "worker"`, `upstream "todos" {}`),
+		"mesh.hcl": m.meshFile("mailer", `process = "worker"`, `upstream "todos" {}`),
 		"Procfile": "web: exec ./echo\n" +
 			"worker: exec env -u PORT ./echo -first http://$MESH_UPSTREAM_TODOS_ADDR/todos/worker\n",
 	})
 	app.Scale = map[string]int{"worker": 1}
-	running := start(t, app, "todos")
+	running := m.start(t, app, "todos")
 	waitLog(t, running, "first 200")
 	worker := running.InstanceOf("worker", 0)
 
@@ -121,7 +131,7 @@ func TestWorker(t *testing.T) {
 		t.Errorf("the catalog has %+v", entries)
 	}
 	lines := commandLines(t, worker)
-	for part, want := range map[string]int{"consul agent": 1, "bin/envoy": 1, "mesh app": 1} {
+	for part, want := range map[string]int{"consul agent": m.agents, "bin/envoy": 1, "mesh app": 1} {
 		if got := count(lines, part); got != want {
 			t.Errorf("%d processes with %q in the worker, want %d:\n%s", got, part, want, strings.Join(lines, "\n"))
 		}

@@ -5,23 +5,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // TestAgentEnds: an agent that is killed or hangs is started again on its
 // data, and callers do not notice.
 func TestAgentEnds(t *testing.T) {
-	backend := start(t, echo(t, "steady", `protocol = "http"`, `check "health" {
-  http     = "/"
-  interval = "10s"
-}`))
-	caller := start(t, echo(t, "asks", `upstream "steady" { port = 9001 }`), "steady")
-	get := func(ctx ctx) error {
-		_, err := foundation.From(ctx, caller.Instance(0), "http://127.0.0.1:9001/")
-		return err
-	}
-	eventually(t, "the service answers", get)
+	backend, caller := withAgent.pair(t, 1)
 	registered := func() (times int) {
 		for _, line := range backend.Logs() {
 			if strings.Contains(line.Text, "registered again (") {
@@ -43,7 +32,7 @@ func TestAgentEnds(t *testing.T) {
 		// Its first synchronisations are done after six seconds.
 		sent := 0
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); sent++ {
-			if err := get(deadline(t)); err != nil {
+			if err := get(deadline(t), caller); err != nil {
 				t.Errorf("%v: request %d: %v", signal, sent, err)
 			}
 			<-time.After(5 * time.Millisecond)
@@ -52,6 +41,6 @@ func TestAgentEnds(t *testing.T) {
 		if got := registered(); got != i+1 {
 			t.Fatalf("%v: the services were registered again %d times\n%s", signal, got, tail(backend))
 		}
-		eventually(t, "it is in rotation", inRotation("steady"))
+		eventually(t, "it is in rotation", inRotation(back))
 	}
 }

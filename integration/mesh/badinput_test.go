@@ -75,14 +75,16 @@ func TestEnvoyMissing(t *testing.T) {
 }
 
 // TestNothingIsLeftOfAFailedStart: what was registered is taken back.
-func TestNothingIsLeftOfAFailedStart(t *testing.T) {
-	app := echo(t, "fails")
+func TestNothingIsLeftOfAFailedStart(t *testing.T) { inBothModes(t, nothingIsLeftOfAFailedStart) }
+
+func nothingIsLeftOfAFailedStart(t *testing.T, m mode) {
+	app := m.echo(t, "fails")
 	droplet := stage(t, app)
 	// An Envoy that cannot start: everything before it has succeeded.
 	if err := os.WriteFile(filepath.Join(droplet.Dir, "deps", "0", "bin", "envoy"), []byte("#!/bin/sh\necho no thanks; exit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	running := launchDroplet(t, app, droplet)
+	running := m.launchDroplet(t, app, droplet)
 	waitLog(t, running, "mesh: fails: registered")
 	waitLog(t, running, "last seen: envoy ended: exit status 3")
 	if err := running.Stop(deadline(t)); err != nil {

@@ -4,31 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 )
 
-// fixture is the app in fixtures/PATH with a program of the project's own
-// beside it, under the path's last name.
-func fixture(t *testing.T, path, program string) cell.App {
-	t.Helper()
-	dir, err := shared.Source(path, filepath.Join(shared.Binaries.Build(), program))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cell.App{Name: filepath.Base(path), Dir: dir}
-}
-
 // TestCounting is S8: a dashboard finds three counters on loopback by nothing
 // but the address in its environment.
-func TestCounting(t *testing.T) {
-	app := fixture(t, "counting/counter", "counter")
+func TestCounting(t *testing.T) { inBothModes(t, counting) }
+
+func counting(t *testing.T, m mode) {
+	app := m.fixture(t, "counting/counter", own("counter"))
 	app.Instances, app.Routes, app.HealthCheck = 3, []string{}, cell.HealthProcess
-	counters := start(t, app)
-	dashboard := start(t, fixture(t, "counting/dashboard", "dashboard"), "counter")
+	counters := m.start(t, app)
+	dashboard := m.start(t, m.fixture(t, "counting/dashboard", own("dashboard")), "counter")
 
 	eventually(t, "the dashboard has heard of all three counters", func(ctx ctx) error {
 		answer, err := shared.Route(ctx, "dashboard", "/")

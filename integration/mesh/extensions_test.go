@@ -20,7 +20,9 @@ sidecar {
 
 // TestEnvoyExtensions: an extension of mesh.hcl changes what callers get, and
 // an entry that somebody else has made is left alone, with a line that says so.
-func TestEnvoyExtensions(t *testing.T) {
+func TestEnvoyExtensions(t *testing.T) { inBothModes(t, envoyExtensions) }
+
+func envoyExtensions(t *testing.T, m mode) {
 	const entries = "/v1/config/service-defaults/"
 	t.Cleanup(func() {
 		for _, name := range []string{"extended", "claimed"} {
@@ -33,9 +35,9 @@ func TestEnvoyExtensions(t *testing.T) {
 	if err := shared.Consul(t.Context(), http.MethodPut, "/v1/config", claim, nil); err != nil {
 		t.Fatal(err)
 	}
-	start(t, echo(t, "extended", luaExtension))
-	claimed := start(t, echo(t, "claimed", luaExtension))
-	caller := start(t, echo(t, "extender", `upstream "extended" { port = 9001 }`), "extended")
+	m.start(t, m.echo(t, "extended", luaExtension))
+	claimed := m.start(t, m.echo(t, "claimed", luaExtension))
+	caller := m.start(t, m.echo(t, "extender", `upstream "extended" { port = 9001 }`), "extended")
 	client := caller.Instance(0).HTTPClient()
 	eventually(t, "the extension answers too", func(ctx ctx) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9001/", nil)

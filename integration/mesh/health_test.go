@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,12 +21,14 @@ func nodeOf(app *cell.RunningApp) string {
 
 // TestLoopback is S10: an app that binds loopback is reached through its
 // sidecar only, also where a policy allows its port.
-func TestLoopback(t *testing.T) {
-	back := echo(t, "loopback", `protocol = "http"`)
+func TestLoopback(t *testing.T) { inBothModes(t, loopback) }
+
+func loopback(t *testing.T, m mode) {
+	back := m.echo(t, "loopback", `protocol = "http"`)
 	back.Command = "./echo -bind 127.0.0.1"
 	back.HealthCheck = cell.HealthProcess
-	backend := start(t, back)
-	caller := start(t, echo(t, "caller", `upstream "loopback" { port = 9001 }`), "loopback")
+	backend := m.start(t, back)
+	caller := m.start(t, m.echo(t, "caller", `upstream "loopback" { port = 9001 }`), "loopback")
 	if err := shared.Allow(cell.Policy{Source: "caller", Destination: "loopback", Protocol: "tcp", Start: 8080}); err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +56,12 @@ func TestLoopback(t *testing.T) {
 
 // TestFailingCheck: while the app's own checks fail, callers are sent
 // elsewhere.
-func TestFailingCheck(t *testing.T) {
-	app := echo(t, "health", `protocol = "grpc"`, `check "server" { grpc = "" }`, `check "service" { grpc = "echo" }`, `check "port" { tcp = true }`)
+func TestFailingCheck(t *testing.T) { inBothModes(t, failingCheck) }
+
+func failingCheck(t *testing.T, m mode) {
+	app := m.echo(t, "health", `protocol = "grpc"`, `check "server" { grpc = "" }`, `check "service" { grpc = "echo" }`, `check "port" { tcp = true }`)
 	app.Command = "exec ./echo -grpc"
-	running := start(t, app)
+	running := m.start(t, app)
 	eventually(t, "it is in rotation", inRotation("health"))
 	processes, err := running.Instance(0).List()
 	if err != nil {
@@ -94,9 +97,10 @@ func find(t *testing.T, processes []container.ProcessInfo, part string) int {
 
 // TestOutOfRotation: an instance whose Envoy hangs gets no traffic, and comes
 // back.
-func TestOutOfRotation(t *testing.T) {
-	running := start(t, echo(t, "hangs"))
-	eventually(t, "it is in rotation", inRotation("hangs"))
+func TestOutOfRotation(t *testing.T) { inBothModes(t, outOfRotation) }
+
+func outOfRotation(t *testing.T, m mode) {
+	running, _ := m.pair(t, 1)
 	processes, err := running.Instance(0).List()
 	if err != nil {
 		t.Fatal(err)
@@ -110,41 +114,22 @@ func TestOutOfRotation(t *testing.T) {
 	}
 	signal(syscall.SIGSTOP)
 	eventually(t, "it is out of rotation", func(ctx ctx) error {
-		if inRotation("hangs")(ctx) == nil {
+		if inRotation(back)(ctx) == nil {
 			return fmt.Errorf("it is in rotation")
 		}
 		return nil
 	})
 	signal(syscall.SIGCONT)
-	eventually(t, "it is back", inRotation("hangs"))
+	eventually(t, "it is back", inRotation(back))
 }
 
 // TestRollingReplaceLosesNothing: three instances are replaced one by one while
 // requests come in through the mesh.
-func TestRollingReplaceLosesNothing(t *testing.T) {
-	back := echo(t, "rolling", `protocol = "http"`)
-	back.Instances = 3
-	backend := start(t, back)
-	caller := start(t, echo(t, "load", `upstream "rolling" { port = 9001 }`), "rolling")
-	inside := caller.Instance(0)
-	const target = "http://127.0.0.1:9001/slow?ms=10"
-	eventually(t, "the service answers", func(ctx ctx) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-		if err != nil {
-			return err
-		}
-		response, err := inside.HTTPClient().Do(request)
-		if err != nil {
-			return err
-		}
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %s", response.Status)
-		}
-		return nil
-	})
+func TestRollingReplaceLosesNothing(t *testing.T) { inBothModes(t, rollingReplaceLosesNothing) }
 
-	requests := load.Start(load.Plan{Kind: load.HTTP, Target: target, Rate: 200, Dial: inside.Dial})
+func rollingReplaceLosesNothing(t *testing.T, m mode) {
+	backend, caller := m.pair(t, 3)
+	requests := load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=10", Rate: 200, Dial: caller.Instance(0).Dial})
 	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := backend.Replace(ctx, i); err != nil {

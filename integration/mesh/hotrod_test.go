@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"testing"
 
@@ -14,28 +13,21 @@ import (
 
 // TestHotROD is S1 and S4 of the systems that the project must run: four
 // services as four apps, that know nothing of each other but loopback ports.
-func TestHotROD(t *testing.T) {
-	policies := foundation.MeshPolicies(foundation.HotRODUpstreams)
-	if err := shared.PushHotROD(deadline(t)); err != nil {
-		t.Fatal(err)
+func TestHotROD(t *testing.T) { inBothModes(t, hotROD) }
+
+func hotROD(t *testing.T, m mode) {
+	apps := map[string]*cell.RunningApp{}
+	for name, upstreams := range foundation.HotRODUpstreams {
+		apps[name] = m.launch(t, m.fixture(t, "hotrod/"+name, shared.Binaries.HotROD()), upstreams...)
 	}
-	t.Cleanup(func() {
-		for name := range foundation.HotRODUpstreams {
-			app := shared.App(name)
-			err := errors.Join(app.Delete(context.Background()), os.RemoveAll(app.Droplet().Dir), os.RemoveAll(shared.CacheDir(name)))
-			if err != nil {
-				t.Error(err)
-			}
-		}
-		if err := shared.Disallow(policies...); err != nil {
-			t.Error(err)
-		}
-	})
+	for _, app := range apps {
+		running(t, app)
+	}
 	eventually(t, "a dispatch has data from all three services", func(ctx context.Context) error {
 		_, _, err := shared.Dispatch(ctx)
 		return err
 	})
-	frontend, customer := shared.App("frontend").Instance(0), shared.App("customer").Instance(0)
+	frontend, customer := apps["frontend"].Instance(0), apps["customer"].Instance(0)
 	const path = "/customer?customer=123"
 	throughMesh := func(ctx context.Context) error {
 		_, err := foundation.From(ctx, frontend, "http://127.0.0.1:8081"+path)
@@ -87,11 +79,11 @@ func TestHotROD(t *testing.T) {
 	})
 
 	t.Run("a clean stop empties the catalog", func(t *testing.T) {
-		for name := range foundation.HotRODUpstreams {
-			if err := shared.App(name).Stop(deadline(t)); err != nil {
+		for name, app := range apps {
+			if err := app.Stop(deadline(t)); err != nil {
 				t.Fatal(err)
 			}
-			for _, instance := range shared.App(name).Instances() {
+			for _, instance := range app.Instances() {
 				if killed := instance.Killed(); len(killed) > 0 {
 					t.Errorf("%s had to be killed: %v", name, killed)
 				}

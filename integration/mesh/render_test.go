@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,20 +44,22 @@ func TestConsulAcceptsTheRenderedFiles(t *testing.T) {
 
 // TestRegistrationHasWhatTheFileSays: nothing of mesh.hcl is lost on its way
 // into the catalog.
-func TestRegistrationHasWhatTheFileSays(t *testing.T) {
-	app := echo(t, "full",
+func TestRegistrationHasWhatTheFileSays(t *testing.T) { inBothModes(t, registrationHasWhatTheFileSays) }
+
+func registrationHasWhatTheFileSays(t *testing.T, m mode) {
+	app := m.echo(t, "full",
 		`protocol = "http"`, `tags = ["v2"]`, `meta = { team = "rides" }`,
 		`check "health" {`, `  http = "/health"`, `  interval = "2s"`, `}`,
 		`check "alive" { tcp = true }`,
 		`upstream "billing" {`, `  port = 9001`, `  datacenter = "cf"`, `}`)
-	running := start(t, app)
+	running := m.start(t, app)
 	eventually(t, "the sidecar is in rotation", inRotation("full"))
 
 	type upstream struct {
 		DestinationName, Datacenter, LocalBindAddress string
 		LocalBindPort                                 int
 	}
-	var got map[string]struct {
+	type registered struct {
 		Service string
 		Tags    []string
 		Meta    map[string]string
@@ -70,15 +71,11 @@ func TestRegistrationHasWhatTheFileSays(t *testing.T) {
 			Upstreams                                   []upstream
 		}
 	}
-	text, _, err := running.Instance(0).SSH(deadline(t), `exec 3<>/dev/tcp/127.0.0.1/8500
-printf 'GET /v1/agent/services HTTP/1.0\r\n\r\n' >&3; sed '1,/^\r$/d' <&3`)
-	if err != nil {
+	var got struct{ Services map[string]registered }
+	if err := shared.Consul(t.Context(), "GET", "/v1/catalog/node/"+nodeOf(running), nil, &got); err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(text), &got); err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
-	service, sidecar := got["full"], got["full-sidecar-proxy"]
+	service, sidecar := got.Services["full"], got.Services["full-sidecar-proxy"]
 	for _, pair := range []struct {
 		what      string
 		want, got any
@@ -105,8 +102,11 @@ printf 'GET /v1/agent/services HTTP/1.0\r\n\r\n' >&3; sed '1,/^\r$/d' <&3`)
 		status[check.CheckID] = check.Status
 	}
 	want := map[string]string{
-		"serfHealth": "passing", "full:health": "passing", "full:alive": "passing",
+		"full:health": "passing", "full:alive": "passing",
 		"full-sidecar-proxy:ready": "passing", "full-sidecar-proxy:alias": "passing",
+	}
+	if m.gossip {
+		want["serfHealth"] = "passing"
 	}
 	if diff := cmp.Diff(want, status); diff != "" {
 		t.Errorf("checks (-want +got):\n%s", diff)

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
-	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
@@ -33,10 +32,10 @@ func statusOf(t *testing.T, app *cell.RunningApp) (s runtime.Status, text string
 
 // TestStatus: a healthy instance says so, and each thing that goes wrong is
 // named with its likely cause.
-func TestStatus(t *testing.T) {
-	start(t, echo(t, "status-back", `protocol = "http"`, `check "health" { http = "/" }`))
-	front := echo(t, "status-front", `upstream "status-back" { port = 9001 }`)
-	caller := start(t, front, "status-back")
+func TestStatus(t *testing.T) { inBothModes(t, statusTellsWhy) }
+
+func statusTellsWhy(t *testing.T, m mode) {
+	_, caller := m.pair(t, 1)
 	eventually(t, "the instance is healthy", func(ctx) error {
 		s, text, code := statusOf(t, caller)
 		t.Log(text)
@@ -46,7 +45,11 @@ func TestStatus(t *testing.T) {
 		return nil
 	})
 	s, text, _ := statusOf(t, caller)
-	for _, want := range []string{"verdict", "healthy", "stage", "agent up", "passing, in rotation", "1 of 1 instances passing", "certificate", "listener"} {
+	first := "agent up"
+	if m.agents == 0 {
+		first = "servers answer, leader known"
+	}
+	for _, want := range []string{"verdict", "healthy", "stage", first, "passing, in rotation", "1 of 1 instances passing", "certificate", "listener"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
 		}
@@ -67,74 +70,83 @@ func TestStatus(t *testing.T) {
 			return fmt.Errorf("exit status %d:\n%s", code, text)
 		})
 	}
-	if err := shared.Intention(t.Context(), "status-front", "status-back", "deny"); err != nil {
+	if err := shared.Intention(t.Context(), front, back, "deny"); err != nil {
 		t.Fatal(err)
 	}
-	problem("intentions deny calls to status-back")
-	if err := shared.RemoveIntentions(t.Context(), "status-back"); err != nil {
+	problem("intentions deny calls to " + back)
+	if err := shared.RemoveIntentions(t.Context(), back); err != nil {
 		t.Fatal(err)
 	}
-	upstream := cell.Policy{Source: "status-front", Destination: "status-back", Protocol: "tcp", Start: 21000}
+	upstream := cell.Policy{Source: front, Destination: back, Protocol: "tcp", Start: 21000}
 	if err := shared.Disallow(upstream); err != nil {
 		t.Fatal(err)
 	}
 	problem("is there a network policy from this app to it for 21000 tcp?")
 }
 
+// failedStart is an app whose mesh does not get ready in time.
+type failedStart struct {
+	mode mode
+	app  cell.App
+	want string
+}
+
 // TestFailedStarts: a mesh that does not get ready in time ends the instance
 // and names the cause, and the app never runs.
-func TestFailedStarts(t *testing.T) {
-	const hurry = "lifecycle { start_timeout = \"5s\" }\n"
-	taken := echo(t, "taken", `upstream "taken-by" { port = 9001 }`)
+func TestFailedStarts(t *testing.T) { inBothModes(t, failedStarts) }
+
+func failedStarts(t *testing.T, m mode) {
+	taken := m.echo(t, "taken", `upstream "taken-by" { port = 9001 }`)
 	profile := "(PORT=9001 ./echo -bind 127.0.0.1 > /dev/null 2>&1 &)\n"
 	if err := os.WriteFile(filepath.Join(taken.Dir, ".profile"), []byte(profile), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := write(t, "elsewhere", map[string]string{
-		"mesh.hcl": hurry + `service "elsewhere" {}` + "\nconsul { datacenter = \"dc9\" }\n",
-	})
-	nowhere := write(t, "nowhere", map[string]string{
-		"mesh.hcl": hurry + `service "nowhere" {}` + "\nconsul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n",
-	})
-	alone := echo(t, "alone")
-	for _, test := range []struct {
-		app  cell.App
-		want string
-	}{
-		{taken, "hint: another process of the app listens on a port of mesh.hcl"},
-		{elsewhere, "the servers are of another datacenter"},
-		{nowhere, "nowhere.apps.internal, the address of the servers in mesh.hcl (retry_join), does not resolve"},
-		{alone, "is there a network policy from this app to the servers for 8301 tcp and udp?"},
-	} {
+	elsewhere, nowhere, alone := m, m, m
+	elsewhere.consul = "consul { datacenter = \"dc9\" }\n"
+	alone.policies = func(map[string][]string) []cell.Policy { return nil }
+	tests := []failedStart{{m, taken, "hint: another process of the app listens on a port of mesh.hcl"}}
+	if m.agents > 0 {
+		nowhere.consul = "consul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n"
+		tests = append(tests,
+			failedStart{elsewhere, elsewhere.echo(t, "elsewhere"), "the servers are of another datacenter"},
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers in mesh.hcl (retry_join), does not resolve"},
+			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8301 tcp and udp?"})
+	} else {
+		nowhere.consul = "consul {\n  mode = \"agentless\"\n  addresses = [\"nowhere.apps.internal\"]\n}\n"
+		tests = append(tests,
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal does not resolve"},
+			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8080 tcp?"})
+	}
+	var launched []*cell.RunningApp
+	for _, test := range tests {
+		launched = append(launched, test.launch(t))
+	}
+	for i, test := range tests {
 		t.Run(test.app.Name, func(t *testing.T) {
-			path := filepath.Join(test.app.Dir, "mesh.hcl")
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !strings.Contains(string(text), hurry) {
-				if err := os.WriteFile(path, append(text, hurry...), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := os.WriteFile(filepath.Join(test.app.Dir, "Procfile"), []byte("web: echo the-app-ran; ./echo\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			running := launch(t, test.app)
-			if test.app.Name == "alone" {
-				for _, policy := range foundation.MeshPolicies(map[string][]string{"alone": nil}) {
-					if err := shared.Disallow(policy); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			waitLog(t, running, "mesh: failed: not ")
-			waitLog(t, running, test.want)
-			for _, line := range running.Logs() {
+			waitLog(t, launched[i], "mesh: failed: not ")
+			waitLog(t, launched[i], test.want)
+			for _, line := range launched[i].Logs() {
 				if strings.Contains(line.Text, "the-app-ran") {
 					t.Error("the app was started without its mesh")
 				}
 			}
 		})
 	}
+}
+
+// launch has the app give up soon, and say so if it ever runs.
+func (f failedStart) launch(t *testing.T) *cell.RunningApp {
+	t.Helper()
+	path := filepath.Join(f.app.Dir, "mesh.hcl")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(text, "lifecycle { start_timeout = \"5s\" }\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(f.app.Dir, "Procfile"), []byte("web: echo the-app-ran; ./echo\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return f.mode.launch(t, f.app)
 }

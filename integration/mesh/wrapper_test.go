@@ -75,18 +75,21 @@ func script(t *testing.T, name, step, text string) cell.Buildpack {
 
 // TestOnlyTheAppIsWrapped: not the sidecars of this buildpack, of another one
 // (which leaves set -eu on), or of the app's own manifest.
-func TestOnlyTheAppIsWrapped(t *testing.T) {
-	app := echo(t, "wrapped")
+func TestOnlyTheAppIsWrapped(t *testing.T) { inBothModes(t, onlyTheAppIsWrapped) }
+
+func onlyTheAppIsWrapped(t *testing.T, m mode) {
+	app := m.echo(t, "wrapped")
 	app.Buildpacks = []cell.Buildpack{sidecarBuildpack(t, "sleep 1001"), shared.Mesh, shared.Last}
 	app.Sidecars = []cell.Sidecar{{Name: "own", Command: "sleep 1002", ProcessTypes: []string{"web"}}}
-	running := start(t, app)
+	running := m.start(t, app)
 	lines := commandLines(t, running.Instance(0))
 	for part, want := range map[string]int{
 		"mesh app -- bash -c ./echo": 1,
 		"mesh app":                   1,
 		"sleep 1001":                 1,
 		"sleep 1002":                 1,
-		"consul agent":               1,
+		"consul agent":               m.agents,
+		"bin/envoy":                  1,
 		"mesh proxy":                 1,
 	} {
 		if got := count(lines, part); got != want {

@@ -1,0 +1,215 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// mode is a way to be in the mesh: by an agent in each container, or without.
+type mode struct {
+	name     string
+	consul   string // the block consul of mesh.hcl
+	agents   int    // in each container
+	policies func(upstreams map[string][]string) []cell.Policy
+	// gossip is whether app and upstreams are members that talk to each other.
+	gossip bool
+}
+
+var (
+	withAgent = mode{
+		name: "agent", agents: 1, gossip: true, policies: foundation.MeshPolicies,
+		consul: fixtureConsul,
+	}
+	agentless = mode{
+		name: "agentless", policies: foundation.AgentlessPolicies,
+		consul: "consul {\n  mode = \"agentless\"\n  ports { http = 8080 }\n}\n",
+	}
+)
+
+// fixtureConsul is the block consul of the apps in fixtures.
+const fixtureConsul = "consul {\n  datacenter = \"cf\"\n}\n"
+
+// Tests that are about neither way use an agent.
+var start, launch, launchDroplet, echo, meshFile = withAgent.start, withAgent.launch, withAgent.launchDroplet, withAgent.echo, withAgent.meshFile
+
+// inBothModes runs a test in each mode. What it shows holds for both.
+func inBothModes(t *testing.T, test func(t *testing.T, m mode)) {
+	t.Helper()
+	for _, m := range []mode{withAgent, agentless} {
+		t.Run(m.name, func(t *testing.T) { test(t, m) })
+	}
+}
+
+// start stages and starts an app of the test's own and takes it away when the
+// test ends, with its policies. upstreams are the apps that it calls.
+func (m mode) start(t *testing.T, app cell.App, upstreams ...string) *cell.RunningApp {
+	t.Helper()
+	return running(t, m.launch(t, app, upstreams...))
+}
+
+// running waits until an app runs.
+func running(t *testing.T, app *cell.RunningApp) *cell.RunningApp {
+	t.Helper()
+	if err := app.WaitRunning(deadline(t)); err != nil {
+		t.Fatalf("%s does not run: %v\n%s", app.App().Name, err, tail(app))
+	}
+	return app
+}
+
+// launch is start without the wait.
+func (m mode) launch(t *testing.T, app cell.App, upstreams ...string) *cell.RunningApp {
+	t.Helper()
+	return m.launchDroplet(t, app, stage(t, app), upstreams...)
+}
+
+// launchDroplet is launch for an app that is staged.
+func (m mode) launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, upstreams ...string) *cell.RunningApp {
+	t.Helper()
+	policies := m.policies(map[string][]string{app.Name: upstreams})
+	for _, upstream := range upstreams {
+		for _, protocol := range []string{"tcp", "udp"} {
+			if !m.gossip {
+				break
+			}
+			policies = append(policies,
+				cell.Policy{Source: app.Name, Destination: upstream, Protocol: protocol, Start: 8301},
+				cell.Policy{Source: upstream, Destination: app.Name, Protocol: protocol, Start: 8301})
+		}
+	}
+	if err := shared.Allow(policies...); err != nil {
+		t.Fatal(err)
+	}
+	running, err := shared.Start(t.Context(), app, droplet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if t.Failed() {
+			t.Log(tail(running))
+		}
+		if err := running.Delete(ctx); err != nil {
+			t.Errorf("failed to delete %s: %v", app.Name, err)
+		}
+		if err := shared.Disallow(policies...); err != nil {
+			t.Error(err)
+		}
+	})
+	return running
+}
+
+// echo is an app that runs the echo program as one service of its own name,
+// with more lines inside the service block.
+func (m mode) echo(t *testing.T, name string, lines ...string) cell.App {
+	t.Helper()
+	return write(t, name, map[string]string{
+		"mesh.hcl": m.meshFile(name, lines...),
+		"Procfile": "web: ./echo\n",
+	})
+}
+
+func (m mode) meshFile(name string, lines ...string) string {
+	return fmt.Sprintf("service %q {\n%s\n}\n", name, strings.Join(lines, "\n")) + m.consul
+}
+
+// fixture is the app in fixtures/PATH with a program beside it, under the
+// path's last name.
+func (m mode) fixture(t *testing.T, path, program string) cell.App {
+	t.Helper()
+	dir, err := shared.Source(path, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "mesh.hcl")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(text), fixtureConsul) != 1 {
+		t.Fatalf("%s has another block consul:\n%s", path, text)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), fixtureConsul, m.consul, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return cell.App{Name: filepath.Base(path), Dir: dir}
+}
+
+// own is a program of the project's own.
+func own(name string) string { return filepath.Join(shared.Binaries.Build(), name) }
+
+// The apps of most tests: front calls back on frontPort.
+const (
+	back      = "back"
+	front     = "front"
+	frontPort = 9001
+	backURL   = "http://127.0.0.1:9001/"
+)
+
+// droplets are those of back and front, which are staged once for each mode.
+var droplets = map[string]*cell.Droplet{}
+
+// pair starts back, with some instances, and front.
+func (m mode) pair(t *testing.T, instances int) (backend, caller *cell.RunningApp) {
+	t.Helper()
+	called := m.echo(t, back, `protocol = "http"`, `meta = { version = "v1" }`, "check \"health\" {\n  http = \"/health\"\n  interval = \"1s\"\n}")
+	called.Instances = instances
+	backend = m.launchDroplet(t, called, m.staged(t, called))
+	calls := m.echo(t, front, fmt.Sprintf("upstream %q { port = %d }", back, frontPort))
+	caller = m.launchDroplet(t, calls, m.staged(t, calls), back)
+	running(t, backend)
+	running(t, caller)
+	eventually(t, "all instances answer", func(ctx ctx) error {
+		endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), back)
+		if err != nil {
+			return err
+		}
+		for _, i := range backend.Instances() {
+			if endpoints[foundation.SidecarOf(i)] != "healthy" {
+				return fmt.Errorf("the caller's Envoy has %v", endpoints)
+			}
+		}
+		return get(ctx, caller)
+	})
+	return backend, caller
+}
+
+func (m mode) staged(t *testing.T, app cell.App) *cell.Droplet {
+	t.Helper()
+	key := m.name + " " + app.Name
+	if droplets[key] == nil {
+		droplet, err := shared.Stage(t.Context(), app)
+		if err := errors.Join(err, os.RemoveAll(shared.CacheDir(app.Name))); err != nil {
+			t.Fatal(err)
+		}
+		droplets[key] = droplet
+	}
+	return droplets[key]
+}
+
+// get asks for something through the caller's only upstream.
+func get(ctx context.Context, caller *cell.RunningApp) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, backURL, nil)
+	if err != nil {
+		return err
+	}
+	response, err := caller.Instance(0).HTTPClient().Do(request)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", response.Status)
+	}
+	return nil
+}
