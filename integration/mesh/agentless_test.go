@@ -1,0 +1,228 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+	"github.com/consul-mesh/mesh-buildpack/integration/load"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// TestNoAgent: neither the droplet nor a container has anything of an agent,
+// and nothing is written to the servers while nothing changes.
+func TestNoAgent(t *testing.T) {
+	backend, _ := agentless.pair(t, 2)
+	staged := filepath.Join(backend.Droplet().Dir, "deps", "0")
+	for _, file := range []string{"bin/consul", droplet.AgentFile} {
+		if _, err := os.Stat(filepath.Join(staged, file)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the droplet has %s: %v", file, err)
+		}
+	}
+	var sidecars []string
+	for _, process := range backend.Instance(0).Processes() {
+		sidecars = append(sidecars, process.Name)
+	}
+	slices.Sort(sidecars)
+	if diff := cmp.Diff([]string{"WEB", "mesh-envoy"}, sidecars); diff != "" {
+		t.Errorf("processes that the platform starts (-want +got):\n%s", diff)
+	}
+	lines := commandLines(t, backend.Instance(0))
+	for part, want := range map[string]int{"consul": 0, "mesh agent": 0, "mesh proxy": 1, "bin/envoy": 1} {
+		if got := count(lines, part); got != want {
+			t.Errorf("%d processes with %q, want %d:\n%s", got, part, want, strings.Join(lines, "\n"))
+		}
+	}
+
+	// Longer than a session lives that is not renewed.
+	const quiet = 12 * time.Second
+	before := indexes(t)
+	<-time.After(quiet)
+	if diff := cmp.Diff(before, indexes(t)); diff != "" {
+		t.Errorf("something is written while nothing changes, indexes of the servers (-before +after):\n%s", diff)
+	}
+}
+
+// indexes are when the servers have last written something of all that an
+// instance writes.
+func indexes(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, path := range []string{"catalog/nodes", "catalog/services", "health/state/any", "session/list", "kv/?recurse", "config/service-defaults"} {
+		response, err := http.Get("http://" + shared.Servers.Instance(0).Address() + ":8080/v1/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		all[path] = response.Header.Get("X-Consul-Index")
+	}
+	return all
+}
+
+// sweptWithin is the longest that an instance that has died is in the catalog:
+// its session ends after twice its 10 s, and a sibling acts on that.
+const sweptWithin = 25 * time.Second
+
+// TestSiblings: what has died without a word is taken out of the catalog by
+// those that live, or by the next that starts.
+func TestSiblings(t *testing.T) {
+	backend, caller := agentless.pair(t, 2)
+
+	t.Run("a new instance has the address of a dead one", func(t *testing.T) {
+		dead := vanish(t, backend, 1)[0]
+		scale(t, backend, 2)
+		if next := backend.Instance(1); next.Address() != dead.Address() {
+			t.Fatalf("the new instance is at %s, the dead one was at %s", next.Address(), dead.Address())
+		}
+		waitLog(t, backend, back+"-"+dead.GUID()+" had this address before and is taken out of the catalog")
+		served(t, caller, backend)
+		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
+	})
+
+	t.Run("the next start takes out what nobody could", func(t *testing.T) {
+		dead := vanish(t, backend, 0)
+		within(t, sweptWithin, "their sessions have ended", func(ctx ctx) error {
+			var keys []string
+			err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/?keys", nil, &keys)
+			if err == nil && slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(key, "/"+back+"/") }) {
+				err = fmt.Errorf("there are %v", keys)
+			}
+			return err
+		})
+		if err := nodesAre(t.Context(), dead); err != nil {
+			t.Errorf("before the start: %v", err)
+		}
+		scale(t, backend, 1)
+		served(t, caller, backend)
+		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
+	})
+
+	t.Run("a sibling takes the dead instance out", func(t *testing.T) {
+		scale(t, backend, 2)
+		served(t, caller, backend)
+		requests := load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=5", Rate: 100, Dial: caller.Instance(0).Dial})
+		// Envoy's workers learn of what has changed at most once a second
+		// (update_merge_window), and two changes were just now.
+		<-time.After(2 * time.Second)
+		dead := vanish(t, backend, 1)
+		died := time.Now()
+		within(t, sweptWithin, "it is out of the catalog", func(ctx ctx) error { return nodesOf(ctx, backend) })
+		took := time.Since(died)
+		result := requests.Stop()
+		t.Logf("%s was out of the catalog after %.1f s; %v", dead[0].GUID(), took.Seconds(), result)
+		waitLog(t, backend, "has died and is taken out of the catalog")
+		// Callers' Envoys leave alone what refuses five times in a row.
+		if result.Lost > 20 {
+			t.Errorf("lost: %v", result)
+		}
+	})
+}
+
+// vanish ends all instances of an app but the first ones at once, as a cell that
+// loses its power: no process can do anything. The platform starts none instead.
+func vanish(t *testing.T, app *cell.RunningApp, left int) []*cell.Instance {
+	t.Helper()
+	dead := app.Instances()[left:]
+	for _, instance := range dead {
+		processes, err := instance.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, process := range processes {
+			if process.Pid == 1 || process.HostPid == 0 {
+				continue // the container's own, and zombies
+			}
+			if err := syscall.Kill(process.HostPid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	scaled := make(chan error, 1)
+	go func() { scaled <- app.Scale(deadline(t), left) }()
+	for _, instance := range dead {
+		eventually(t, "the platform wants it no more", func(ctx) error {
+			if state := instance.State(); state != cell.Stopping {
+				return fmt.Errorf("it is %s", state)
+			}
+			return nil
+		})
+		instance.Kill()
+	}
+	if err := <-scaled; err != nil {
+		t.Fatal(err)
+	}
+	return dead
+}
+
+func scale(t *testing.T, app *cell.RunningApp, n int) {
+	t.Helper()
+	if err := app.Scale(deadline(t), n); err != nil {
+		t.Fatal(err)
+	}
+	running(t, app)
+}
+
+// served waits until the caller's Envoy sends requests to all instances of back,
+// and to nothing else.
+func served(t *testing.T, caller, backend *cell.RunningApp) {
+	t.Helper()
+	want := map[string]string{}
+	for _, i := range backend.Instances() {
+		want[foundation.SidecarOf(i)] = "healthy"
+	}
+	eventually(t, "the caller has all instances", func(ctx ctx) error {
+		got, err := foundation.Endpoints(ctx, caller.Instance(0), backend.App().Name)
+		if err == nil && !maps.Equal(want, got) {
+			err = fmt.Errorf("the caller's Envoy has %v, want %v", got, want)
+		}
+		return err
+	})
+}
+
+// nodesOf returns nil while the catalog has the app's instances that run, and no
+// others.
+func nodesOf(ctx context.Context, app *cell.RunningApp) error { return nodesAre(ctx, app.Instances()) }
+
+func nodesAre(ctx context.Context, instances []*cell.Instance) error {
+	var want, got []string
+	for _, i := range instances {
+		want = append(want, i.App()+"-"+i.GUID())
+	}
+	nodes, err := shared.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		if strings.HasPrefix(node, instances[0].App()+"-") {
+			got = append(got, node)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("nodes in the catalog (-want +got):\n%s", diff)
+	}
+	return nil
+}
+
+func within(t *testing.T, bound time.Duration, what string, condition func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	if err := foundation.Eventually(ctx, what, condition); err != nil {
+		t.Fatal(err)
+	}
+}
