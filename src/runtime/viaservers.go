@@ -25,6 +25,7 @@ type viaServers struct {
 
 	mutex   sync.Mutex
 	states  map[string]string // of checks, by id; guarded by mutex
+	node    bool              // the catalog has the node, or may have it; guarded by mutex
 	session string            // the sign of life; guarded by mutex
 }
 
@@ -94,6 +95,7 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 	if v.session != "" {
 		return nil
 	}
+	v.node = true
 	meta := map[string]string{metaApp: v.inst.App, "cf-process": v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
 	maps.Copy(meta, v.config.Servers.NodeMeta)
 	err := v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
@@ -234,13 +236,16 @@ func (v *viaServers) leave(context.Context, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
 	defer cancel()
 	v.mutex.Lock()
-	session := v.session
+	node, session := v.node, v.session
 	v.mutex.Unlock()
-	if session == "" {
+	if !node {
 		return
 	}
 	err := poll(ctx, func(ctx context.Context) error {
-		err := v.write(ctx, "/v1/session/destroy/"+url.PathEscape(session), nil)
+		var err error
+		if session != "" {
+			err = v.write(ctx, "/v1/session/destroy/"+url.PathEscape(session), nil)
+		}
 		return errors.Join(err, v.removeNode(ctx, v.inst.NodeName()))
 	})
 	if err != nil {

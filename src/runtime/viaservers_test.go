@@ -1,0 +1,57 @@
+package runtime
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// scripted are servers that answer as a function says: a status, and a body.
+type scripted func(path string) (status int, body string)
+
+func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
+	status, body := s(r.URL.Path)
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+}
+
+func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers {
+	t.Helper()
+	p := &proxy{
+		inst: Instance{App: "app", GUID: "guid"}, log: t.Logf, access: &access{},
+		config: droplet.Config{Servers: &droplet.Servers{}}, consul: &consul{base: "http://servers"},
+	}
+	p.consul.http.Transport = servers
+	for _, id := range services {
+		p.services = append(p.services, &registration{
+			Service: droplet.Service{ID: id}, name: id,
+			definition: map[string]any{"id": id, "name": id, "connect": map[string]any{"sidecarservice": map[string]any{}}},
+		})
+	}
+	return &viaServers{proxy: p, states: map[string]string{}}
+}
+
+// TestNodeIsRemovedWithoutSession: where the tokens make a node and no session,
+// the node does not stay in the catalog. Nobody else would look for it, as it
+// has no service.
+func TestNodeIsRemovedWithoutSession(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	v := viaScripted(t, func(path string) (int, string) {
+		asked = append(asked, path)
+		if path == "/v1/session/create" {
+			return http.StatusForbidden, "Permission denied"
+		}
+		return http.StatusOK, "true"
+	}, "one")
+	if err := v.register(t.Context(), v.services[0]); err == nil {
+		t.Fatal("registered without a session")
+	}
+	v.leave(t.Context(), true)
+	if !slices.Contains(asked, "/v1/catalog/deregister") {
+		t.Errorf("the node stays, the servers were asked for %v", asked)
+	}
+}
