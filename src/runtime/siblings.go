@@ -63,19 +63,25 @@ func (v *viaServers) signOfLife(ctx context.Context) (string, error) {
 // renew keeps the session alive. Where Consul has ended it, the instance was
 // taken for dead, and is registered again.
 func (v *viaServers) renew(ctx context.Context) {
+	complete := true // the servers have all of this instance
 	for pause(ctx, renewEvery) == nil {
 		v.mutex.Lock()
 		session := v.session
 		v.mutex.Unlock()
-		if session != "" {
+		if complete {
 			err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
 			var status *statusError
 			if !errors.As(err, &status) || status.status != http.StatusNotFound {
 				continue // also while the servers are away: that ends no session
 			}
+			v.log("the servers took this instance for dead, it is registered again")
+			v.mutex.Lock()
+			v.session = ""
+			v.mutex.Unlock()
 		}
-		v.log("the servers took this instance for dead, it is registered again")
-		if err := v.registerAgain(ctx); err != nil && ctx.Err() == nil {
+		err := v.registerAll(ctx)
+		complete = err == nil
+		if err != nil && ctx.Err() == nil {
 			v.log("failed to register again: %v", err)
 		}
 	}

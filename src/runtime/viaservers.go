@@ -275,11 +275,8 @@ func (v *viaServers) keep(ctx context.Context) {
 	group.Wait()
 }
 
-// registerAgain is for an instance that was taken for dead.
-func (v *viaServers) registerAgain(ctx context.Context) error {
-	v.mutex.Lock()
-	v.session = ""
-	v.mutex.Unlock()
+// registerAll is for an instance that was taken for dead.
+func (v *viaServers) registerAll(ctx context.Context) error {
 	for _, r := range v.services {
 		if err := v.register(ctx, r); err != nil {
 			return err

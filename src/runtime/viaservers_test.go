@@ -1,11 +1,13 @@
 package runtime
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
@@ -54,4 +56,36 @@ func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	if !slices.Contains(asked, "/v1/catalog/deregister") {
 		t.Errorf("the node stays, the servers were asked for %v", asked)
 	}
+}
+
+// TestRegistersAgainUntilAllIsThere: servers that fail between two services do
+// not leave the second one out for good.
+func TestRegistersAgainUntilAllIsThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ended, registered := true, 0
+		v := viaScripted(t, func(path string) (int, string) {
+			switch {
+			case path == "/v1/session/create":
+				ended = false
+				return http.StatusOK, `{"ID":"new"}`
+			case strings.HasPrefix(path, "/v1/session/renew/") && ended:
+				return http.StatusNotFound, "no such session"
+			case path == "/v1/catalog/register":
+				// The node, the first service and its sidecar, and then trouble once.
+				if registered++; registered == 4 {
+					return http.StatusInternalServerError, "No cluster leader"
+				}
+			}
+			return http.StatusOK, "true"
+		}, "one", "two")
+		v.session = "old"
+		ctx, cancel := context.WithTimeout(t.Context(), 4*renewEvery)
+		defer cancel()
+		v.renew(ctx)
+		// The node and half of the rest, one refused; then both services and sidecars.
+		if registered != 4+4 {
+			t.Errorf("%d entries were written to the catalog, want 8", registered)
+		}
+	})
 }
