@@ -15,9 +15,9 @@ LICENCES = Apache-2.0,BSD-2-Clause,BSD-3-Clause,CC0-1.0,ISC,MIT,MPL-2.0
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it running, SECURE=1 closes it by default)
+demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it running, SECURE=1 closes it by default, AGENTLESS=1 has no agents)
 	@mkdir -p build && go build -o build/demo ./integration/demo
-	@build/demo $(if $(KEEP),-keep) $(if $(SECURE),-secure)
+	@build/demo $(if $(KEEP),-keep) $(if $(SECURE),-secure) $(if $(AGENTLESS),-agentless)
 
 binaries: ## get real Consul, Envoy and HotROD into the user's cache
 	@go run ./integration/binaries/get

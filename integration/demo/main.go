@@ -18,14 +18,15 @@ import (
 )
 
 var (
-	keep    = flag.Bool("keep", false, "leave the system running and print its URLs")
-	secure  = flag.Bool("secure", false, "with ACLs, intentions default deny, gossip encryption and TLS")
-	verbose = flag.Bool("v", false, "print the log of every app")
+	keep      = flag.Bool("keep", false, "leave the system running and print its URLs")
+	secure    = flag.Bool("secure", false, "with ACLs, intentions default deny, gossip encryption and TLS")
+	agentless = flag.Bool("agentless", false, "without Consul agents in the apps")
+	verbose   = flag.Bool("v", false, "print the log of every app")
 )
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: demo [-keep] [-secure] [-v]\n\nRuns HotROD through the mesh on a local Cloud Foundry cell.")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: demo [-keep] [-secure] [-agentless] [-v]\n\nRuns HotROD through the mesh on a local Cloud Foundry cell.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -57,6 +58,7 @@ func run() int {
 	}
 	d := &demo{f}
 	defer d.Close()
+	f.Agentless = *agentless
 	if *secure {
 		if f.Secure, err = foundation.NewSecure(); err != nil {
 			fmt.Fprintln(os.Stderr, "demo: failed to make credentials:", err)

@@ -48,7 +48,11 @@ func (d *demo) push(ctx context.Context) (string, error) {
 	if err := d.PushHotROD(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d network policies", len(d.Policies())), nil
+	saw := fmt.Sprintf("%d network policies", len(d.HotRODPolicies()))
+	if d.Agentless {
+		saw += fmt.Sprintf(" for it, where agents would need %d", len(foundation.MeshPolicies(foundation.HotRODUpstreams)))
+	}
+	return saw, nil
 }
 
 func (d *demo) firstDispatch(ctx context.Context) (answer string, err error) {

@@ -210,12 +210,29 @@ func MeshPolicies(upstreams map[string][]string) []cell.Policy {
 }
 
 // AgentlessPolicies are those of apps without agents: the servers' APIs, and
-// each app to the sidecars of its upstreams.
+// each app to the sidecars of its upstreams. The servers are an app whose HTTP
+// API is where the platform looks for it.
 func AgentlessPolicies(upstreams map[string][]string) []cell.Policy {
+	return agentlessPolicies(upstreams, cell.Policy{Start: 8080}, cell.Policy{Start: 8502})
+}
+
+// AgentlessTLSPolicies are those where the servers have TLS: Consul's own ports
+// for it are close enough for one policy.
+func AgentlessTLSPolicies(upstreams map[string][]string) []cell.Policy {
+	return agentlessPolicies(upstreams, cell.Policy{Start: serverHTTPS, End: serverGRPCTLS})
+}
+
+// The servers' ports with TLS, Consul's own.
+const (
+	serverHTTPS   = 8501
+	serverGRPCTLS = 8503
+)
+
+func agentlessPolicies(upstreams map[string][]string, servers ...cell.Policy) []cell.Policy {
 	var policies []cell.Policy
 	for app, calls := range upstreams {
-		for _, port := range []int{8080, 8502} {
-			policies = append(policies, cell.Policy{Source: app, Destination: ServersApp, Protocol: "tcp", Start: port})
+		for _, ports := range servers {
+			policies = append(policies, cell.Policy{Source: app, Destination: ServersApp, Protocol: "tcp", Start: ports.Start, End: ports.End})
 		}
 		for _, upstream := range calls {
 			policies = append(policies, cell.Policy{Source: app, Destination: upstream, Protocol: "tcp", Start: 21000})

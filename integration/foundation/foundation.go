@@ -29,6 +29,8 @@ type Foundation struct {
 	Mesh, Last cell.Buildpack
 	// Secure closes the control plane, if it is set before the servers start.
 	Secure *Secure
+	// Agentless has HotROD run without Consul agents.
+	Agentless bool
 	// Servers are the Consul servers, once they are started.
 	Servers *cell.RunningApp
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -23,7 +25,7 @@ var HotRODUpstreams = map[string][]string{
 // PushHotROD pushes HotROD's four services as four apps, with exactly the
 // network policies that they need.
 func (f *Foundation) PushHotROD(ctx context.Context) error {
-	if err := f.Allow(MeshPolicies(HotRODUpstreams)...); err != nil {
+	if err := f.Allow(f.HotRODPolicies()...); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -32,6 +34,11 @@ func (f *Foundation) PushHotROD(ctx context.Context) error {
 			source, err := f.Source("hotrod/"+name, f.Binaries.HotROD())
 			if err != nil {
 				return err
+			}
+			if f.Agentless {
+				if err := f.withoutAgent(source); err != nil {
+					return err
+				}
 			}
 			app := cell.App{Name: name, Dir: source}
 			if f.Secure != nil {
@@ -49,6 +56,36 @@ func (f *Foundation) PushHotROD(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// HotRODPolicies are the network policies of HotROD as it is pushed here.
+func (f *Foundation) HotRODPolicies() []cell.Policy {
+	switch {
+	case !f.Agentless:
+		return MeshPolicies(HotRODUpstreams)
+	case f.Secure != nil:
+		return AgentlessTLSPolicies(HotRODUpstreams)
+	}
+	return AgentlessPolicies(HotRODUpstreams)
+}
+
+// withoutAgent changes an app's source from agent mode, with the servers' ports
+// where they are not Consul's own.
+func (f *Foundation) withoutAgent(source string) error {
+	path := filepath.Join(source, "mesh.hcl")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	const block = "consul {\n"
+	if strings.Count(string(text), block) != 1 {
+		return fmt.Errorf("%s has no block consul to change", path)
+	}
+	lines := "  mode = \"agentless\"\n"
+	if f.Secure == nil {
+		lines += "  ports { http = 8080 }\n"
+	}
+	return os.WriteFile(path, []byte(strings.Replace(string(text), block, block+lines, 1)), 0o644)
 }
 
 // Dispatch is the frontend's answer: data from driver and route, for a

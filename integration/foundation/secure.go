@@ -28,7 +28,7 @@ import (
 )
 
 // Secure is what makes a control plane closed by default: ACLs, a gossip key,
-// and TLS whose certificates agents get by auto_encrypt.
+// and TLS, for which agents get certificates by auto_encrypt.
 type Secure struct {
 	CA         Authority
 	GossipKey  string
@@ -159,6 +159,7 @@ func (s *Secure) configure(source string, join []string) error {
 			"internal_rpc": map[string]bool{"verify_incoming": true, "verify_server_hostname": true},
 		},
 		"auto_encrypt": map[string]bool{"allow_tls": true},
+		"ports":        map[string]int{"https": serverHTTPS, "grpc_tls": serverGRPCTLS},
 	})
 	if err != nil {
 		return err
