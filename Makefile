@@ -28,9 +28,9 @@ test: binaries ## all tests, with real Consul, Envoy and apps
 unit: ## the buildpack's own tests, without a cell
 	go test ./src/...
 
-bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RUNS=N)
+bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RUNS=N IDLE=5m)
 	@mkdir -p build && go build -o build/bench ./integration/bench
-	@build/bench $(if $(ONLY),-only $(ONLY)) $(if $(RUNS),-runs $(RUNS))
+	@build/bench $(if $(ONLY),-only $(ONLY)) $(if $(RUNS),-runs $(RUNS)) $(if $(IDLE),-idle $(IDLE))
 
 chaos: ## break everything that can break, under load (CHAOS_SEED=N does the same again)
 	CHAOS=long go test -count=1 -v -timeout 90m ./integration/chaos

@@ -49,8 +49,13 @@ func (b *bench) stage(ctx context.Context, w way, role string) (staged, error) {
 	if s, ok := b.staged[name]; ok {
 		return s, nil
 	}
-	err := b.f.Allow(foundation.MeshPolicies(map[string][]string{
-		w.name(webService): nil, w.name(tcpService): nil, w.name(caller): {w.name(webService), w.name(tcpService)},
+	policies := foundation.MeshPolicies
+	if w == agentless {
+		policies = foundation.AgentlessPolicies
+	}
+	err := b.f.Allow(policies(map[string][]string{
+		w.name(webService): nil, w.name(tcpService): nil, w.name(idleService): nil,
+		w.name(caller): {w.name(webService), w.name(tcpService)},
 	})...)
 	if err != nil {
 		return staged{}, err
@@ -104,7 +109,7 @@ func (b *bench) serve(ctx context.Context, w way, role, command string, instance
 	}
 	// What a way with requests is, callers hear from this entry alone; this
 	// buildpack writes it by itself.
-	if w != ours && role == webService {
+	if !w.buildpack() && role == webService {
 		entry := map[string]string{"Kind": "service-defaults", "Name": w.name(role), "Protocol": "http"}
 		if err := b.f.Consul(ctx, http.MethodPut, "/v1/config", entry, nil); err != nil {
 			return nil, err
@@ -190,7 +195,7 @@ func (b *bench) gone(ctx context.Context, w way, app *cell.RunningApp) error {
 	if err := app.Delete(ctx); err != nil {
 		return err
 	}
-	if w != ours {
+	if !w.buildpack() {
 		if err := b.sweep(ctx); err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func firstRequest(ctx context.Context, b *bench) ([]result, error) {
 	}
 	times := map[way][]float64{}
 	for i := range *runs {
-		for _, w := range []way{ours, floor, naive} {
+		for _, w := range []way{ours, agentless, floor, naive} {
 			took, err := b.startPair(ctx, w)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", w, err)
@@ -35,7 +35,11 @@ func firstRequest(ctx context.Context, b *bench) ([]result, error) {
 	}
 	r := result{Name: "first-request", Unit: "s", Ours: median(times[ours])}
 	r = r.against(at(median(times[naive])), at(median(times[floor])))
-	return []result{r.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1})}, nil
+	without := result{Name: "first-request-agentless", Unit: "s", Ours: median(times[agentless])}
+	return []result{
+		r.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
+		without.beside(median(times[ours])).aimedAt(goal{ofAgent: 1}),
+	}, nil
 }
 
 // startPair starts a service and its caller, waits for the first 200, and
@@ -80,7 +84,7 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if err := errors.Join(service.Delete(ctx), calls.Delete(ctx)); err != nil {
 		return 0, err
 	}
-	if w != ours {
+	if !w.buildpack() {
 		err = b.sweep(ctx)
 	}
 	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty))
@@ -93,7 +97,7 @@ const many = 20
 // and takes the time until each of them has answered the caller.
 func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
 	times := map[way]float64{}
-	for _, w := range []way{ours, floor, naive} {
+	for _, w := range []way{ours, agentless, floor, naive} {
 		took, err := b.startMany(ctx, w)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", w, err)
@@ -102,7 +106,11 @@ func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
 		say("first-request-%d, %s: %.2f s", many, w, took.Seconds())
 	}
 	r := result{Name: fmt.Sprintf("first-request-%d", many), Unit: "s", Ours: times[ours]}
-	return []result{r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 5})}, nil
+	without := result{Name: r.Name + "-agentless", Unit: "s", Ours: times[agentless]}
+	return []result{
+		r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 5}),
+		without.beside(times[ours]),
+	}, nil
 }
 
 func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {

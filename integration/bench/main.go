@@ -3,7 +3,8 @@
 // project grew from: a service.json on disk, default checks, and
 // `sleep 5 && consul connect envoy`. Starting has a third way, the floor: a
 // script written by hand that makes only the calls that are needed, in the best
-// order.
+// order. Apps without agents are measured beside those of this project that have
+// them.
 //
 // Each measure is a function in a file of its own and a line in the table of
 // measures.
@@ -27,6 +28,7 @@ import (
 
 var (
 	runs = flag.Int("runs", 10, "how often each way is measured, where one run is not enough")
+	idle = flag.Duration("idle", time.Minute, "how long idle instances are watched")
 	only = flag.String("only", "", "measures to make, by their names, with commas between; all by default")
 )
 
@@ -36,7 +38,7 @@ type measure struct {
 	take func(context.Context, *bench) ([]result, error)
 }
 
-// measures are made in this order. The last one looks at what has been running
+// measures are made in this order. mesh-memory looks at what has been running
 // since the third.
 var measures = []measure{
 	{"supply", supply},
@@ -47,6 +49,9 @@ var measures = []measure{
 	{"crash", crash},
 	{"crash-instance", crashInstance},
 	{"mesh-memory", meshMemory},
+	{"droplet", droplet},
+	{"policies", policies},
+	{"idle-writes", idleWrites},
 }
 
 func main() {

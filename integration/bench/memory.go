@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -15,38 +16,92 @@ import (
 // beat is how often the proxy looks at its Envoy (src/runtime).
 const beat = 500 * time.Millisecond
 
-// meshMemory adds up what the container program's processes have resident in
-// one container (Rss: pages of the program that two of them share are counted
-// twice). The caller has run since an earlier measure where there was one, and
-// the growth is that of its health cycles until now. It is of what is theirs
-// alone: how much of the program's file is resident is the kernel's choice.
+// meshMemory adds up what is resident in a container of an app that has one
+// instance, some time after its start: of the container program's processes, and
+// of all that the mesh adds. Pages that processes share are counted once (Pss):
+// an app with more instances would have them counted as a part.
+//
+// The growth is that of a caller's health cycles. It has run since an earlier
+// measure where there was one. Only memory that is the processes' own counts:
+// how much of the program's file is resident is the kernel's choice.
 func meshMemory(ctx context.Context, b *bench) ([]result, error) {
-	app, err := b.caller(ctx, ours)
+	watched, err := b.caller(ctx, ours)
 	if err != nil {
 		return nil, err
 	}
-	i := app.Instance(0)
-	<-time.After(30 * time.Second)
-	now, err := look(i)
+	all, err := b.atRest(ctx, ours, agentless)
+	if err != nil {
+		return nil, err
+	}
+	now, err := look(watched.Instance(0))
 	if err != nil {
 		return nil, err
 	}
 	cycles := now.at.Sub(b.memory.at) / beat
-	say("mesh-memory: %v at first, %v after %d health cycles", b.memory, now, cycles)
-	r := result{Name: "mesh-memory", Unit: "MB", Ours: max(b.memory.resident, now.resident)}
-	grown := result{Name: "mesh-memory-growth", Unit: "MB", Ours: now.own - b.memory.own}
-	return []result{r.aimedAt(goal{atMost: 16}), grown.aimedAt(goal{atMost: 0.5})}, nil
+	say("mesh-memory: %.2f MB of its own at first, %.2f MB after %d health cycles", b.memory.mesh.own, now.mesh.own, cycles)
+	agent, without := all[ours], all[agentless]
+	return []result{
+		result{Name: "mesh-memory", Unit: "MB", Ours: agent.mesh.once}.aimedAt(goal{atMost: 16}),
+		{Name: "mesh-memory-rss", Unit: "MB", Ours: agent.mesh.resident},
+		result{Name: "mesh-memory-growth", Unit: "MB", Ours: now.mesh.own - b.memory.mesh.own}.aimedAt(goal{atMost: 0.5}),
+		result{Name: "mesh-memory-agentless", Unit: "MB", Ours: without.mesh.once}.beside(agent.mesh.once).aimedAt(goal{atMost: 12}),
+		result{Name: "mesh-memory-rss-agentless", Unit: "MB", Ours: without.mesh.resident}.beside(agent.mesh.resident),
+		result{Name: "instance-memory-agentless", Unit: "MB", Ours: without.all.once}.beside(agent.all.once).aimedAt(goal{ofAgent: 0.45}),
+		result{Name: "instance-memory-rss-agentless", Unit: "MB", Ours: without.all.resident}.beside(agent.all.resident),
+	}, nil
 }
 
-// memory is that of all processes of mesh in a container, in MB.
+// atRest looks at one instance of each way, half a minute after its start.
+func (b *bench) atRest(ctx context.Context, ways ...way) (map[way]*memory, error) {
+	apps := map[way]*cell.RunningApp{}
+	all := map[way]*memory{}
+	err := func() error {
+		for _, w := range ways {
+			app, err := b.start(ctx, w, webService, "./echo", 1)
+			if err != nil {
+				return err
+			}
+			apps[w] = app
+			if err := app.WaitRunning(ctx); err != nil {
+				return err
+			}
+		}
+		<-time.After(30 * time.Second)
+		for w, app := range apps {
+			m, err := look(app.Instance(0))
+			if err != nil {
+				return fmt.Errorf("%s: %w", w, err)
+			}
+			say("mesh-memory, %s: %v", w, m)
+			all[w] = m
+		}
+		return nil
+	}()
+	for w, app := range apps {
+		err = errors.Join(err, b.gone(ctx, w, app))
+	}
+	return all, err
+}
+
+// memory is that of a container's processes.
 type memory struct {
-	at       time.Time
-	resident float64 // Rss
-	own      float64 // anonymous memory
+	at        time.Time
+	mesh, all pages // of processes of mesh, and of all that the mesh adds
 }
 
 func (m *memory) String() string {
-	return fmt.Sprintf("%.2f MB resident, %.2f MB of them their own", m.resident, m.own)
+	return fmt.Sprintf("mesh %v; with Envoy and agent %v", m.mesh, m.all)
+}
+
+// pages are in MB.
+type pages struct {
+	resident float64 // Rss
+	once     float64 // Pss
+	own      float64 // anonymous memory
+}
+
+func (p pages) String() string {
+	return fmt.Sprintf("%.2f MB resident (Rss %.2f MB, %.2f MB their own)", p.once, p.resident, p.own)
 }
 
 // firstLook is to compare later ones with. A start is no measure for growth.
@@ -60,37 +115,54 @@ func look(i *cell.Instance) (*memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := &memory{at: time.Now()}
+	m := &memory{at: time.Now()}
 	found := 0
 	for part, process := range parts {
+		if part == foundation.Echo {
+			continue // the app itself
+		}
+		of, err := pagesOf(process.HostPid)
+		if err != nil {
+			return nil, err
+		}
+		m.all.add(of)
 		switch part {
 		case foundation.MeshAgent, foundation.MeshProxy, foundation.MeshApp:
-			if err := sum.add(process.HostPid); err != nil {
-				return nil, err
-			}
+			m.mesh.add(of)
 			found++
 		}
 	}
-	if found < 2 {
-		return nil, fmt.Errorf("found %d processes of mesh in %v", found, parts)
+	if found < 2 || parts[foundation.Envoy].HostPid == 0 {
+		return nil, fmt.Errorf("found %v", parts)
 	}
-	return sum, nil
+	return m, nil
 }
 
-func (m *memory) add(pid int) error {
+func (p *pages) add(other pages) {
+	p.resident += other.resident
+	p.once += other.once
+	p.own += other.own
+}
+
+func pagesOf(pid int) (p pages, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
-		return err
+		return p, err
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line) // NAME: NUMBER kB
 		kb, err := strconv.ParseFloat(fields[1], 64)
-		switch {
-		case fields[0] == "Rss:" && err == nil:
-			m.resident += kb / 1024
-		case fields[0] == "Anonymous:" && err == nil:
-			m.own += kb / 1024
+		if err != nil {
+			continue // the first line
+		}
+		switch fields[0] {
+		case "Rss:":
+			p.resident = kb / 1024
+		case "Pss:":
+			p.once = kb / 1024
+		case "Anonymous:":
+			p.own = kb / 1024
 		}
 	}
-	return nil
+	return p, nil
 }

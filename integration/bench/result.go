@@ -9,15 +9,17 @@ import (
 	"strings"
 )
 
-// result is one entry of build/bench.json. Naive, Floor and Ratio, which is
-// ours/naive, are left out where there is nothing to compare with, Goal and Met
-// where nothing is aimed at.
+// result is one entry of build/bench.json. Naive, Floor, Agent and Ratio are
+// left out where there is nothing to compare with, Goal and Met where nothing is
+// aimed at. Where ours runs no agent, Agent is agent mode in the same run. Ratio
+// is ours/naive, or ours/agent.
 type result struct {
 	Name  string   `json:"name"`
 	Unit  string   `json:"unit"`
 	Ours  float64  `json:"ours"`
 	Naive *float64 `json:"naive,omitempty"`
 	Floor *float64 `json:"floor,omitempty"`
+	Agent *float64 `json:"agent,omitempty"`
 	Ratio *float64 `json:"ratio,omitempty"`
 	Goal  string   `json:"goal,omitempty"`
 	Met   *bool    `json:"met,omitempty"`
@@ -30,16 +32,30 @@ type goal struct {
 	none    bool // exactly 0
 	ofNaive float64
 	ofFloor float64
+	ofAgent float64
 }
 
 // against adds what ours is compared with; nil is nothing.
 func (r result) against(naive, floor *float64) result {
 	r.Naive, r.Floor = naive, floor
-	if naive != nil && *naive > 0 {
-		ratio := r.Ours / *naive
-		r.Ratio = &ratio
+	if naive != nil {
+		r.Ratio = ratio(r.Ours, *naive)
 	}
 	return r
+}
+
+// beside adds agent mode's to what agentless is.
+func (r result) beside(agent float64) result {
+	r.Agent, r.Ratio = &agent, ratio(r.Ours, agent)
+	return r
+}
+
+// ratio is nil where there is nothing to divide by.
+func ratio(ours, other float64) *float64 {
+	if other <= 0 {
+		return nil
+	}
+	return at(ours / other)
 }
 
 // aimedAt judges the result, which has to have what the goal speaks of.
@@ -62,6 +78,9 @@ func (r result) aimedAt(g goal) result {
 	if g.ofFloor > 0 && r.Floor != nil {
 		limit(g.ofFloor**r.Floor, "%.3g × floor", g.ofFloor)
 	}
+	if g.ofAgent > 0 && r.Agent != nil {
+		limit(g.ofAgent**r.Agent, "%.3g × agent", g.ofAgent)
+	}
 	if len(says) > 0 {
 		r.Goal, r.Met = strings.Join(says, ", "), &met
 	}
@@ -75,16 +94,16 @@ func show(results []result) {
 		}
 		return fmt.Sprintf("%.3g", *n)
 	}
-	fmt.Printf("\n| %-30s | %-8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
-		"measure", "unit", "ours", "naive", "floor", "ratio", "goal", "met")
-	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: | --- | --- |")
+	fmt.Printf("\n| %-37s | %-10s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
+		"measure", "unit", "ours", "naive", "floor", "agent", "ratio", "goal", "met")
+	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |")
 	for _, r := range results {
 		met := ""
 		if r.Met != nil {
 			met = map[bool]string{true: "yes", false: "no"}[*r.Met]
 		}
-		fmt.Printf("| %-30s | %-8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
-			r.Name, r.Unit, number(&r.Ours), number(r.Naive), number(r.Floor), number(r.Ratio), r.Goal, met)
+		fmt.Printf("| %-37s | %-10s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
+			r.Name, r.Unit, number(&r.Ours), number(r.Naive), number(r.Floor), number(r.Agent), number(r.Ratio), r.Goal, met)
 	}
 }
 

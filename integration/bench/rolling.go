@@ -24,13 +24,15 @@ var endings = []string{"finish", "exit", "ignore"}
 // which is part of the way.
 //
 // What the naive app does on SIGTERM makes no difference, so it is measured
-// with one that exits, and all of ours are compared with that.
+// with one that exits, and all of ours are compared with that. Agentless is
+// measured with that one too.
 func rollingReplace(ctx context.Context, b *bench) ([]result, error) {
 	var results []result
 	compared, err := b.replaceKinds(ctx, naive, "exit")
 	if err != nil {
 		return nil, err
 	}
+	agent := map[load.Kind]float64{} // with an app that exits, the kind that is compared
 	for _, ending := range endings {
 		lost, err := b.replaceKinds(ctx, ours, ending)
 		if err != nil {
@@ -40,6 +42,17 @@ func rollingReplace(ctx context.Context, b *bench) ([]result, error) {
 			r := result{Name: fmt.Sprintf("rolling-replace-%s-lost-%s", kind, ending), Unit: "requests", Ours: lost[kind]}
 			results = append(results, r.against(at(compared[kind]), nil).aimedAt(goal{none: kind != load.TCPLong}))
 		}
+		if ending == "exit" {
+			agent = lost
+		}
+	}
+	lost, err := b.replaceKinds(ctx, agentless, "exit")
+	if err != nil {
+		return results, err
+	}
+	for _, kind := range []load.Kind{load.HTTP, load.TCPNew, load.TCPLong} {
+		r := result{Name: fmt.Sprintf("rolling-replace-%s-lost-agentless", kind), Unit: "requests", Ours: lost[kind]}
+		results = append(results, r.beside(agent[kind]).aimedAt(goal{none: kind != load.TCPLong}))
 	}
 	return results, nil
 }

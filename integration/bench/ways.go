@@ -14,16 +14,21 @@ import (
 type way string
 
 const (
-	ours  way = "ours"
-	naive way = "naive"
-	floor way = "floor"
+	ours      way = "ours"
+	agentless way = "agentless" // ours too, without agents
+	naive     way = "naive"
+	floor     way = "floor"
 )
+
+// buildpack is whether this project puts the app into the mesh.
+func (w way) buildpack() bool { return w == ours || w == agentless }
 
 // The roles of the apps. Their services are named WAY-ROLE.
 const (
-	webService = "http"
-	tcpService = "tcp"
-	caller     = "caller"
+	webService  = "http"
+	tcpService  = "tcp"
+	idleService = "idle" // with a check
+	caller      = "caller"
 )
 
 // Where a caller finds the services.
@@ -45,7 +50,7 @@ func (w way) upstreams(role string) map[string]int {
 // app is the source of an app of that role.
 func (w way) app(f *foundation.Foundation, role string) (cell.App, error) {
 	switch w {
-	case ours:
+	case ours, agentless:
 		return w.withBuildpack(f, role)
 	case naive:
 		return w.byHand(f, role, map[string]string{
@@ -68,10 +73,17 @@ func (w way) withBuildpack(f *foundation.Foundation, role string) (cell.App, err
 	if role == webService {
 		fmt.Fprintln(&text, `  protocol = "http"`)
 	}
+	if role == idleService {
+		fmt.Fprintln(&text, `  check "health" { http = "/health" }`)
+	}
 	for name, port := range w.upstreams(role) {
 		fmt.Fprintf(&text, "  upstream %q { port = %d }\n", name, port)
 	}
-	fmt.Fprint(&text, "}\nconsul {\n  datacenter = \"cf\"\n}\n")
+	consul := `datacenter = "cf"`
+	if w == agentless {
+		consul = foundation.AgentlessLines
+	}
+	fmt.Fprintf(&text, "}\nconsul {\n%s\n}\n", consul)
 	dir, err := f.Write(map[string]string{"mesh.hcl": text.String()})
 	return cell.App{Name: w.name(role), Dir: dir, Buildpacks: []cell.Buildpack{f.Mesh, f.Last}}, err
 }

@@ -81,12 +81,18 @@ func (f *Foundation) withoutAgent(source string) error {
 	if strings.Count(string(text), block) != 1 {
 		return fmt.Errorf("%s has no block consul to change", path)
 	}
-	lines := "  mode = \"agentless\"\n"
-	if f.Secure == nil {
-		lines += "  ports { http = 8080 }\n"
+	lines := AgentlessLines
+	if f.Secure != nil {
+		lines = agentlessMode // the ports are Consul's own
 	}
-	return os.WriteFile(path, []byte(strings.Replace(string(text), block, block+lines, 1)), 0o644)
+	return os.WriteFile(path, []byte(strings.Replace(string(text), block, block+lines+"\n", 1)), 0o644)
 }
+
+// AgentlessLines are for the block consul of an app without an agent, where the
+// servers have no TLS.
+const AgentlessLines = agentlessMode + "\n  ports { http = 8080 }"
+
+const agentlessMode = `  mode = "agentless"`
 
 // Dispatch is the frontend's answer: data from driver and route, for a
 // location from customer.

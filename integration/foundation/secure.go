@@ -149,7 +149,7 @@ func (s *Secure) configure(source string, join []string) error {
 			"tokens": map[string]string{"initial_management": s.Management, "agent": s.servers},
 		},
 		"encrypt":    s.GossipKey,
-		"ports":      map[string]int{"grpc_tls": 8503, "https": 8501},
+		"ports":      map[string]int{"https": serverHTTPS, "grpc_tls": serverGRPCTLS},
 		"retry_join": join,
 		"tls": map[string]any{
 			"defaults": map[string]any{
@@ -159,7 +159,6 @@ func (s *Secure) configure(source string, join []string) error {
 			"internal_rpc": map[string]bool{"verify_incoming": true, "verify_server_hostname": true},
 		},
 		"auto_encrypt": map[string]bool{"allow_tls": true},
-		"ports":        map[string]int{"https": serverHTTPS, "grpc_tls": serverGRPCTLS},
 	})
 	if err != nil {
 		return err

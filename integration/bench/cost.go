@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// droplet adds up the files of deps/IDX, which staging adds to a droplet.
+func droplet(ctx context.Context, b *bench) ([]result, error) {
+	sizes := map[way]float64{}
+	for _, w := range []way{ours, agentless} {
+		s, err := b.stage(ctx, w, webService)
+		if err != nil {
+			return nil, err
+		}
+		err = filepath.WalkDir(filepath.Join(s.droplet.Dir, "deps", "0"), func(_ string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			info, err := entry.Info()
+			if err == nil {
+				sizes[w] += float64(info.Size()) / 1e6
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	r := result{Name: "droplet-agentless", Unit: "MB", Ours: sizes[agentless]}
+	return []result{r.beside(sizes[ours]).aimedAt(goal{ofAgent: 0.45})}, nil
+}
+
+// policies counts the network policies that HotROD is pushed with. The servers
+// have TLS, so that their ports are Consul's own: without it their HTTP API is
+// where the platform looks for an app, and that takes one more for each app.
+func policies(context.Context, *bench) ([]result, error) {
+	apps := foundation.HotRODUpstreams
+	most := len(apps) // one for the servers each
+	for _, upstreams := range apps {
+		most += len(upstreams)
+	}
+	r := result{Name: "policies-hotrod-agentless", Unit: "policies", Ours: float64(len(foundation.AgentlessTLSPolicies(apps)))}
+	return []result{r.beside(float64(len(foundation.MeshPolicies(apps)))).aimedAt(goal{atMost: float64(most)})}, nil
+}
+
+// idleInstances is how many instances do nothing but be there.
+const idleInstances = 10
+
+// idleWrites counts the entries of the servers' log while instances, each with
+// a check of its app, have nothing to do. What the servers write for themselves
+// is in it.
+func idleWrites(ctx context.Context, b *bench) ([]result, error) {
+	if err := b.stopCallers(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.sweep(ctx); err != nil {
+		return nil, err
+	}
+	rates := map[way]float64{}
+	for _, w := range []way{ours, agentless} {
+		app, err := b.start(ctx, w, idleService, "./echo", idleInstances)
+		if err != nil {
+			return nil, err
+		}
+		writes, err := b.writesBeside(ctx, w, app)
+		if err := errors.Join(err, b.gone(ctx, w, app)); err != nil {
+			return nil, fmt.Errorf("%s: %w", w, err)
+		}
+		rates[w] = writes / idle.Seconds() / idleInstances
+		say("idle-writes, %s: %.0f in %v with %d instances", w, writes, *idle, idleInstances)
+	}
+	r := result{Name: "idle-writes-agentless", Unit: "1/s/inst.", Ours: rates[agentless]}
+	r = r.beside(rates[ours])
+	met := r.Ours <= 0.1
+	r.Goal, r.Met = "≤ 0.1", &met
+	return []result{r}, nil
+}
+
+// writesBeside is how many entries the servers write while an app is idle.
+func (b *bench) writesBeside(ctx context.Context, w way, app *cell.RunningApp) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience+*idle)
+	defer cancel()
+	if err := app.WaitRunning(ctx); err != nil {
+		return 0, err
+	}
+	err := foundation.Eventually(ctx, "all instances pass their checks", func(ctx context.Context) error {
+		healthy, err := b.f.Healthy(ctx, w.name(idleService))
+		if err == nil && len(healthy) != idleInstances {
+			err = fmt.Errorf("%d of %d do", len(healthy), idleInstances)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	<-time.After(10 * time.Second) // agents go on synchronising after their start
+	before, err := b.applied(ctx)
+	if err != nil {
+		return 0, err
+	}
+	<-time.After(*idle)
+	after, err := b.applied(ctx)
+	return after - before, err
+}
+
+// applied is the number of the last entry of the servers' log.
+func (b *bench) applied(ctx context.Context) (float64, error) {
+	var self struct {
+		Stats struct{ Raft map[string]string }
+	}
+	if err := b.f.Consul(ctx, http.MethodGet, "/v1/agent/self", nil, &self); err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(self.Stats.Raft["applied_index"], 64)
+}
