@@ -49,15 +49,7 @@ func (b *bench) stage(ctx context.Context, w way, role string) (staged, error) {
 	if s, ok := b.staged[name]; ok {
 		return s, nil
 	}
-	policies := foundation.MeshPolicies
-	if w == agentless {
-		policies = foundation.AgentlessPolicies
-	}
-	err := b.f.Allow(policies(map[string][]string{
-		w.name(webService): nil, w.name(tcpService): nil, w.name(idleService): nil,
-		w.name(caller): {w.name(webService), w.name(tcpService)},
-	})...)
-	if err != nil {
+	if err := b.f.Allow(w.policies(role)...); err != nil {
 		return staged{}, err
 	}
 	app, err := w.app(b.f, role)

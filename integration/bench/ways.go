@@ -47,6 +47,20 @@ func (w way) upstreams(role string) map[string]int {
 	return map[string]int{w.name(webService): webPort, w.name(tcpService): tcpPort}
 }
 
+// policies are those of an app of that role. Idle instances run alone.
+func (w way) policies(role string) []cell.Policy {
+	apps := map[string][]string{
+		w.name(webService): nil, w.name(tcpService): nil, w.name(caller): {w.name(webService), w.name(tcpService)},
+	}
+	if role == idleService {
+		apps = map[string][]string{w.name(idleService): nil}
+	}
+	if w == agentless {
+		return foundation.AgentlessPolicies(apps)
+	}
+	return foundation.MeshPolicies(apps)
+}
+
 // app is the source of an app of that role.
 func (w way) app(f *foundation.Foundation, role string) (cell.App, error) {
 	switch w {
