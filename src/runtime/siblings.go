@@ -127,8 +127,12 @@ func (v *viaServers) siblings(ctx context.Context, index uint64) (alive []string
 	return alive, next, err
 }
 
-// dead lists the nodes that have the service and no sign of life.
+// dead lists the nodes that have the service and no sign of life. A list of the
+// living without this instance is not one to judge others by.
 func (v *viaServers) dead(ctx context.Context, alive []string) ([]string, error) {
+	if !slices.Contains(alive, v.inst.NodeName()) {
+		return nil, nil
+	}
 	var entries []struct {
 		Node     string
 		NodeMeta map[string]string
@@ -158,8 +162,8 @@ func (v *viaServers) bury(ctx context.Context, node string, alive []string) {
 		return
 	}
 	now, _, err := v.siblings(ctx, 0)
-	if err == nil && slices.Contains(now, node) {
-		return // it lives
+	if err != nil {
+		return
 	}
 	still, err := v.dead(ctx, now)
 	if err != nil || !slices.Contains(still, node) {
