@@ -209,10 +209,9 @@ func (p *preflight) handshake(ctx context.Context, address string, first byte, c
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Write([]byte{first}); err != nil {
-		return err
+	if _, err = conn.Write([]byte{first}); err == nil {
+		err = tls.Client(conn, config).HandshakeContext(ctx)
 	}
-	err = tls.Client(conn, config).HandshakeContext(ctx)
 	host, _, _ := net.SplitHostPort(address)
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
@@ -225,7 +224,7 @@ func (p *preflight) handshake(ctx context.Context, address string, first byte, c
 			host, p.serverName, p.creds.Binding)
 	case errors.As(err, &invalid):
 		err = fmt.Errorf("the certificate of the Consul server %s is not valid: %w", host, invalid)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		err = fmt.Errorf("the Consul server %s does not speak TLS, and the bound service %q has a ca", host, p.creds.Binding)
 	default:
 		// Also a server that asks for a certificate: the agent has one by then.

@@ -27,8 +27,9 @@ const (
 	// renewEvery is how often a session is renewed: late enough that a dead
 	// instance's ends well before its 20 s, and three times before it ends.
 	renewEvery = 5 * time.Second
-	// siblingWait is how long a request for news of the siblings stays open.
-	siblingWait = 5 * time.Minute
+	// siblingWait is how long a request for news of the siblings stays open. It
+	// bounds how long a server that has vanished without a word is waited for.
+	siblingWait = 30 * time.Second
 	// turn is how long each of the first instances leaves a dead one to the
 	// instances before it; the others wait for all of those turns, and then some.
 	turn  = 250 * time.Millisecond

@@ -33,6 +33,6 @@ func (p *proxy) sweepAddress(ctx context.Context) {
 }
 
 // forgetting is how long callers are given to drop an address, with all that
-// they hold against it: they hear of it after 200 ms, and would not notice what
-// is back by then.
-const forgetting = 400 * time.Millisecond
+// they hold against it: they hear of it after 200 ms, or a little later, and
+// would not notice what is back by then.
+const forgetting = time.Second

@@ -207,7 +207,11 @@ func (p *platform) clear() error {
 
 // report says what the app author gets.
 func (p *platform) report(mesh *meshfile.Mesh) {
-	p.log.BeginStep("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
+	if mesh.Agentless() {
+		p.log.BeginStep("Joining the mesh of %s, without an agent", strings.Join(mesh.Consul.Addresses, ", "))
+	} else {
+		p.log.BeginStep("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
+	}
 	for _, service := range mesh.Services {
 		where := "which only calls others"
 		switch {
