@@ -1,5 +1,6 @@
 # The same sources give the same bytes: no path and no state of the checkout in them.
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w"
+# Without inlining they are a tenth smaller, and none of them is short of calls.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -gcflags=all=-l -ldflags="-s -w"
 
 STACK = cflinuxfs4
 MANIFEST = manifest.yml
