@@ -10,6 +10,7 @@ import (
 // TestAgentEnds: an agent that is killed or hangs is started again on its
 // data, and callers do not notice.
 func TestAgentEnds(t *testing.T) {
+	t.Parallel()
 	backend, caller := withAgent.pair(t, 1)
 	registered := func() (times int) {
 		for _, line := range backend.Logs() {
@@ -19,9 +20,9 @@ func TestAgentEnds(t *testing.T) {
 		}
 		return times
 	}
+	// An agent that ends within five seconds is not started again.
+	<-time.After(6 * time.Second)
 	for i, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
-		// An agent that ends within five seconds is not started again.
-		<-time.After(6 * time.Second)
 		processes, err := backend.Instance(0).List()
 		if err != nil {
 			t.Fatal(err)
@@ -41,6 +42,6 @@ func TestAgentEnds(t *testing.T) {
 		if got := registered(); got != i+1 {
 			t.Fatalf("%v: the services were registered again %d times\n%s", signal, got, tail(backend))
 		}
-		eventually(t, "it is in rotation", inRotation(back))
+		eventually(t, "it is in rotation", inRotation(withAgent.back))
 	}
 }

@@ -79,6 +79,7 @@ const sweptWithin = 25 * time.Second
 // TestSiblings: what has died without a word is taken out of the catalog by
 // those that live, or by the next that starts.
 func TestSiblings(t *testing.T) {
+	t.Parallel()
 	backend, caller := agentless.pair(t, 2)
 
 	t.Run("a new instance has the address of a dead one", func(t *testing.T) {
@@ -87,7 +88,7 @@ func TestSiblings(t *testing.T) {
 		if next := backend.Instance(1); next.Address() != dead.Address() {
 			t.Fatalf("the new instance is at %s, the dead one was at %s", next.Address(), dead.Address())
 		}
-		waitLog(t, backend, back+"-"+dead.GUID()+" had this address before and is taken out of the catalog")
+		waitLog(t, backend, agentless.back+"-"+dead.GUID()+" had this address before and is taken out of the catalog")
 		served(t, caller, backend)
 		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
 	})
@@ -97,7 +98,7 @@ func TestSiblings(t *testing.T) {
 		within(t, sweptWithin, "their sessions have ended", func(ctx ctx) error {
 			var keys []string
 			err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/?keys", nil, &keys)
-			if err == nil && slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(key, "/"+back+"/") }) {
+			if err == nil && slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(key, "/"+agentless.back+"/") }) {
 				err = fmt.Errorf("there are %v", keys)
 			}
 			return err

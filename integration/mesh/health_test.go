@@ -114,13 +114,13 @@ func outOfRotation(t *testing.T, m mode) {
 	}
 	signal(syscall.SIGSTOP)
 	eventually(t, "it is out of rotation", func(ctx ctx) error {
-		if inRotation(back)(ctx) == nil {
+		if inRotation(m.back)(ctx) == nil {
 			return fmt.Errorf("it is in rotation")
 		}
 		return nil
 	})
 	signal(syscall.SIGCONT)
-	eventually(t, "it is back", inRotation(back))
+	eventually(t, "it is back", inRotation(m.back))
 }
 
 // TestRollingReplaceLosesNothing: three instances are replaced one by one while

@@ -17,26 +17,26 @@ func TestCanary(t *testing.T) { inBothModes(t, canary) }
 
 func canary(t *testing.T, m mode) {
 	_, caller := m.pair(t, 1)
-	app := m.echo(t, back, `protocol = "http"`, `meta = { version = "v2" }`)
+	app := m.echo(t, m.back, `protocol = "http"`, `meta = { version = "v2" }`)
 	app.Name = "canary"
 	m.start(t, app)
-	policy := cell.Policy{Source: front, Destination: app.Name, Protocol: "tcp", Start: 21000}
+	policy := cell.Policy{Source: m.front, Destination: app.Name, Protocol: "tcp", Start: 21000}
 	if err := shared.Allow(policy); err != nil {
 		t.Fatal(err)
 	}
 	entries := []map[string]any{
-		{"Kind": "service-resolver", "Name": back, "DefaultSubset": "v1", "Subsets": map[string]any{
+		{"Kind": "service-resolver", "Name": m.back, "DefaultSubset": "v1", "Subsets": map[string]any{
 			"v1": map[string]any{"Filter": "Service.Meta.version == v1"},
 			"v2": map[string]any{"Filter": "Service.Meta.version == v2"},
 		}},
-		{"Kind": "service-router", "Name": back, "Routes": []any{map[string]any{
+		{"Kind": "service-router", "Name": m.back, "Routes": []any{map[string]any{
 			"Match":       map[string]any{"HTTP": map[string]any{"Header": []any{map[string]any{"Name": "x-canary", "Exact": "yes"}}}},
 			"Destination": map[string]any{"ServiceSubset": "v2"},
 		}}},
 	}
 	t.Cleanup(func() {
 		for _, kind := range []string{"service-router", "service-resolver"} {
-			if err := shared.Consul(context.Background(), http.MethodDelete, "/v1/config/"+kind+"/"+back, nil, nil); err != nil {
+			if err := shared.Consul(context.Background(), http.MethodDelete, "/v1/config/"+kind+"/"+m.back, nil, nil); err != nil {
 				t.Error(err)
 			}
 		}
@@ -70,7 +70,7 @@ func canary(t *testing.T, m mode) {
 	}
 	eventually(t, "the canary answers", answers("yes", "canary"))
 	for range 20 {
-		for header, want := range map[string]string{"yes": "canary", "no": back} {
+		for header, want := range map[string]string{"yes": "canary", "no": m.back} {
 			if err := answers(header, want)(deadline(t)); err != nil {
 				t.Errorf("with x-canary: %s: %v", header, err)
 			}

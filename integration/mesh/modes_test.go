@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,21 +18,23 @@ import (
 
 // mode is a way to be in the mesh: by an agent in each container, or without.
 type mode struct {
-	name     string
-	consul   string // the block consul of mesh.hcl
-	agents   int    // in each container
-	policies func(upstreams map[string][]string) []cell.Policy
+	name   string
+	consul string // the block consul of mesh.hcl
+	// The apps of most tests: front calls back on frontPort.
+	back, front string
+	agents      int // in each container
+	policies    func(upstreams map[string][]string) []cell.Policy
 	// gossip is whether app and upstreams are members that talk to each other.
 	gossip bool
 }
 
 var (
 	withAgent = mode{
-		name: "agent", agents: 1, gossip: true, policies: foundation.MeshPolicies,
+		name: "agent", back: "back", front: "front", agents: 1, gossip: true, policies: foundation.MeshPolicies,
 		consul: fixtureConsul,
 	}
 	agentless = mode{
-		name: "agentless", policies: foundation.AgentlessPolicies,
+		name: "agentless", back: "direct-back", front: "direct-front", policies: foundation.AgentlessPolicies,
 		consul: "consul {\n  mode = \"agentless\"\n  ports { http = 8080 }\n}\n",
 	}
 )
@@ -93,9 +96,11 @@ func (m mode) launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, u
 	if err != nil {
 		t.Fatal(err)
 	}
+	together.add(t, running)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		together.stop(ctx, t)
 		if t.Failed() {
 			t.Log(tail(running))
 		}
@@ -107,6 +112,34 @@ func (m mode) launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, u
 		}
 	})
 	return running
+}
+
+// together are the apps of each test. They are stopped at the same moment when
+// it ends, because an agent takes seconds to leave.
+var together apps
+
+type apps struct {
+	mutex sync.Mutex
+	of    map[*testing.T][]*cell.RunningApp // guarded by mutex
+}
+
+func (a *apps) add(t *testing.T, app *cell.RunningApp) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if a.of == nil {
+		a.of = map[*testing.T][]*cell.RunningApp{}
+	}
+	a.of[t] = append(a.of[t], app)
+}
+
+// stop begins to stop all apps of a test; who deletes them waits.
+func (a *apps) stop(ctx context.Context, t *testing.T) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	for _, app := range a.of[t] {
+		go func() { _ = app.Stop(ctx) }()
+	}
+	delete(a.of, t)
 }
 
 // echo is an app that runs the echo program as one service of its own name,
@@ -148,29 +181,29 @@ func (m mode) fixture(t *testing.T, path, program string) cell.App {
 // own is a program of the project's own.
 func own(name string) string { return filepath.Join(shared.Binaries.Build(), name) }
 
-// The apps of most tests: front calls back on frontPort.
 const (
-	back      = "back"
-	front     = "front"
 	frontPort = 9001
 	backURL   = "http://127.0.0.1:9001/"
 )
 
-// droplets are those of back and front, which are staged once for each mode.
-var droplets = map[string]*cell.Droplet{}
+// droplets are those of all apps back and front by name, which are staged once.
+var droplets struct {
+	mutex  sync.Mutex
+	byName map[string]*cell.Droplet // guarded by mutex
+}
 
 // pair starts back, with some instances, and front.
 func (m mode) pair(t *testing.T, instances int) (backend, caller *cell.RunningApp) {
 	t.Helper()
-	called := m.echo(t, back, `protocol = "http"`, `meta = { version = "v1" }`, "check \"health\" {\n  http = \"/health\"\n  interval = \"1s\"\n}")
+	called := m.echo(t, m.back, `protocol = "http"`, `meta = { version = "v1" }`, "check \"health\" {\n  http = \"/health\"\n  interval = \"1s\"\n}")
 	called.Instances = instances
-	backend = m.launchDroplet(t, called, m.staged(t, called))
-	calls := m.echo(t, front, fmt.Sprintf("upstream %q { port = %d }", back, frontPort))
-	caller = m.launchDroplet(t, calls, m.staged(t, calls), back)
+	backend = m.launchDroplet(t, called, staged(t, called))
+	calls := m.echo(t, m.front, fmt.Sprintf("upstream %q { port = %d }", m.back, frontPort))
+	caller = m.launchDroplet(t, calls, staged(t, calls), m.back)
 	running(t, backend)
 	running(t, caller)
 	eventually(t, "all instances answer", func(ctx ctx) error {
-		endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), back)
+		endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), m.back)
 		if err != nil {
 			return err
 		}
@@ -184,17 +217,21 @@ func (m mode) pair(t *testing.T, instances int) (backend, caller *cell.RunningAp
 	return backend, caller
 }
 
-func (m mode) staged(t *testing.T, app cell.App) *cell.Droplet {
+func staged(t *testing.T, app cell.App) *cell.Droplet {
 	t.Helper()
-	key := m.name + " " + app.Name
-	if droplets[key] == nil {
+	droplets.mutex.Lock()
+	defer droplets.mutex.Unlock()
+	if droplets.byName[app.Name] == nil {
 		droplet, err := shared.Stage(t.Context(), app)
 		if err := errors.Join(err, os.RemoveAll(shared.CacheDir(app.Name))); err != nil {
 			t.Fatal(err)
 		}
-		droplets[key] = droplet
+		if droplets.byName == nil {
+			droplets.byName = map[string]*cell.Droplet{}
+		}
+		droplets.byName[app.Name] = droplet
 	}
-	return droplets[key]
+	return droplets.byName[app.Name]
 }
 
 // get asks for something through the caller's only upstream.

@@ -17,28 +17,12 @@ const outage = 15 * time.Second
 
 // TestServersGone: without any server, who has been called can be called, on
 // connections that are open and on new ones. Nobody is taken for dead for it,
-// and what starts meanwhile gets ready when the servers are back.
-func TestServersGone(t *testing.T) { inBothModes(t, serversGone) }
-
-func serversGone(t *testing.T, m mode) {
-	called := m.echo(t, "lines")
-	called.Command = "./echo -tcp -on-term finish"
-	backend := m.start(t, called)
-	caller := m.start(t, m.echo(t, "liner", `upstream "lines" { port = 9001 }`), "lines")
-	served(t, caller, backend)
-
-	var loads []*load.Load
-	for _, kind := range []load.Kind{load.TCPNew, load.TCPLong} {
-		loads = append(loads, load.Start(load.Plan{Kind: kind, Target: "127.0.0.1:9001", Rate: 50, Connections: 3, Dial: caller.Instance(0).Dial}))
-	}
-	stopped := func() {
-		for _, l := range loads {
-			if result := l.Stop(); result.Lost > 0 || result.Sent == 0 {
-				t.Errorf("lost: %v", result)
-			} else {
-				t.Log(result)
-			}
-		}
+// and what starts meanwhile gets ready when the servers are back. Both modes go
+// through the same outage.
+func TestServersGone(t *testing.T) {
+	var sides []*outageSide
+	for _, m := range []mode{withAgent, agentless} {
+		sides = append(sides, newOutageSide(t, m))
 	}
 	<-time.After(time.Second)
 	var restore []func() error
@@ -50,15 +34,19 @@ func serversGone(t *testing.T, m mode) {
 		restore = append(restore, undo)
 	}
 	<-time.After(outage / 3)
-	if err := backend.Scale(deadline(t), 2); err != nil {
-		t.Error(err)
+	for _, s := range sides {
+		if err := s.backend.Scale(deadline(t), 2); err != nil {
+			t.Error(err)
+		}
 	}
 	<-time.After(outage - outage/3)
-	if backend.Instance(1).State() == cell.Running {
-		t.Error("the instance without servers got ready")
-	}
-	if m.gossip { // the servers have given the agents up, and say so before they meet them again
-		stopped()
+	for _, s := range sides {
+		if s.backend.Instance(1).State() == cell.Running {
+			t.Errorf("%s: the instance without servers got ready", s.mode.name)
+		}
+		if s.mode.gossip { // the servers have given the agents up, and say so before they meet them again
+			s.stopLoads(t)
+		}
 	}
 	for _, undo := range restore {
 		if err := undo(); err != nil {
@@ -66,16 +54,55 @@ func serversGone(t *testing.T, m mode) {
 		}
 	}
 	back := time.Now()
-	running(t, backend)
-	served(t, caller, backend)
-	t.Logf("all was well %.1f s after the servers were back", time.Since(back).Seconds())
-	if m.gossip {
-		return
+	for _, s := range sides {
+		running(t, s.backend)
+		served(t, s.caller, s.backend)
+		t.Logf("%s: all was well %.1f s after the servers were back", s.mode.name, time.Since(back).Seconds())
 	}
-	// Sessions that were not renewed would end until now.
-	first := foundation.SidecarOf(backend.Instance(0))
-	for time.Since(back) < sweptWithin {
-		endpoints, err := foundation.Endpoints(t.Context(), caller.Instance(0), "lines")
+	sides[1].nobodyIsTakenForDead(t, back.Add(sweptWithin))
+}
+
+// outageSide are the apps of one mode.
+type outageSide struct {
+	mode            mode
+	backend, caller *cell.RunningApp
+	loads           []*load.Load
+}
+
+func newOutageSide(t *testing.T, m mode) *outageSide {
+	t.Helper()
+	s := &outageSide{mode: m}
+	called := m.echo(t, "lines-"+m.name)
+	called.Command = "./echo -tcp -on-term finish"
+	s.backend = m.start(t, called)
+	s.caller = m.start(t, m.echo(t, "liner-"+m.name, fmt.Sprintf("upstream %q { port = 9001 }", called.Name)), called.Name)
+	served(t, s.caller, s.backend)
+	for _, kind := range []load.Kind{load.TCPNew, load.TCPLong} {
+		s.loads = append(s.loads, load.Start(load.Plan{
+			Kind: kind, Target: "127.0.0.1:9001", Rate: 50, Connections: 3, Dial: s.caller.Instance(0).Dial,
+		}))
+	}
+	return s
+}
+
+func (s *outageSide) stopLoads(t *testing.T) {
+	t.Helper()
+	for _, l := range s.loads {
+		if result := l.Stop(); result.Lost > 0 || result.Sent == 0 {
+			t.Errorf("%s: lost: %v", s.mode.name, result)
+		} else {
+			t.Logf("%s: %v", s.mode.name, result)
+		}
+	}
+}
+
+// nobodyIsTakenForDead looks until sessions that were not renewed would have
+// ended.
+func (s *outageSide) nobodyIsTakenForDead(t *testing.T, until time.Time) {
+	t.Helper()
+	first := foundation.SidecarOf(s.backend.Instance(0))
+	for time.Now().Before(until) {
+		endpoints, err := foundation.Endpoints(t.Context(), s.caller.Instance(0), s.backend.App().Name)
 		if err == nil && endpoints[first] != "healthy" {
 			err = fmt.Errorf("the caller's Envoy has %v, and not %s", endpoints, first)
 		}
@@ -84,8 +111,8 @@ func serversGone(t *testing.T, m mode) {
 		}
 		<-time.After(100 * time.Millisecond)
 	}
-	stopped()
-	for _, app := range []*cell.RunningApp{backend, caller} {
+	s.stopLoads(t)
+	for _, app := range []*cell.RunningApp{s.backend, s.caller} {
 		for _, line := range app.Logs() {
 			if strings.Contains(line.Text, "taken out of the catalog") || strings.Contains(line.Text, "took this instance for dead") {
 				t.Errorf("somebody was taken for dead: %s", line)

@@ -70,14 +70,14 @@ func statusTellsWhy(t *testing.T, m mode) {
 			return fmt.Errorf("exit status %d:\n%s", code, text)
 		})
 	}
-	if err := shared.Intention(t.Context(), front, back, "deny"); err != nil {
+	if err := shared.Intention(t.Context(), m.front, m.back, "deny"); err != nil {
 		t.Fatal(err)
 	}
-	problem("intentions deny calls to " + back)
-	if err := shared.RemoveIntentions(t.Context(), back); err != nil {
+	problem("intentions deny calls to " + m.back)
+	if err := shared.RemoveIntentions(t.Context(), m.back); err != nil {
 		t.Fatal(err)
 	}
-	upstream := cell.Policy{Source: front, Destination: back, Protocol: "tcp", Start: 21000}
+	upstream := cell.Policy{Source: m.front, Destination: m.back, Protocol: "tcp", Start: 21000}
 	if err := shared.Disallow(upstream); err != nil {
 		t.Fatal(err)
 	}
