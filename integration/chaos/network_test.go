@@ -106,10 +106,14 @@ func TestReusedAddress(t *testing.T) {
 // addressTries is how many addresses may be free below.
 const addressTries = 4
 
+// ejection is for how long a caller may hold against an address what the one
+// that had it before has done: Envoy's base ejection time, and a round of looks.
+const ejection = 45 * time.Second
+
 // serves waits until callers are sent to an instance, and looks for as long as
 // the dead one is in the catalog whether they go on to be.
 func serves(ctx context.Context, next, dead *cell.Instance) error {
-	first, cancel := context.WithTimeout(ctx, 5*time.Second)
+	first, cancel := context.WithTimeout(ctx, ejection)
 	defer cancel()
 	healthy := func(ctx context.Context) error {
 		endpoints, err := foundation.Endpoints(ctx, mesh.caller.Instance(0), service)

@@ -21,10 +21,10 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered bool
-	hidden     atomic.Pointer[chan struct{}] // the catalog has not got the sidecar yet; closed when it surely has not
-	works      atomic.Bool                   // the app has passed its checks once
-	envoy      atomic.Pointer[envoy]         // nil until it is started
-	said       atomic.Pointer[string]        // the state of the ready check that the agent was told last
+	hidden     atomic.Pointer[hidden] // the catalog has not got the sidecar yet
+	works      atomic.Bool            // the app has passed its checks once
+	envoy      atomic.Pointer[envoy]  // nil until it is started
+	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
 
 	// definition is the body of /v1/agent/service/register: the service and its
 	// sidecar, without the app's own checks.

@@ -42,34 +42,55 @@ func (v viaAgent) register(ctx context.Context, r *registration) error {
 	if err := v.consul.register(ctx, r.again()); err != nil || r.state() != "" {
 		return err
 	}
-	hidden := make(chan struct{})
-	r.hidden.Store(&hidden)
+	hiding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	h := &hidden{stop: stop, done: make(chan struct{})}
+	if before := r.hidden.Swap(h); before != nil {
+		before.stop()
+	}
 	go func() {
-		defer close(hidden)
-		v.hide(context.WithoutCancel(ctx), droplet.SidecarID(r.ID))
+		defer close(h.done)
+		v.hide(hiding, droplet.SidecarID(r.ID))
 	}()
 	return nil
 }
 
-// hide takes a sidecar out of the catalog as soon as the agent has put it
-// there. Where that fails callers wait a little longer.
-func (v viaAgent) hide(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, hideBudget)
-	defer cancel()
-	_ = poll(ctx, func(ctx context.Context) error {
-		known, err := v.consul.knows(ctx, v.access.serviceToken(), v.inst.NodeName(), id)
-		if err == nil && !known {
-			return errors.New("the agent has not synchronised it yet")
-		}
-		// Where ACLs hide it, they also refuse to deregister what is not there.
-		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
-		return v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
-	})
+// hidden is a sidecar that is kept out of the catalog.
+type hidden struct {
+	stop context.CancelFunc
+	done chan struct{} // closed when nobody takes it out any more
 }
 
-// hideBudget is less than the 200 ms for which an agent collects news before it
-// tells its Envoys.
-const hideBudget = 100 * time.Millisecond
+// Between two looks for a sidecar that is to be hidden: less, for most of a
+// start, than the 200 ms for which an agent collects news before it tells its
+// Envoys.
+const (
+	hideFirst = 20 * time.Millisecond
+	hideLast  = 150 * time.Millisecond
+	hideSoon  = time.Second
+)
+
+// hide takes a sidecar out of the catalog whenever the agent has put it there,
+// until ctx ends. Where ACLs keep it from looking, callers wait a little longer.
+func (v viaAgent) hide(ctx context.Context, id string) {
+	body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
+	begun := time.Now()
+	for ctx.Err() == nil {
+		look, cancel := context.WithTimeout(ctx, callTimeout)
+		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), id)
+		if err == nil && known {
+			_ = v.consul.callWith(look, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
+		}
+		cancel()
+		if errors.Is(err, errHidden) {
+			return
+		}
+		wait := hideFirst
+		if time.Since(begun) > hideSoon {
+			wait = hideLast
+		}
+		_ = pause(ctx, wait)
+	}
+}
 
 // handOver registers the app's checks, for the agent to run.
 func (v viaAgent) handOver(ctx context.Context, r *registration) error {
@@ -82,8 +103,9 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 }
 
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
-	if hidden := r.hidden.Load(); hidden != nil {
-		<-*hidden
+	if h := r.hidden.Load(); h != nil {
+		h.stop()
+		<-h.done
 		if err := v.consul.register(ctx, r.whole(status)); err != nil {
 			return err
 		}
