@@ -8,8 +8,12 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// acknowledgements is room for those of a thousand rules, in bytes.
+const acknowledgements = 4 << 20
 
 // firewall decides who may talk to whom, as the platform's network plug-in does:
 // a container is reached by nobody unless a policy says so. What is forbidden is
@@ -25,7 +29,8 @@ type firewall struct {
 }
 
 func newFirewall() (*firewall, error) {
-	conn, err := nftables.New()
+	// The kernel acknowledges every rule of a change, all of them at once.
+	conn, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetReadBuffer(acknowledgements) }))
 	if err != nil {
 		return nil, fmt.Errorf("failed to reach nftables: %w", err)
 	}

@@ -40,24 +40,28 @@ func (c *closedMesh) agentless(t *testing.T) {
 		{"service", `service "direct-service" { policy = "write" }`, "service:write"},
 		{"sidecar", `service "direct-sidecar-sidecar-proxy" { policy = "write" }`, "service:write"},
 	} {
-		waitLog(t, caller(t, "direct-"+test.name, test.rule), test.log)
+		t.Run(test.name, func(t *testing.T) {
+			waitLog(t, caller(t, "direct-"+test.name, test.rule), test.log)
+		})
 	}
 	for _, test := range []struct{ name, rule string }{
 		{"upstream", `service "direct-back" { policy = "read" }`},
 		{"proxy", `service "direct-back-sidecar-proxy" { policy = "read" }`},
 		{"nodes", `node_prefix "" { policy = "read" }`},
 	} {
-		blind := caller(t, "direct-"+test.name, test.rule)
-		waitLog(t, blind, "passing, in rotation")
-		eventually(t, "the problem is named", func(ctx context.Context) error {
-			if c.answered(blind)(ctx) == nil {
-				return fmt.Errorf("the call is answered")
-			}
-			s, text, _ := statusOf(t, blind)
-			if !strings.Contains(strings.Join(s.Problems, " "), "direct-back") {
-				return fmt.Errorf("%s", text)
-			}
-			return nil
+		t.Run(test.name, func(t *testing.T) {
+			blind := caller(t, "direct-"+test.name, test.rule)
+			waitLog(t, blind, "passing, in rotation")
+			eventually(t, "the problem is named", func(ctx context.Context) error {
+				if c.answered(blind)(ctx) == nil {
+					return fmt.Errorf("the call is answered")
+				}
+				s, text, _ := statusOf(t, blind)
+				if !strings.Contains(strings.Join(s.Problems, " "), "direct-back") {
+					return fmt.Errorf("%s", text)
+				}
+				return nil
+			})
 		})
 	}
 	alone := c.direct(t, "direct-alone", `node_prefix "direct-alone-" { policy = "read" }`)
@@ -72,11 +76,15 @@ func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string)
 		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul { mode = \"agentless\" }\n", name, strings.Join(lines, "\n")),
 		"Procfile": "web: ./echo\n",
 	}))
-	for _, port := range []int{8501, 8503} {
-		if err := c.Allow(cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: port}); err != nil {
-			t.Fatal(err)
-		}
+	policy := cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503}
+	if err := c.Allow(policy); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := c.Disallow(policy); err != nil {
+			t.Error(err)
+		}
+	})
 	c.take(t, app, without)
 	return app
 }
