@@ -23,6 +23,8 @@ type viaServers struct {
 	*proxy
 	servers *servers
 
+	publishing sync.Mutex
+
 	mutex   sync.Mutex
 	states  map[string]string // of checks, by id; guarded by mutex
 	node    bool              // the catalog has the node, or may have it; guarded by mutex
@@ -154,8 +156,11 @@ func (v *viaServers) set(id, state string) bool {
 	return news
 }
 
-// publish writes how all checks of a service are.
+// publish writes how all checks of a service are. One at a time: what was seen
+// earlier must not be written later.
 func (v *viaServers) publish(ctx context.Context, r *registration) error {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
 	return v.write(ctx, "/v1/catalog/register", catalogEntry{
 		Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r),
 	})
