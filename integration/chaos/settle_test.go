@@ -229,6 +229,7 @@ func survive(t *testing.T, bound time.Duration, do func(ctx context.Context) (fr
 		recovered := result.LastLoss.Sub(from)
 		t.Logf("callers had recovered after %.2f s, the bound is %.1f s", recovered.Seconds(), bound.Seconds())
 		if recovered > bound {
+			printLogs(t)
 			t.Errorf("callers had recovered after %.2f s, want %.1f s at most", recovered.Seconds(), bound.Seconds())
 		}
 	}
@@ -243,11 +244,17 @@ func wait(t *testing.T, ctx context.Context, what string) {
 	if err == nil {
 		return
 	}
+	printLogs(t)
+	t.Fatal(errors.Join(err, context.Cause(t.Context())))
+}
+
+// printLogs prints what the apps have said last.
+func printLogs(t *testing.T) {
+	t.Helper()
 	for _, app := range []*cell.RunningApp{mesh.service, mesh.caller} {
 		lines := app.Logs()
-		for _, line := range lines[max(0, len(lines)-40):] {
+		for _, line := range lines[max(0, len(lines)-120):] {
 			t.Log(line)
 		}
 	}
-	t.Fatal(errors.Join(err, context.Cause(t.Context())))
 }

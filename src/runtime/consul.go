@@ -17,9 +17,9 @@ import (
 )
 
 // consul is the HTTP API of the local agent or, where its transport says so, of
-// the servers, as far as the runtime calls it. The
-// registrations pass through as the JSON that staging rendered, so the types
-// of Consul's own client library would only be in the way.
+// the servers, as far as the runtime calls it. The registrations pass through
+// as the JSON that staging rendered, so the types of Consul's own client
+// library would only be in the way.
 type consul struct {
 	base   string
 	http   http.Client
@@ -114,22 +114,31 @@ func (c *consul) do(request *http.Request, answer any) (http.Header, error) {
 	return response.Header, json.NewDecoder(response.Body).Decode(answer)
 }
 
+// member is one of the gossip, as the agent sees it.
+type member struct {
+	Status int // one of serf's, below
+	Tags   map[string]string
+}
+
+// What serf.MemberStatus says of a member.
+const (
+	memberAlive = iota + 1
+	memberLeaving
+	memberLeft
+)
+
 // joined returns nil once the agent knows a server that knows a leader. It
 // looks at the members first, because the agent prints an error for every
 // question that it has no server for. With ACLs on it may see no members at
 // all, not even itself; then the leader is asked for all the same.
 func (c *consul) joined(ctx context.Context) error {
-	var members []struct {
-		Status int
-		Tags   map[string]string
-	}
+	var members []member
 	if err := c.call(ctx, http.MethodGet, "/v1/agent/members", nil, &members); err != nil {
 		return err
 	}
-	const alive = 1 // serf.StatusAlive
 	servers := 0
 	for _, member := range members {
-		if member.Status == alive && member.Tags["role"] == "consul" {
+		if member.Status == memberAlive && member.Tags["role"] == "consul" {
 			servers++
 		}
 	}
@@ -189,6 +198,20 @@ func (c *consul) alive(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// leaving tells whether the agent, whose node has a name, is on its way out of
+// the mesh. Where ACLs keep it from seeing itself it seems to stay.
+func (c *consul) leaving(ctx context.Context, name string) (bool, error) {
+	query := url.Values{"filter": {fmt.Sprintf("Name == %q", name)}}
+	var members []member
+	err := c.call(ctx, http.MethodGet, "/v1/agent/members?"+query.Encode(), nil, &members)
+	for _, m := range members {
+		if m.Status == memberLeaving || m.Status == memberLeft {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // awaitGone returns when the agent no longer has a service, or is gone itself:

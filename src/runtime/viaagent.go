@@ -207,6 +207,7 @@ func (v viaAgent) keep(ctx context.Context) {
 		return
 	}
 	go v.endHungAgent(ctx)
+	go v.followLeave(ctx)
 	go v.watchCatalog(ctx)
 	for ctx.Err() == nil {
 		id := droplet.SidecarID(v.services[0].ID)
@@ -229,7 +230,7 @@ func (v viaAgent) keep(ctx context.Context) {
 // registerAgain tells an agent that has been started again what it knew: the
 // services, and that the checks which passed last do so still.
 func (v viaAgent) registerAgain(ctx context.Context) error {
-	if err := poll(ctx, v.consul.joined); err != nil {
+	if err := poll(ctx, v.stays); err != nil {
 		return err
 	}
 	for _, r := range v.services {
@@ -246,6 +247,39 @@ func (v viaAgent) registerAgain(ctx context.Context) error {
 	return nil
 }
 
+// stays returns nil where the agent has joined, and is not on its way out.
+func (v viaAgent) stays(ctx context.Context) error {
+	leaving, err := v.consul.leaving(ctx, v.inst.NodeName())
+	if err == nil && leaving {
+		err = errors.New("the agent is leaving the mesh")
+	}
+	if err != nil {
+		return err
+	}
+	return v.consul.joined(ctx)
+}
+
+// followLeave takes the services out of the catalog when the agent leaves the
+// mesh by itself. The servers drop its node at once, but as long as it runs it
+// may put that back, with the services that it has.
+func (v viaAgent) followLeave(ctx context.Context) {
+	followed := false
+	for pause(ctx, beat) == nil {
+		look, cancel := context.WithTimeout(ctx, callTimeout)
+		leaving, err := v.consul.leaving(look, v.inst.NodeName())
+		cancel()
+		if err != nil || ctx.Err() != nil {
+			continue
+		}
+		if leaving && !followed {
+			v.log("the Consul agent is leaving the mesh, and so is this instance")
+			v.proxy.deregister()
+			v.sweepNode()
+		}
+		followed = leaving
+	}
+}
+
 // catalogLook is how often an instance looks whether the catalog still has it.
 const catalogLook = 5 * time.Second
 
@@ -260,7 +294,7 @@ func (v viaAgent) watchCatalog(ctx context.Context) {
 		look, cancel := context.WithTimeout(ctx, callTimeout)
 		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
 		cancel()
-		if err != nil || known || ctx.Err() != nil {
+		if err != nil || known || ctx.Err() != nil || v.stays(ctx) != nil {
 			continue
 		}
 		v.log("the servers no longer have this instance, it is registered again")
