@@ -178,6 +178,13 @@ func (a *access) serviceToken() credentials.Secret {
 	return a.service
 }
 
+// agentToken is the token for nodes.
+func (a *access) agentToken() credentials.Secret {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.agent
+}
+
 // obtain logs in where the binding says so, and makes the agent's own token
 // known to it where it comes from there.
 func (a *access) obtain(ctx context.Context) error {

@@ -18,9 +18,13 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// steadyAfter is how long an agent has run that is worth starting again. One
-// that ends sooner would most likely do so again.
-const steadyAfter = 5 * time.Second
+// An agent that has run for steadyAfter is worth starting again. One that ends
+// sooner would most likely do so again, unless it was steady before: then it
+// may end quickly that many times in a row.
+const (
+	steadyAfter = 5 * time.Second
+	quickEnds   = 3
+)
 
 // Agent runs the Consul agent of the instance until ctx ends, which is the
 // platform's SIGTERM: the agent gets it too, and with leave_on_terminate leaves
@@ -50,14 +54,19 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 	if err != nil {
 		return fmt.Errorf("failed to keep the agent's log: %w", err)
 	}
+	left := 0 // how often it may still end quickly
 	for {
 		started := time.Now()
 		err := inst.runAgent(ctx, files, output)
 		ran := time.Since(started)
+		left--
+		if ran >= steadyAfter {
+			left = quickEnds
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case ran < steadyAfter:
+		case left < 0:
 			return fmt.Errorf("the Consul agent ended after %.1f s: %w\nhint: its lines above say why", ran.Seconds(), err)
 		}
 		log("the Consul agent ended (%v), it is started again on its data", err)

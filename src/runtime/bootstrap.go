@@ -111,7 +111,7 @@ func (p *proxy) bootstrapConfig(ctx context.Context, r *registration) (msg, erro
 	for _, entry := range defaults {
 		maps.Copy(config, entry.Config)
 	}
-	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+	sidecar := r.sidecarDefinition()
 	maps.Copy(config, object(object(sidecar["proxy"])["config"]))
 	return config, nil
 }

@@ -49,24 +49,6 @@ func (c *consul) knows(ctx context.Context, token credentials.Secret, node, id s
 	return slices.ContainsFunc(answer.Services, func(s struct{ ID string }) bool { return s.ID == id }), nil
 }
 
-// list reads what there is at a path; errHidden says that it is not all.
-func (c *consul) list(ctx context.Context, token credentials.Secret, path string, answer any) error {
-	request, err := c.request(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	if token != "" {
-		request.Header.Set(tokenHeader, string(token))
-	}
-	header, err := c.do(request, answer)
-	if err == nil && header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" {
-		err = errHidden
-	}
-	return err
-}
-
-var errHidden = errors.New("ACLs hide a part of it")
-
 // upstream is a service that the app calls, as its sidecar is registered.
 type upstream struct {
 	name, local      string
@@ -76,7 +58,7 @@ type upstream struct {
 
 // upstreams are those of the sidecar.
 func (r *registration) upstreams() []upstream {
-	proxy := object(object(object(r.definition["connect"])["sidecarservice"])["proxy"])
+	proxy := object(r.sidecarDefinition()["proxy"])
 	var all []upstream
 	for _, u := range objects(proxy["upstreams"]) {
 		text := func(key string) string { value, _ := u[key].(string); return value }

@@ -36,7 +36,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("Consul answers %d: %s
 
 // call makes a call with the token that it needs.
 func (c *consul) call(ctx context.Context, method, path string, body, answer any) error {
-	request, err := c.request(ctx, method, path, body)
+	request, err := c.request(ctx, "", method, path, body)
 	if err != nil {
 		return err
 	}
@@ -47,12 +47,9 @@ func (c *consul) call(ctx context.Context, method, path string, body, answer any
 
 // callWith makes a call with a token of its own.
 func (c *consul) callWith(ctx context.Context, token credentials.Secret, method, path string, body, answer any) error {
-	request, err := c.request(ctx, method, path, body)
+	request, err := c.request(ctx, token, method, path, body)
 	if err != nil {
 		return err
-	}
-	if token != "" {
-		request.Header.Set(tokenHeader, string(token))
 	}
 	_, err = c.do(request, answer)
 	return err
@@ -61,14 +58,7 @@ func (c *consul) callWith(ctx context.Context, token credentials.Secret, method,
 // watch reads what there is at path, which names the index of the last news,
 // and returns the index of these. What is not there is an empty answer.
 func (c *consul) watch(ctx context.Context, token credentials.Secret, path string, answer any) (index uint64, err error) {
-	request, err := c.request(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return 0, err
-	}
-	if token != "" {
-		request.Header.Set(tokenHeader, string(token))
-	}
-	header, err := c.do(request, answer)
+	header, err := c.read(ctx, token, path, answer)
 	var status *statusError
 	if errors.As(err, &status) && status.status == http.StatusNotFound {
 		err = nil
@@ -77,7 +67,27 @@ func (c *consul) watch(ctx context.Context, token credentials.Secret, path strin
 	return index, err
 }
 
-func (c *consul) request(ctx context.Context, method, path string, body any) (*http.Request, error) {
+// list reads what there is at a path; errHidden says that it is not all.
+func (c *consul) list(ctx context.Context, token credentials.Secret, path string, answer any) error {
+	header, err := c.read(ctx, token, path, answer)
+	if err == nil && header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" {
+		err = errHidden
+	}
+	return err
+}
+
+var errHidden = errors.New("ACLs hide a part of it")
+
+// read is callWith for what is said about an answer, too.
+func (c *consul) read(ctx context.Context, token credentials.Secret, path string, answer any) (http.Header, error) {
+	request, err := c.request(ctx, token, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(request, answer)
+}
+
+func (c *consul) request(ctx context.Context, token credentials.Secret, method, path string, body any) (*http.Request, error) {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -89,6 +99,9 @@ func (c *consul) request(ctx context.Context, method, path string, body any) (*h
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
 		return nil, &finalError{err}
+	}
+	if token != "" {
+		request.Header.Set(tokenHeader, string(token))
 	}
 	return request, nil
 }

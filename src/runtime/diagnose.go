@@ -104,10 +104,7 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 	}
 	var addresses []string
 	for _, name := range join {
-		host, _, err := net.SplitHostPort(name)
-		if err != nil {
-			host = name
-		}
+		host := hostOf(name)
 		lookup, cancel := context.WithTimeout(ctx, dialTimeout)
 		found, err := net.DefaultResolver.LookupHost(lookup, host)
 		cancel()

@@ -212,7 +212,7 @@ func (p *preflight) handshake(ctx context.Context, address string, first byte, c
 	if _, err = conn.Write([]byte{first}); err == nil {
 		err = tls.Client(conn, config).HandshakeContext(ctx)
 	}
-	host, _, _ := net.SplitHostPort(address)
+	host := hostOf(address)
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
@@ -248,10 +248,7 @@ func (p *preflight) any(port int, try func(address string) error) error {
 		if strings.Contains(server, "provider=") {
 			continue
 		}
-		if host, _, split := net.SplitHostPort(server); split == nil {
-			server = host // its port is for gossip
-		}
-		next := try(net.JoinHostPort(server, strconv.Itoa(port)))
+		next := try(net.JoinHostPort(hostOf(server), strconv.Itoa(port)))
 		if next == nil {
 			return nil
 		}

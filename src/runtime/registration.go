@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -21,13 +22,13 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered bool
-	hidden     atomic.Pointer[hidden] // the catalog has not got the sidecar yet
+	shown      atomic.Bool            // it was in rotation once
 	works      atomic.Bool            // the app has passed its checks once
 	envoy      atomic.Pointer[envoy]  // nil until it is started
 	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
 
-	// definition is the body of /v1/agent/service/register: the service and its
-	// sidecar, without the app's own checks.
+	// definition is the service and its sidecar, without the app's own checks, as
+	// /v1/agent/service/register takes it.
 	definition map[string]any
 	// checks are the app's own, each the body of /v1/agent/check/register. The
 	// agent starts a check critical and runs it first after a random part of
@@ -95,7 +96,7 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
 		if body["status"] == nil {
-			body["Status"] = "passing"
+			body["Status"] = passing
 		}
 		r.checks = append(r.checks, body)
 	}
@@ -117,19 +118,61 @@ func (r *registration) state() string {
 	return ""
 }
 
-// again is the definition for an agent that has been started again: the ready
-// check keeps its state.
-func (r *registration) again() map[string]any { return r.with(r.state()) }
+// sidecarDefinition is the part of the definition that is the sidecar's.
+func (r *registration) sidecarDefinition() map[string]any {
+	return object(object(r.definition["connect"])["sidecarservice"])
+}
 
-// with is the definition where the ready check has a state.
-func (r *registration) with(state string) map[string]any {
-	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+// notYet is the port of a sidecar that was never in rotation (RFC 863,
+// discard). A caller's Envoy puts off for up to a second that a host which has
+// just come passes its checks, but not that another comes in its place; and
+// what it holds against a dead instance that had the address ends with that.
+const notYet = 9
+
+// body is what an agent is told of a service whose ready check has a state,
+// with the app's checks once that works: it drops those that are not named.
+// Before that the sidecar is there under a port that nobody listens on, while
+// its Envoy listens on its own already.
+func (r *registration) body(state string) map[string]any {
+	body := maps.Clone(r.definition)
+	sidecar := own(own(body, "connect"), "sidecarservice")
+	if state != passing && !r.shown.Load() {
+		config := own(own(sidecar, "proxy"), "config")
+		if config["bind_port"] == nil {
+			config["bind_port"] = sidecar["port"]
+		}
+		sidecar["port"] = notYet
+	}
+	var checks []any
 	for _, check := range objects(sidecar["checks"]) {
 		if state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
+			check = maps.Clone(check)
 			check["status"] = state
 		}
+		checks = append(checks, check)
 	}
-	return r.definition
+	sidecar["checks"] = checks
+	if !r.works.Load() {
+		return body
+	}
+	checks = nil
+	for _, check := range r.checks {
+		check = maps.Clone(check)
+		check["CheckID"] = check["ID"]
+		delete(check, "ID")
+		delete(check, "ServiceID")
+		checks = append(checks, check)
+	}
+	body["checks"] = checks
+	return body
+}
+
+// own gives an object a copy of the one at key, to be changed.
+func own(parent map[string]any, key string) map[string]any {
+	child := map[string]any{}
+	maps.Copy(child, object(parent[key]))
+	parent[key] = child
+	return child
 }
 
 // findApp says where the app listens, and amends what staging took PORT for.

@@ -14,6 +14,46 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
+// TestBody: callers hear of a sidecar's port when it has passed, whose Envoy
+// listens there all the time.
+func TestBody(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		config       map[string]any
+		state        string
+		shown, works bool
+		want         string // port, bind_port, state, number of checks
+	}{
+		{"a start", nil, "", false, false, "9 21000 critical 0"},
+		{"its own bind_port", map[string]any{"bind_port": 21500, "protocol": "http"}, "", false, false, "9 21500 critical 0"},
+		{"the app works", nil, critical, false, true, "9 21000 critical 1"},
+		{"all works", nil, passing, false, true, "21000 <nil> passing 1"},
+		{"Envoy hangs later", nil, critical, true, true, "21000 <nil> critical 1"},
+		{"an agent that has started again", nil, "", true, true, "21000 <nil> critical 1"},
+	} {
+		r := &registration{
+			Service: droplet.Service{ID: "a"}, checks: []map[string]any{{"ID": "a:h", "ServiceID": "a"}},
+			definition: map[string]any{"id": "a", "connect": map[string]any{"sidecarservice": map[string]any{
+				"port": 21000, "proxy": map[string]any{"config": c.config},
+				"checks": []any{map[string]any{"CheckID": droplet.ReadyCheckID("a"), "status": critical}},
+			}}},
+		}
+		r.shown.Store(c.shown)
+		r.works.Store(c.works)
+		before := fmt.Sprint(r.definition)
+		body := r.body(c.state)
+		sidecar := object(object(body["connect"])["sidecarservice"])
+		got := fmt.Sprintln(sidecar["port"], object(object(sidecar["proxy"])["config"])["bind_port"], objects(sidecar["checks"])[0]["status"], len(objects(body["checks"])))
+		if got = strings.TrimSpace(got); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if fmt.Sprint(r.definition) != before {
+			t.Errorf("%s: the definition has changed", c.name)
+		}
+	}
+}
+
 // instanceOf is an instance whose deps/0 has the given files.
 func instanceOf(t *testing.T, files map[string]string, env map[string]string) Instance {
 	t.Helper()
@@ -75,7 +115,7 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 		if _, still := r.definition["checks"]; still {
 			t.Error("the app's checks are registered before they have passed")
 		}
-		sidecar := object(object(r.definition["connect"])["sidecarservice"])
+		sidecar := r.sidecarDefinition()
 		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s", "aliasservice": "x"}}, objects(sidecar["checks"])); diff != "" {
 			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
 		}

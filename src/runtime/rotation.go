@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"errors"
-	"maps"
 	"path/filepath"
 	"reflect"
 	"time"
@@ -117,7 +116,7 @@ func (p *proxy) moveServices(ctx context.Context) error {
 			break // the catalog keeps no tokens
 		}
 		// A server may hear of a new token a moment after another made it.
-		if err := poll(ctx, func(ctx context.Context) error { return p.consul.register(ctx, r.whole(r.state())) }); err != nil {
+		if err := poll(ctx, func(ctx context.Context) error { return p.registry.register(ctx, r) }); err != nil {
 			return err
 		}
 	}
@@ -126,26 +125,6 @@ func (p *proxy) moveServices(ctx context.Context) error {
 	}
 	p.unmoved = false
 	return nil
-}
-
-// whole is the registration with a state of the ready check: with the app's checks, if the agent
-// has them already. It would drop those that are not named.
-func (r *registration) whole(state string) map[string]any {
-	definition := r.with(state)
-	if !r.works.Load() || len(r.checks) == 0 {
-		return definition
-	}
-	definition = maps.Clone(definition)
-	var checks []any
-	for _, check := range r.checks {
-		check = maps.Clone(check)
-		check["CheckID"] = check["ID"]
-		delete(check, "ID")
-		delete(check, "ServiceID")
-		checks = append(checks, check)
-	}
-	definition["checks"] = checks
-	return definition
 }
 
 // reread takes over what has changed in the binding. Tokens, JWT and CA change

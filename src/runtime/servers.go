@@ -79,14 +79,21 @@ func (s *servers) pick(ctx context.Context) (string, error) {
 	return s.current, nil
 }
 
+// hostOf is the address of a server without the port that it may have, which is
+// one for gossip.
+func hostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
+}
+
 // resolve gives the addresses of all servers, at least one.
 func (s *servers) resolve(ctx context.Context) ([]string, error) {
 	var hosts []string
 	var failed error
 	for _, name := range s.names {
-		if host, _, err := net.SplitHostPort(name); err == nil {
-			name = host
-		}
+		name = hostOf(name)
 		found, err := net.DefaultResolver.LookupHost(ctx, name)
 		if err != nil {
 			failed = fmt.Errorf("%s does not resolve: do the servers run, with that name?", name)

@@ -55,7 +55,7 @@ func poll(ctx context.Context, condition func(context.Context) error) error {
 			return last
 		case <-time.After(pause):
 		}
-		pause = min(pause*5/4, pollLast)
+		pause = min(pause*10/9, pollLast)
 	}
 }
 

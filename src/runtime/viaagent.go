@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/exec"
 	"strings"
 	"time"
@@ -34,62 +33,8 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 	}}, nil
 }
 
-// register makes the service known to the agent, and its Envoy can start. Of
-// the catalog the sidecar is taken out again at once, before callers have heard
-// of it: their Envoys would put off for up to a second that a host which has
-// just come passes its checks, but not that it comes. say brings it back.
 func (v viaAgent) register(ctx context.Context, r *registration) error {
-	if err := v.consul.register(ctx, r.again()); err != nil || r.state() != "" {
-		return err
-	}
-	hiding, stop := context.WithCancel(context.WithoutCancel(ctx))
-	h := &hidden{stop: stop, done: make(chan struct{})}
-	if before := r.hidden.Swap(h); before != nil {
-		before.stop()
-	}
-	go func() {
-		defer close(h.done)
-		v.hide(hiding, droplet.SidecarID(r.ID))
-	}()
-	return nil
-}
-
-// hidden is a sidecar that is kept out of the catalog.
-type hidden struct {
-	stop context.CancelFunc
-	done chan struct{} // closed when nobody takes it out any more
-}
-
-// Between two looks for a sidecar that is to be hidden: less, for most of a
-// start, than the 200 ms for which an agent collects news before it tells its
-// Envoys.
-const (
-	hideFirst = 20 * time.Millisecond
-	hideLast  = 150 * time.Millisecond
-	hideSoon  = time.Second
-)
-
-// hide takes a sidecar out of the catalog whenever the agent has put it there,
-// until ctx ends. Where ACLs keep it from looking, callers wait a little longer.
-func (v viaAgent) hide(ctx context.Context, id string) {
-	body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
-	begun := time.Now()
-	for ctx.Err() == nil {
-		look, cancel := context.WithTimeout(ctx, callTimeout)
-		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), id)
-		if err == nil && known {
-			_ = v.consul.callWith(look, v.access.serviceToken(), http.MethodPut, "/v1/catalog/deregister", body, nil)
-		}
-		cancel()
-		if errors.Is(err, errHidden) {
-			return
-		}
-		wait := hideFirst
-		if time.Since(begun) > hideSoon {
-			wait = hideLast
-		}
-		_ = pause(ctx, wait)
-	}
+	return v.consul.register(ctx, r.body(r.state()))
 }
 
 // handOver registers the app's checks, for the agent to run.
@@ -102,14 +47,20 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 	return nil
 }
 
+// notYetOutput is what a ready check says before it has passed.
+const notYetOutput = "not yet in rotation"
+
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
-	if h := r.hidden.Load(); h != nil {
-		h.stop()
-		<-h.done
-		if err := v.consul.register(ctx, r.whole(status)); err != nil {
+	if status == passing && !r.shown.Load() {
+		// An agent takes a check that it has not told the servers of for one that
+		// it has, when its service is registered again. This has it tell them.
+		if err := v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), critical, notYetOutput); err != nil {
 			return err
 		}
-		r.hidden.Store(nil)
+		if err := v.consul.register(ctx, r.body(status)); err != nil {
+			return err
+		}
+		r.shown.Store(true)
 	}
 	return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
 }
@@ -237,12 +188,6 @@ func (v viaAgent) registerAgain(ctx context.Context) error {
 		if err := poll(ctx, func(ctx context.Context) error { return v.register(ctx, r) }); err != nil {
 			return err
 		}
-		if !r.works.Load() {
-			continue // its first checks are still being waited for
-		}
-		if err := poll(ctx, func(ctx context.Context) error { return v.handOver(ctx, r) }); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -288,9 +233,6 @@ const catalogLook = 5 * time.Second
 // all is in order, would notice a minute after it is heard again.
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	for pause(ctx, catalogLook) == nil {
-		if v.services[0].hidden.Load() != nil {
-			continue
-		}
 		look, cancel := context.WithTimeout(ctx, callTimeout)
 		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
 		cancel()

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -74,20 +71,24 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	if err := v.registerNode(ctx); err != nil {
 		return err
 	}
-	service, sidecar := r.catalog()
-	checks := v.catalogChecks(r)
-	for _, s := range []map[string]any{service, sidecar} {
-		entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Service: s}
-		for _, check := range checks {
-			if check.ServiceID == s["id"] {
-				entry.Checks = append(entry.Checks, check)
-			}
-		}
-		if err := v.write(ctx, "/v1/catalog/register", entry); err != nil {
-			return err
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	service, sidecar := r.catalog(r.body(r.state()))
+	if err := v.enter(ctx, r, service); err != nil {
+		return err
+	}
+	return v.enter(ctx, r, sidecar)
+}
+
+// enter writes a service or a sidecar with its checks, as they are.
+func (v *viaServers) enter(ctx context.Context, r *registration, service map[string]any) error {
+	entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Service: service}
+	for _, check := range v.catalogChecks(r) {
+		if check.ServiceID == service["id"] {
+			entry.Checks = append(entry.Checks, check)
 		}
 	}
-	return nil
+	return v.write(ctx, "/v1/catalog/register", entry)
 }
 
 // registerNode makes the node known, with a sign of life, once.
@@ -128,7 +129,7 @@ func (v *viaServers) catalogChecks(r *registration) []catalogCheck {
 		}
 		all = append(all, catalogCheck{node, id, name, state, "", r.ID})
 	}
-	sidecar := object(object(r.definition["connect"])["sidecarservice"])
+	sidecar := r.sidecarDefinition()
 	for _, check := range objects(sidecar["checks"]) {
 		id, name := fmt.Sprint(check["CheckID"]), fmt.Sprint(check["name"])
 		state := v.stateOf(id)
@@ -189,10 +190,24 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 	if !v.set(droplet.ReadyCheckID(r.ID), status) {
 		return nil
 	}
-	err := v.publish(ctx, r)
+	tell := v.publish
+	if status == passing && !r.shown.Load() {
+		tell = v.show
+	}
+	err := tell(ctx, r)
 	if err != nil {
 		v.set(droplet.ReadyCheckID(r.ID), "") // it is still news
 	}
+	return err
+}
+
+// show writes the sidecar where it really is.
+func (v *viaServers) show(ctx context.Context, r *registration) error {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	_, sidecar := r.catalog(r.body(passing))
+	err := v.enter(ctx, r, sidecar)
+	r.shown.Store(err == nil)
 	return err
 }
 
@@ -212,10 +227,7 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 	} else {
 		var addresses []msg
 		for _, name := range v.servers.names {
-			if host, _, err := net.SplitHostPort(name); err == nil {
-				name = host
-			}
-			addresses = append(addresses, socketAddress(name, v.servers.grpc))
+			addresses = append(addresses, socketAddress(hostOf(name), v.servers.grpc))
 		}
 		leads = cluster(serverCluster, "STRICT_DNS", addresses...)
 		leads["dns_lookup_family"] = "V4_PREFERRED"
@@ -317,11 +329,11 @@ func (v *viaServers) problems(ctx context.Context, s Status) []string {
 }
 
 // catalog gives a service and its sidecar as the catalog has them, with what an
-// agent would have filled in.
-func (r *registration) catalog() (service, sidecar map[string]any) {
-	service = maps.Clone(r.definition)
-	sidecar = maps.Clone(object(object(r.definition["connect"])["sidecarservice"]))
+// agent would have filled in. It takes a body for an agent apart.
+func (r *registration) catalog(service map[string]any) (_, sidecar map[string]any) {
+	sidecar = object(object(service["connect"])["sidecarservice"])
 	delete(service, "connect")
+	delete(service, "checks")
 	delete(sidecar, "checks")
 	service["service"] = r.name
 	delete(service, "name")
@@ -345,89 +357,4 @@ func (r *registration) catalog() (service, sidecar map[string]any) {
 		}
 	}
 	return service, sidecar
-}
-
-// probedCheck is a check that is run here.
-type probedCheck struct {
-	id                string
-	definition        map[string]any
-	interval, timeout time.Duration
-	// How many results of a kind in a row it takes.
-	successes, failures int
-}
-
-// probed are the checks of the app and the sidecar's own.
-func (v *viaServers) probed(r *registration) []probedCheck {
-	sidecar := object(object(r.definition["connect"])["sidecarservice"])
-	var all []probedCheck
-	for _, check := range slices.Concat(r.checks, objects(sidecar["checks"])) {
-		id, _ := check["ID"].(string)
-		if id == "" {
-			id, _ = check["CheckID"].(string)
-		}
-		if check["ttl"] != nil || check["aliasservice"] != nil {
-			continue // what this program says itself
-		}
-		all = append(all, probedCheck{
-			id: id, definition: check,
-			interval: duration(check["interval"]), timeout: duration(check["timeout"]),
-			successes: number(check["successbeforepassing"]), failures: number(check["failuresbeforecritical"]),
-		})
-	}
-	return all
-}
-
-// duration reads one that was checked at staging.
-func duration(value any) time.Duration {
-	text, _ := value.(string)
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return time.Second
-	}
-	return d
-}
-
-// run runs a check of an app that works, until ctx ends.
-func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck) {
-	good, bad := 0, 0
-	for pause(ctx, check.interval) == nil {
-		if !r.works.Load() {
-			continue
-		}
-		attempt, cancel := context.WithTimeout(ctx, check.timeout)
-		err := probe(attempt, check.definition)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		state := ""
-		if err == nil {
-			if good, bad = good+1, 0; good > check.successes {
-				state = passing
-			}
-		} else {
-			if good, bad = 0, bad+1; bad > check.failures {
-				state = critical
-			}
-		}
-		if state == "" || !v.set(check.id, state) {
-			continue
-		}
-		if failed := v.publish(ctx, r); failed != nil {
-			v.set(check.id, "") // it is still news
-			continue
-		}
-		if err != nil {
-			v.log("%s: check %q is %s: %v", r.ID, check.definition["name"], state, err)
-		} else {
-			v.log("%s: check %q is %s", r.ID, check.definition["name"], state)
-		}
-	}
-}
-
-// agentToken is the token for nodes.
-func (a *access) agentToken() credentials.Secret {
-	a.mutex.Lock()
-	defer a.mutex.Unlock()
-	return a.agent
 }

@@ -1,0 +1,87 @@
+package runtime
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// The checks that an agent would run.
+
+// probedCheck is a check that is run here.
+type probedCheck struct {
+	id                string
+	definition        map[string]any
+	interval, timeout time.Duration
+	// How many results of a kind in a row it takes.
+	successes, failures int
+}
+
+// probed are the checks of the app and the sidecar's own.
+func (v *viaServers) probed(r *registration) []probedCheck {
+	sidecar := r.sidecarDefinition()
+	var all []probedCheck
+	for _, check := range slices.Concat(r.checks, objects(sidecar["checks"])) {
+		id, _ := check["ID"].(string)
+		if id == "" {
+			id, _ = check["CheckID"].(string)
+		}
+		if check["ttl"] != nil || check["aliasservice"] != nil {
+			continue // what this program says itself
+		}
+		all = append(all, probedCheck{
+			id: id, definition: check,
+			interval: duration(check["interval"]), timeout: duration(check["timeout"]),
+			successes: number(check["successbeforepassing"]), failures: number(check["failuresbeforecritical"]),
+		})
+	}
+	return all
+}
+
+// duration reads one that was checked at staging.
+func duration(value any) time.Duration {
+	text, _ := value.(string)
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return time.Second
+	}
+	return d
+}
+
+// run runs a check of an app that works, until ctx ends.
+func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck) {
+	good, bad := 0, 0
+	for pause(ctx, check.interval) == nil {
+		if !r.works.Load() {
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, check.timeout)
+		err := probe(attempt, check.definition)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		state := ""
+		if err == nil {
+			if good, bad = good+1, 0; good > check.successes {
+				state = passing
+			}
+		} else {
+			if good, bad = 0, bad+1; bad > check.failures {
+				state = critical
+			}
+		}
+		if state == "" || !v.set(check.id, state) {
+			continue
+		}
+		if failed := v.publish(ctx, r); failed != nil {
+			v.set(check.id, "") // it is still news
+			continue
+		}
+		if err != nil {
+			v.log("%s: check %q is %s: %v", r.ID, check.definition["name"], state, err)
+		} else {
+			v.log("%s: check %q is %s", r.ID, check.definition["name"], state)
+		}
+	}
+}
