@@ -221,9 +221,12 @@ func (f *Foundation) Policy(ctx context.Context, policy render.Policy) error {
 	return f.Consul(ctx, http.MethodPut, "/v1/acl/policy", body, nil)
 }
 
+// ServersPolicy is that of the servers' own agents.
+func ServersPolicy() render.Policy { return render.ServerPolicy("server-") }
+
 // serverToken makes the token that the servers have in their configuration.
 func (f *Foundation) serverToken(ctx context.Context) error {
-	policy := render.ServerPolicy("server-")
+	policy := ServersPolicy()
 	if err := f.Policy(ctx, policy); err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -64,8 +66,45 @@ func (c *closedMesh) agentless(t *testing.T) {
 			})
 		})
 	}
+	t.Run("login", c.loginAlone)
 	alone := c.direct(t, "direct-alone", `node_prefix "direct-alone-" { policy = "read" }`)
 	waitLog(t, launch(t, alone), "the other instances of direct-alone cannot be seen")
+}
+
+// loginAlone: an instance may have nothing but a login, for its node too, from
+// a folder of bindings with a file for each key.
+func (c *closedMesh) loginAlone(t *testing.T) {
+	back := c.direct(t, "direct-login", "", `protocol = "http"`)
+	const root = "/home/vcap/app/bindings"
+	back.VcapServices, back.Env = "-", map[string]string{"SERVICE_BINDING_ROOT": root}
+	jwt := c.authMethod(t, "direct-jwt", back)
+	c.keepSecret("jwt of "+back.Name, jwt)
+	// The platform's own files are not in the app's source. These stand for them.
+	dir := filepath.Join(back.Dir, filepath.Base(root), "mesh")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]string{
+		"type": "consul", "auth-method": "direct-jwt", "jwt": jwt, "ca": c.Secure.CA.PEM, "datacenter": "cf",
+		"addresses": "secure-server.apps.internal",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, key), []byte(value+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backend := start(t, back)
+	waitLog(t, backend, "logged in (")
+	front := c.direct(t, "direct-login-caller", "", `upstream "direct-login" { port = 9001 }`)
+	c.policyInForce(t, start(t, front, "direct-login"), "direct-login-caller", "direct-login", 9001)
+	if n := len(c.logins(t, "direct-jwt")); n != 1 {
+		t.Errorf("there are %d logins", n)
+	}
+	if err := backend.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.logins(t, "direct-jwt")); n != 0 {
+		t.Errorf("a login has outlived its instance")
+	}
 }
 
 // direct is an app of the closed mesh without an agent, whose policies lack one

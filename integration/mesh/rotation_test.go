@@ -89,7 +89,7 @@ func (c *closedMesh) exchanged(t *testing.T) {
 	c.revoke(t, binding["service_token"])
 	c.revoke(t, binding["agent_token"])
 	c.policyInForce(t, caller, "exchanged-caller", "exchanged", 9001)
-	if n := said(backend, "the servers do not know"); n != 0 {
+	if n := len(said(backend, "the servers do not know")); n != 0 {
 		t.Errorf("the new tokens are not good:\n%s", tail(backend))
 	}
 	// The app's own check is still there: it was registered beside the service.
@@ -207,7 +207,7 @@ func (c *closedMesh) login(t *testing.T) {
 	front, _ := c.app(t, "login-caller", `upstream "login" { port = 9001 }`)
 	caller := start(t, front, "login")
 	c.policyInForce(t, caller, "login-caller", "login", 9001)
-	first := c.logins(t)
+	first := c.logins(t, "test-jwt")
 	if len(first) != 1 {
 		t.Fatalf("there are %d logins", len(first))
 	}
@@ -217,27 +217,27 @@ func (c *closedMesh) login(t *testing.T) {
 	if _, err := backend.WaitLog(ctx, "logged in again, the old login has ended"); err != nil {
 		t.Fatal(err)
 	}
-	if second := c.logins(t); len(second) != 1 || second[0] == first[0] {
+	if second := c.logins(t, "test-jwt"); len(second) != 1 || second[0] == first[0] {
 		t.Errorf("the logins were %v and are %v", first, second)
 	}
 	c.policyInForce(t, caller, "login-caller", "login", 9001)
 	if err := backend.Stop(deadline(t)); err != nil {
 		t.Fatal(err)
 	}
-	if left := c.logins(t); len(left) != 0 {
+	if left := c.logins(t, "test-jwt"); len(left) != 0 {
 		t.Errorf("a login has outlived its instance")
 	}
 }
 
-// logins are the accessors of the tokens that logins have made.
-func (c *closedMesh) logins(t *testing.T) (accessors []string) {
+// logins are the accessors of the tokens that logins of an auth method have made.
+func (c *closedMesh) logins(t *testing.T, method string) (accessors []string) {
 	t.Helper()
 	var all []struct{ AccessorID, SecretID, AuthMethod string }
 	if err := c.Consul(t.Context(), http.MethodGet, "/v1/acl/tokens", nil, &all); err != nil {
 		t.Fatal(err)
 	}
 	for _, token := range all {
-		if token.AuthMethod != "" {
+		if token.AuthMethod == method {
 			accessors = append(accessors, token.AccessorID)
 			c.keepSecret("login", token.SecretID)
 		}

@@ -148,7 +148,7 @@ func extractFile(a Artifact, path string, to io.Writer) error {
 	return extract(file, a.Name, to)
 }
 
-// place makes an executable file at path, whole or not at all. write may put
+// place makes a file at path that can be run and not written, whole or not at all. write may put
 // another file in the place of its own.
 func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
@@ -159,7 +159,7 @@ func place(path string, write func(*os.File) error) (err error) {
 	if err := errors.Join(write(to), to.Close()); err != nil {
 		return err
 	}
-	if err := os.Chmod(to.Name(), 0o755); err != nil {
+	if err := os.Chmod(to.Name(), 0o555); err != nil {
 		return err
 	}
 	return os.Rename(to.Name(), path)

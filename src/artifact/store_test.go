@@ -60,7 +60,7 @@ func (s *shelf) installs(a Artifact) {
 	if err != nil || !bytes.Equal(content, program) {
 		s.t.Fatalf("the program has %d bytes, want %d: %v", len(content), len(program), err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode() != 0o755 {
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o555 {
 		s.t.Errorf("the program's mode is %v, %v", info.Mode(), err)
 	}
 	s.tidy(a.Name)

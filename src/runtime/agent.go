@@ -46,6 +46,15 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 		return err
 	}
 	files, err := writeOverlay(inst)
+	var binding *bindingError
+	if errors.As(err, &binding) {
+		// The proxy says so as well: its end is soon the end of this process.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(stopBudget):
+		}
+	}
 	if err != nil {
 		return err
 	}

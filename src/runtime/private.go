@@ -73,5 +73,14 @@ func forbidCores() error {
 
 // credentials reads the bound service, nil where there is none.
 func (i Instance) credentials(config droplet.Config) (*credentials.Credentials, []string, error) {
-	return credentials.Read(i.getenv, config.ServiceBinding)
+	creds, unknown, err := credentials.Read(i.getenv, config.ServiceBinding)
+	if err != nil {
+		err = &bindingError{err}
+	}
+	return creds, unknown, err
 }
+
+// bindingError says that the bound service cannot be used.
+type bindingError struct{ error }
+
+func (e *bindingError) Unwrap() error { return e.error }

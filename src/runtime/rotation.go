@@ -194,8 +194,12 @@ func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Cr
 
 // logout ends the login of an instance that is out of rotation, while the agent
 // still answers. The one use that is left of a token is to sweep the node, if
-// the login is the agent's too; then it ends by itself.
+// the login is the agent's too; then it ends by itself. Without an agent it is
+// needed until the node is gone, and ends then.
 func (p *proxy) logout() {
+	if p.access.agentless {
+		return
+	}
 	p.access.mutex.Lock()
 	swept := p.access.agent == p.access.service && time.Since(p.joined) <= firstSync
 	p.access.mutex.Unlock()

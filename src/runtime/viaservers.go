@@ -248,7 +248,7 @@ func (v *viaServers) deregister(ctx context.Context, r *registration) error {
 	return nil
 }
 
-// leave takes the node away, and with it its sign of life.
+// leave takes the node away, and with it its sign of life, and logs out.
 func (v *viaServers) leave(context.Context, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
 	defer cancel()
@@ -268,6 +268,7 @@ func (v *viaServers) leave(context.Context, bool) {
 	if err != nil {
 		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
 	}
+	v.access.logout(ctx)
 }
 
 // leaveBudget is for the last words to the servers.

@@ -74,7 +74,7 @@ func newFoundation(t *testing.T) *foundation {
 
 func (f *foundation) write(dir, path, text string) {
 	f.t.Helper()
-	if err := writeFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+	if err := writeFile(filepath.Join(dir, path), []byte(text)); err != nil {
 		f.t.Fatal(err)
 	}
 }

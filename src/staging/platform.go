@@ -141,10 +141,15 @@ func (p *platform) store() artifact.Store {
 	}
 }
 
-// writeFile writes a file below deps/IDX or the app, with its folders.
-func writeFile(path string, content []byte, mode os.FileMode) error {
+// writeFile writes a file below deps/IDX or the app, with its folders, or puts
+// another in its place. The container's user is to read it, and no more.
+func writeFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	const mode = 0o444
 	return errors.Join(os.WriteFile(path, content, mode), os.Chmod(path, mode))
 }

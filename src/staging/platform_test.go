@@ -69,7 +69,7 @@ func TestARawFileIsAProgram(t *testing.T) {
 	if err := f.supply(); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(f.deps, "0/bin/envoy")); err != nil || info.Mode() != 0o755 {
+	if info, err := os.Stat(filepath.Join(f.deps, "0/bin/envoy")); err != nil || info.Mode() != 0o555 {
 		t.Errorf("envoy: %v, %v", info, err)
 	}
 }

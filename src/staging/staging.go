@@ -162,11 +162,11 @@ func (p *platform) install(ctx context.Context, buildpackDir string, artifacts [
 
 func (p *platform) write(files []render.File) error {
 	for _, file := range files {
-		if err := writeFile(filepath.Join(p.stager.DepDir(), file.Path), file.Content, 0o644); err != nil {
+		if err := writeFile(filepath.Join(p.stager.DepDir(), file.Path), file.Content); err != nil {
 			return fmt.Errorf("failed to write %s: %w", file.Path, err)
 		}
 		if file.Path == droplet.ProfileFile {
-			if err := writeFile(filepath.Join(p.stager.BuildDir(), appProfile), file.Content, 0o644); err != nil {
+			if err := writeFile(filepath.Join(p.stager.BuildDir(), appProfile), file.Content); err != nil {
 				return fmt.Errorf("failed to write the app's %s: %w", appProfile, err)
 			}
 		}
@@ -182,7 +182,7 @@ func (p *platform) write(files []render.File) error {
 func (p *platform) tryAgentConfig(ctx context.Context) error {
 	// The address comes from the overlay in the container.
 	overlay := filepath.Join(p.stager.DepDir(), "overlay.json")
-	if err := writeFile(overlay, []byte(`{"bind_addr": "127.0.0.1"}`), 0o644); err != nil {
+	if err := writeFile(overlay, []byte(`{"bind_addr": "127.0.0.1"}`)); err != nil {
 		return fmt.Errorf("failed to try the agent's configuration: %w", err)
 	}
 	defer os.Remove(overlay)

@@ -24,10 +24,17 @@ func TestSupplyLeavesADropletThatIsWhole(t *testing.T) {
 	if f.dep("bin/consul") != consulText || f.dep("bin/envoy") != envoyText {
 		t.Error("the programs are not the ones that were served")
 	}
-	for _, program := range []string{"consul", "envoy", "mesh"} {
-		info, err := os.Stat(filepath.Join(f.deps, "0/bin", program))
-		if err != nil || info.Mode().Perm() != 0o755 {
-			t.Errorf("%s: %v %v", program, info.Mode(), err)
+	for _, file := range want {
+		mode := os.FileMode(0o444)
+		switch {
+		case strings.HasPrefix(file, "bin/"):
+			mode = 0o555
+		case file == "config.yml":
+			mode = 0o644 // libbuildpack's
+		}
+		info, err := os.Stat(filepath.Join(f.deps, "0", file))
+		if err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v %v, want %v", file, info.Mode(), err, mode)
 		}
 	}
 	profile, err := os.ReadFile(filepath.Join(f.app, ".profile.d/mesh.sh"))
