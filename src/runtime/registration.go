@@ -103,7 +103,13 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	delete(definition, "checks")
 	var checks []any
 	for _, check := range objects(sidecar["checks"]) {
-		checks = append(checks, apiCheck(check, "CheckID"))
+		api := apiCheck(check, "CheckID")
+		if api["aliasservice"] != nil && api["status"] == nil {
+			// The agent looks at once, but may tell the servers seconds later what
+			// it has seen.
+			api["status"] = passing
+		}
+		checks = append(checks, api)
 	}
 	sidecar["checks"] = checks
 	r.definition = object(apiKeys(definition))

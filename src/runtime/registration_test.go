@@ -80,7 +80,7 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 	t.Parallel()
 	const services = `{"services": [{"id": "a", "name": "a", "port": 8080,
 		"checks": [{"id": "a:h", "name": "h", "http": "http://127.0.0.1:8080/h", "deregister_critical_service_after": "1m"}],
-		"connect": {"sidecar_service": {"port": 21000, "checks": [{"id": "r", "ttl": "10s", "alias_service": "x"}],
+		"connect": {"sidecar_service": {"port": 21000, "checks": [{"id": "r", "ttl": "10s"}, {"id": "s", "alias_service": "x"}],
 			"proxy": {"config": {"protocol": "http"}}}}}]}`
 	for port, want := range map[string]int{"8080": 8080, "9090": 9090, "": 8080} {
 		inst := instanceOf(t, map[string]string{
@@ -116,7 +116,7 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 			t.Error("the app's checks are registered before they have passed")
 		}
 		sidecar := r.sidecarDefinition()
-		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s", "aliasservice": "x"}}, objects(sidecar["checks"])); diff != "" {
+		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s"}, {"CheckID": "s", "aliasservice": "x", "status": "passing"}}, objects(sidecar["checks"])); diff != "" {
 			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
 		}
 	}

@@ -47,16 +47,8 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 	return nil
 }
 
-// notYetOutput is what a ready check says before it has passed.
-const notYetOutput = "not yet in rotation"
-
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
 	if status == passing && !r.shown.Load() {
-		// An agent takes a check that it has not told the servers of for one that
-		// it has, when its service is registered again. This has it tell them.
-		if err := v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), critical, notYetOutput); err != nil {
-			return err
-		}
 		if err := v.consul.register(ctx, r.body(status)); err != nil {
 			return err
 		}

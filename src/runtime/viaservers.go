@@ -25,8 +25,15 @@ type viaServers struct {
 	mutex   sync.Mutex
 	states  map[string]string // of checks, by id; guarded by mutex
 	node    bool              // the catalog has the node, or may have it; guarded by mutex
+	shown   bool              // and that it is where it is; guarded by mutex
 	session string            // the sign of life; guarded by mutex
 }
+
+// nowhere is the address of a node none of whose sidecars was ever in rotation
+// (RFC 5737). It is to callers what notYet is where there is an agent; the
+// servers need not make the configuration of the instance's own Envoy anew when
+// it changes.
+const nowhere = "192.0.2.1"
 
 func newViaServers(p *proxy) *viaServers {
 	v := &viaServers{proxy: p, servers: p.newServers(p.config.Servers), states: map[string]string{}}
@@ -73,7 +80,7 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	}
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
-	service, sidecar := r.catalog(r.body(r.state()))
+	service, sidecar := r.catalog()
 	if err := v.enter(ctx, r, service); err != nil {
 		return err
 	}
@@ -99,16 +106,36 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 		return nil
 	}
 	v.node = true
-	meta := map[string]string{metaApp: v.inst.App, "cf-process": v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
-	maps.Copy(meta, v.config.Servers.NodeMeta)
-	err := v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
-		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: v.inst.Address.String(), NodeMeta: meta,
-	}, nil)
-	if err != nil {
+	address := nowhere
+	if v.shown {
+		address = v.inst.Address.String()
+	}
+	if err := v.enterNode(ctx, address); err != nil {
 		return err
 	}
+	var err error
 	v.session, err = v.signOfLife(ctx)
 	return err
+}
+
+// show tells where the node is, once.
+func (v *viaServers) show(ctx context.Context) error {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.shown {
+		return nil
+	}
+	err := v.enterNode(ctx, v.inst.Address.String())
+	v.shown = err == nil
+	return err
+}
+
+func (v *viaServers) enterNode(ctx context.Context, address string) error {
+	meta := map[string]string{metaApp: v.inst.App, "cf-process": v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
+	maps.Copy(meta, v.config.Servers.NodeMeta)
+	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
+		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta,
+	}, nil)
 }
 
 // metaAgentless is the node metadata of an instance without an agent.
@@ -190,24 +217,16 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 	if !v.set(droplet.ReadyCheckID(r.ID), status) {
 		return nil
 	}
-	tell := v.publish
-	if status == passing && !r.shown.Load() {
-		tell = v.show
+	var err error
+	if status == passing {
+		err = v.show(ctx)
 	}
-	err := tell(ctx, r)
+	if err == nil {
+		err = v.publish(ctx, r)
+	}
 	if err != nil {
 		v.set(droplet.ReadyCheckID(r.ID), "") // it is still news
 	}
-	return err
-}
-
-// show writes the sidecar where it really is.
-func (v *viaServers) show(ctx context.Context, r *registration) error {
-	v.publishing.Lock()
-	defer v.publishing.Unlock()
-	_, sidecar := r.catalog(r.body(passing))
-	err := v.enter(ctx, r, sidecar)
-	r.shown.Store(err == nil)
 	return err
 }
 
@@ -330,11 +349,10 @@ func (v *viaServers) problems(ctx context.Context, s Status) []string {
 }
 
 // catalog gives a service and its sidecar as the catalog has them, with what an
-// agent would have filled in. It takes a body for an agent apart.
-func (r *registration) catalog(service map[string]any) (_, sidecar map[string]any) {
-	sidecar = object(object(service["connect"])["sidecarservice"])
+// agent would have filled in.
+func (r *registration) catalog() (service, sidecar map[string]any) {
+	service, sidecar = maps.Clone(r.definition), maps.Clone(r.sidecarDefinition())
 	delete(service, "connect")
-	delete(service, "checks")
 	delete(sidecar, "checks")
 	service["service"] = r.name
 	delete(service, "name")
