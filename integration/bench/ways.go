@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 // way is a manner to put an app into the mesh.
@@ -110,7 +110,7 @@ func (w way) byHand(f *foundation.Foundation, role string, files map[string]stri
 		return cell.App{}, err
 	}
 	for _, program := range []string{f.Binaries.Consul(), f.Binaries.Envoy()} {
-		if err := binaries.CopyFile(program, filepath.Join(dir, filepath.Base(program))); err != nil {
+		if err := artifact.Copy(program, filepath.Join(dir, filepath.Base(program))); err != nil {
 			return cell.App{}, err
 		}
 	}

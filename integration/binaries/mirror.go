@@ -95,7 +95,7 @@ func (s Set) CopyBuildpack(dir, mirror string) error {
 	files, _ := rest["include_files"].([]any)
 	for _, file := range files {
 		name, _ := file.(string)
-		if err := CopyFile(filepath.Join(s.Root, name), filepath.Join(dir, name)); err != nil {
+		if err := artifact.Copy(filepath.Join(s.Root, name), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("failed to copy the buildpack: %w", err)
 		}
 	}
@@ -112,25 +112,9 @@ func (s Set) CopyApp(dir, fixture string, programs ...string) error {
 		return fmt.Errorf("failed to copy the app %s: %w", fixture, err)
 	}
 	for _, program := range programs {
-		if err := CopyFile(program, filepath.Join(dir, filepath.Base(program))); err != nil {
+		if err := artifact.Copy(program, filepath.Join(dir, filepath.Base(program))); err != nil {
 			return fmt.Errorf("failed to copy the app %s: %w", fixture, err)
 		}
 	}
 	return nil
-}
-
-// CopyFile copies a file with its permissions, making folders on the way.
-func CopyFile(from, to string) error {
-	info, err := os.Stat(from)
-	if err != nil {
-		return err
-	}
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(to, content, info.Mode().Perm())
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 // Foundation is a running cell and what is on it.
@@ -128,7 +129,7 @@ func (f *Foundation) Write(files map[string]string) (string, error) {
 			return "", err
 		}
 	}
-	return dir, binaries.CopyFile(filepath.Join(f.Binaries.Build(), "echo"), filepath.Join(dir, "echo"))
+	return dir, artifact.Copy(filepath.Join(f.Binaries.Build(), "echo"), filepath.Join(dir, "echo"))
 }
 
 // Push stages an app, starts it and waits until it runs. Where the app names

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 // clone is one that bin/build-from-source runs in, with a Go of a few bytes:
@@ -47,7 +47,7 @@ func newClone(t *testing.T) *clone {
 	t.Helper()
 	c := &clone{t: t, dir: t.TempDir(), cache: t.TempDir(), builds: filepath.Join(t.TempDir(), "builds")}
 	for _, name := range []string{"Makefile", "go.mod", "go.sum", "bin/build-from-source"} {
-		if err := binaries.CopyFile(filepath.Join(checkout, name), filepath.Join(c.dir, name)); err != nil {
+		if err := artifact.Copy(filepath.Join(checkout, name), filepath.Join(c.dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
 var (
@@ -104,7 +105,7 @@ func checkOut() error {
 	}
 	for name := range strings.Lines(files) {
 		name = strings.TrimSpace(name)
-		err := binaries.CopyFile(filepath.Join(root, name), filepath.Join(checkout, name))
+		err := artifact.Copy(filepath.Join(root, name), filepath.Join(checkout, name))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -165,6 +165,22 @@ func place(path string, write func(*os.File) error) (err error) {
 	return os.Rename(to.Name(), path)
 }
 
+// Copy copies a file with its permissions, making folders on the way.
+func Copy(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, info.Mode().Perm())
+}
+
 // Sum is the SHA-256 of a file, in hex.
 func Sum(path string) (string, error) {
 	file, err := os.Open(path)

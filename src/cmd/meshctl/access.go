@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
@@ -14,12 +13,9 @@ func (c *command) acl() func(string) error {
 	dir := c.flags.String("out", "", "folder to write to")
 	servers := c.flags.String("servers", "server-", "what the servers' node names start with")
 	return func(file string) error {
-		mesh, warnings, err := c.load(file)
+		mesh, err := c.load(file)
 		if err != nil {
 			return err
-		}
-		if warnings != nil {
-			fmt.Fprintln(c.err, warnings)
 		}
 		app := c.context.App["name"]
 		if app == "" {
@@ -49,12 +45,9 @@ func (c *command) intentions() func(string) error {
 		}
 		var meshes []*meshfile.Mesh
 		for _, name := range names {
-			mesh, warnings, err := c.load(name)
+			mesh, err := c.load(name)
 			if err != nil {
 				return err
-			}
-			if warnings != nil {
-				fmt.Fprintln(c.err, warnings)
 			}
 			meshes = append(meshes, mesh)
 		}

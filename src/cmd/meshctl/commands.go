@@ -22,13 +22,11 @@ import (
 func (c *command) validate() func(string) error {
 	asJSON := c.flags.Bool("json", false, "diagnostics as JSON")
 	return func(file string) error {
-		mesh, warnings, err := c.load(file)
 		if *asJSON {
+			_, warnings, err := c.judge(file)
 			return c.printJSON(warnings, err)
 		}
-		if warnings != nil {
-			fmt.Fprintln(c.err, warnings)
-		}
+		mesh, err := c.load(file)
 		if err != nil {
 			return err
 		}
@@ -100,12 +98,9 @@ func (c *command) render() func(string) error {
 	dir := c.flags.String("out", "", "folder to write to")
 	index := c.flags.String("index", "0", "the buildpack's dependency index")
 	return func(file string) error {
-		mesh, warnings, err := c.load(file)
+		mesh, err := c.load(file)
 		if err != nil {
 			return err
-		}
-		if warnings != nil {
-			fmt.Fprintln(c.err, warnings)
 		}
 		files, err := render.Files(mesh, *index)
 		if err != nil {

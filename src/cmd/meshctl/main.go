@@ -94,7 +94,16 @@ func run(args []string, out, stderr io.Writer) error {
 
 // load reads the named file, or the one of this folder, and prints its
 // warnings.
-func (c *command) load(file string) (mesh *meshfile.Mesh, warnings *meshfile.Diagnostics, err error) {
+// load reads the file, and prints what it warns of.
+func (c *command) load(file string) (*meshfile.Mesh, error) {
+	mesh, warnings, err := c.judge(file)
+	if warnings != nil {
+		fmt.Fprintln(c.err, warnings)
+	}
+	return mesh, err
+}
+
+func (c *command) judge(file string) (mesh *meshfile.Mesh, warnings *meshfile.Diagnostics, err error) {
 	if file == "" {
 		return meshfile.Load(".", c.context)
 	}

@@ -124,7 +124,7 @@ func (o options) run() (string, error) {
 // would copy the whole repository otherwise.
 func (o options) lay(dir string, m manifest, version string) error {
 	for _, name := range m.IncludeFiles {
-		if err := copyFile(filepath.Join(o.root, name), filepath.Join(dir, name)); err != nil {
+		if err := artifact.Copy(filepath.Join(o.root, name), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("failed to copy what the manifest includes: %w\nhint: make package builds the programs first", err)
 		}
 	}
@@ -174,19 +174,4 @@ func downloads(m manifest) (string, error) {
 		}
 		return os.Remove(path)
 	})
-}
-
-func copyFile(from, to string) error {
-	info, err := os.Stat(from)
-	if err != nil {
-		return err
-	}
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(to, content, info.Mode().Perm())
 }
