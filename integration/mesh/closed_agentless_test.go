@@ -68,7 +68,11 @@ func (c *closedMesh) agentless(t *testing.T) {
 	}
 	t.Run("login", c.loginAlone)
 	alone := c.direct(t, "direct-alone", `node_prefix "direct-alone-" { policy = "read" }`)
-	waitLog(t, launch(t, alone), "the other instances of direct-alone cannot be seen")
+	lonely := launch(t, alone)
+	waitLog(t, lonely, "the other instances of direct-alone cannot be seen")
+	if s, text, _ := statusOf(t, lonely); !strings.Contains(strings.Join(s.Problems, " "), "nobody tells how its checks are") {
+		t.Errorf("the status does not say that ACLs hide the checks:\n%s", text)
+	}
 }
 
 // loginAlone: an instance may have nothing but a login, for its node too, from

@@ -3,12 +3,14 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
@@ -82,6 +84,13 @@ func statusTellsWhy(t *testing.T, m mode) {
 		t.Fatal(err)
 	}
 	problem("is there a network policy from this app to it for 21000 tcp?")
+	if m.agents == 0 { // an agent would put it back
+		lost := map[string]string{"Node": m.front + "-" + caller.Instance(0).GUID(), "CheckID": droplet.ReadyCheckID(m.front)}
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/deregister", lost, nil); err != nil {
+			t.Fatal(err)
+		}
+		problem("the catalog does not have the check")
+	}
 }
 
 // failedStart is an app whose mesh does not get ready in time.

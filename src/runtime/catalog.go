@@ -16,10 +16,12 @@ import (
 
 // What is asked of the agent for `mesh status`.
 
-// States of a check, as Consul names them.
+// States of a check, as Consul names them, and what it has no name for: the
+// catalog does not have the check.
 const (
 	passing  = "passing"
 	critical = "critical"
+	missing  = "missing"
 )
 
 // checks lists the checks of a service and its sidecar by name.

@@ -133,7 +133,13 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 // serviceProblems are those of one service, its Envoy and its upstreams.
 func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
 	var problems []string
+	if s.Seen != "" {
+		problems = append(problems, fmt.Sprintf("%s: nobody tells how its checks are: %s", s.ID, s.Seen))
+	}
 	for _, check := range s.Checks {
+		if check.Status == missing {
+			problems = append(problems, fmt.Sprintf("%s: the catalog does not have the check %q: once the start is over, cf restart writes it again", s.ID, check.Name))
+		}
 		// That Envoy or the app are not ready is said with its reason elsewhere.
 		if check.Status == critical && check.ID != droplet.ReadyCheckID(s.ID) {
 			problems = append(problems, fmt.Sprintf("%s: the check %q is critical: %s", s.ID, check.Name, strings.TrimSpace(check.Output)))

@@ -42,14 +42,15 @@ type ServiceStatus struct {
 	Checks    []CheckStatus    `json:"checks"`
 	Upstreams []UpstreamStatus `json:"upstreams,omitempty"`
 	Envoy     EnvoyStatus      `json:"envoy"`
-	Seen      string           `json:"seen,omitempty"` // why the agent does not tell
+	Seen      string           `json:"seen,omitempty"` // why nobody tells how the checks are
 }
 
-// CheckStatus is a check of a service or of its sidecar, as the agent has it.
+// CheckStatus is a check of a service or of its sidecar, as the agent has it, or
+// without agents the catalog.
 type CheckStatus struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
-	Status string `json:"status"` // passing, warning or critical
+	Status string `json:"status"` // passing, warning, critical or missing
 	Output string `json:"output,omitempty"`
 }
 

@@ -322,10 +322,22 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 	return nil
 }
 
-func (v *viaServers) checks(_ context.Context, r *registration) ([]CheckStatus, error) {
+// checks are as the catalog has them, which is what callers go by.
+func (v *viaServers) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
+	var there []catalogCheck
+	path := "/v1/health/node/" + url.PathEscape(v.inst.NodeName())
+	if err := v.consul.list(ctx, v.access.serviceToken(), path, &there); err != nil {
+		return nil, err
+	}
 	var all []CheckStatus
 	for _, check := range v.catalogChecks(r) {
-		all = append(all, CheckStatus{ID: check.CheckID, Name: check.Name, Status: check.Status})
+		status := CheckStatus{ID: check.CheckID, Name: check.Name, Status: missing}
+		for _, found := range there {
+			if found.CheckID == check.CheckID {
+				status.Status, status.Output = found.Status, found.Output
+			}
+		}
+		all = append(all, status)
 	}
 	return all, nil
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -88,4 +90,24 @@ func TestRegistersAgainUntilAllIsThere(t *testing.T) {
 			t.Errorf("%d entries were written to the catalog, want 8", registered)
 		}
 	})
+}
+
+// TestChecksAreThoseOfTheCatalog: callers go by what the catalog has, whatever
+// the instance thinks that it has written.
+func TestChecksAreThoseOfTheCatalog(t *testing.T) {
+	t.Parallel()
+	v := viaScripted(t, func(path string) (int, string) {
+		if path != "/v1/health/node/app-guid" {
+			t.Errorf("asked for %s", path)
+		}
+		return http.StatusOK, `[{"CheckID":"one:a","Status":"critical","Output":"refused"},{"CheckID":"other","Status":"passing"}]`
+	}, "one")
+	r := v.services[0]
+	r.checks = []map[string]any{{"ID": "one:a", "name": "a"}, {"ID": "one:b", "name": "b"}}
+	v.set("one:a", passing)
+	got, err := v.checks(t.Context(), r)
+	want := []CheckStatus{{ID: "one:a", Name: "a", Status: critical, Output: "refused"}, {ID: "one:b", Name: "b", Status: missing}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
+	}
 }
