@@ -106,6 +106,7 @@ func TestSiblings(t *testing.T) {
 		if err := nodesAre(t.Context(), dead); err != nil {
 			t.Errorf("before the start: %v", err)
 		}
+		leaveBare(t, shared, agentless.back)
 		scale(t, backend, 1)
 		served(t, caller, backend)
 		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
@@ -130,6 +131,19 @@ func TestSiblings(t *testing.T) {
 			t.Errorf("lost: %v", result)
 		}
 	})
+}
+
+// leaveBare makes a node as an instance does that is killed before it has said
+// more.
+func leaveBare(t *testing.T, f *foundation.Foundation, app string) {
+	t.Helper()
+	node := map[string]any{
+		"Node": app + "-bare", "Address": "192.0.2.1",
+		"NodeMeta": map[string]string{"cf-app": app, "cf-process": "web", "cf-agentless": "true"},
+	}
+	if err := f.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", node, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // vanish ends all instances of an app but the first ones at once, as a cell that

@@ -16,7 +16,8 @@ import (
 // enough, over TLS, and without any one of them something fails and is named.
 func (c *closedMesh) agentless(t *testing.T) {
 	back := c.direct(t, "direct-back", "", `protocol = "http"`)
-	start(t, back)
+	leaveBare(t, c.Foundation, back.Name)
+	waitLog(t, start(t, back), "the instance direct-back-bare has died")
 	callers := []string{}
 	caller := func(t *testing.T, name, without string) *cell.RunningApp {
 		t.Helper()

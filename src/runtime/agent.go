@@ -141,9 +141,12 @@ func (i Instance) killAgent() error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
-// metaApp is the node metadata with the app's name, which tells nodes of this
-// buildpack from others.
-const metaApp = "cf-app"
+// Node metadata: the app's name, which tells nodes of this buildpack from
+// others, and the type of its process.
+const (
+	metaApp     = "cf-app"
+	metaProcess = "cf-process"
+)
 
 // checkPrograms says plainly that a program is not there, or not to be run.
 func checkPrograms(inst Instance, names ...string) error {

@@ -52,7 +52,7 @@ func writeOverlay(inst Instance) ([]string, error) {
 		BindAddr: inst.Address.String(),
 		DataDir:  filepath.Join(dir, dataFolder),
 		PidFile:  inst.agentPidFile(),
-		NodeMeta: map[string]string{metaApp: inst.App, "cf-process": inst.Process, "cf-index": inst.Index},
+		NodeMeta: map[string]string{metaApp: inst.App, metaProcess: inst.Process, "cf-index": inst.Index},
 		HTTP:     httpConfig{blockedEndpoints},
 		security: security,
 	})

@@ -34,6 +34,9 @@ const (
 	// instances before it; the others wait for all of those turns, and then some.
 	turn  = 250 * time.Millisecond
 	turns = 4
+	// bareFor is how long a node has to be without anything: one that is just
+	// being registered gets a session at once.
+	bareFor = time.Second
 )
 
 // keyPrefix is where the signs of life of one service are.
@@ -96,7 +99,7 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
 		alive, next, err := v.siblings(wait, index)
 		cancel()
-		var dead []string
+		var dead map[string]time.Duration
 		if err == nil {
 			dead, err = v.dead(ctx, alive)
 		}
@@ -110,8 +113,8 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 			continue
 		}
 		index = next
-		for _, node := range dead {
-			v.bury(ctx, node, alive)
+		for node, least := range dead {
+			v.bury(ctx, node, least, alive)
 		}
 	}
 }
@@ -128,38 +131,65 @@ func (v *viaServers) siblings(ctx context.Context, index uint64) (alive []string
 	return alive, next, err
 }
 
-// dead lists the nodes that have the service and no sign of life. A list of the
-// living without this instance is not one to judge others by.
-func (v *viaServers) dead(ctx context.Context, alive []string) ([]string, error) {
+// dead lists the nodes that have the service and no sign of life, and those of
+// this app's process that are bare, each with how long it has to be so. A list
+// of the living without this instance is not one to judge others by.
+func (v *viaServers) dead(ctx context.Context, alive []string) (map[string]time.Duration, error) {
 	if !slices.Contains(alive, v.inst.NodeName()) {
 		return nil, nil
 	}
-	var entries []struct {
-		Node     string
-		NodeMeta map[string]string
+	dead := map[string]time.Duration{}
+	meta := url.Values{"node-meta": {metaAgentless + ":true"}}
+	nodes, err := v.lifeless(ctx, "/v1/catalog/service/"+url.PathEscape(v.services[0].name)+"?"+meta.Encode(), alive)
+	if err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	path := "/v1/catalog/service/" + url.PathEscape(v.services[0].name)
-	err := v.consul.list(ctx, v.access.serviceToken(), path, &entries)
-	var dead []string
-	for _, entry := range entries {
-		if entry.NodeMeta[metaAgentless] != "" && !slices.Contains(alive, entry.Node) && entry.Node != v.inst.NodeName() {
-			dead = append(dead, entry.Node)
+	for _, node := range nodes {
+		dead[node] = 0
+	}
+	meta["node-meta"] = append(meta["node-meta"], metaApp+":"+v.inst.App, metaProcess+":"+v.inst.Process)
+	nodes, err = v.lifeless(ctx, "/v1/catalog/nodes?"+meta.Encode(), alive)
+	for _, node := range nodes {
+		if _, known := dead[node]; !known && v.bare(ctx, node) {
+			dead[node] = bareFor
 		}
 	}
 	return dead, err
 }
 
-// bury takes a dead node out of the catalog, unless another instance has done
-// so when it is this one's turn.
-func (v *viaServers) bury(ctx context.Context, node string, alive []string) {
+// lifeless lists the nodes at a path of the catalog that have no key.
+func (v *viaServers) lifeless(ctx context.Context, path string, alive []string) (nodes []string, err error) {
+	var entries []struct{ Node string }
+	err = v.list(ctx, path, &entries)
+	for _, entry := range entries {
+		if !slices.Contains(alive, entry.Node) {
+			nodes = append(nodes, entry.Node)
+		}
+	}
+	return nodes, err
+}
+
+// bare says that a node has no service and no session: its instance was killed
+// before it had, or after it had given them back. Where the answer is not whole
+// it is not bare. (One with another service may hold its key elsewhere: an
+// earlier version of the app.)
+func (v *viaServers) bare(ctx context.Context, node string) bool {
+	var there struct{ Services []struct{} }
+	var sessions []struct{}
+	name := url.PathEscape(node)
+	err := errors.Join(v.list(ctx, "/v1/catalog/node-services/"+name, &there), v.list(ctx, "/v1/session/node/"+name, &sessions))
+	return err == nil && len(there.Services) == 0 && len(sessions) == 0
+}
+
+// bury takes a dead node out of the catalog that is still so after a time,
+// unless another instance has done so when it is this one's turn.
+func (v *viaServers) bury(ctx context.Context, node string, least time.Duration, alive []string) {
 	slices.SortFunc(alive, func(a, b string) int { return int(order(a, node)) - int(order(b, node)) })
 	wait := time.Duration(slices.Index(alive, v.inst.NodeName())) * turn
 	if wait > turns*turn || wait < 0 {
 		wait = turns*turn + rand.N(4*turns*turn)
 	}
-	if pause(ctx, wait) != nil {
+	if pause(ctx, least+wait) != nil {
 		return
 	}
 	now, _, err := v.siblings(ctx, 0)
@@ -167,7 +197,7 @@ func (v *viaServers) bury(ctx context.Context, node string, alive []string) {
 		return
 	}
 	still, err := v.dead(ctx, now)
-	if err != nil || !slices.Contains(still, node) {
+	if _, dead := still[node]; err != nil || !dead {
 		return
 	}
 	if err := v.removeNode(ctx, node); err != nil {

@@ -131,7 +131,9 @@ func (v *viaServers) show(ctx context.Context) error {
 }
 
 func (v *viaServers) enterNode(ctx context.Context, address string) error {
-	meta := map[string]string{metaApp: v.inst.App, "cf-process": v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	meta := map[string]string{metaApp: v.inst.App, metaProcess: v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
 	maps.Copy(meta, v.config.Servers.NodeMeta)
 	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
 		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta,
@@ -202,6 +204,13 @@ func (v *viaServers) write(ctx context.Context, path string, body any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, path, body, nil)
+}
+
+// list reads all of something that a service's own token may read.
+func (v *viaServers) list(ctx context.Context, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return v.consul.list(ctx, v.access.serviceToken(), path, answer)
 }
 
 // handOver has the app's checks run here from now on.
@@ -325,8 +334,7 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 // checks are as the catalog has them, which is what callers go by.
 func (v *viaServers) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
 	var there []catalogCheck
-	path := "/v1/health/node/" + url.PathEscape(v.inst.NodeName())
-	if err := v.consul.list(ctx, v.access.serviceToken(), path, &there); err != nil {
+	if err := v.list(ctx, "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
 		return nil, err
 	}
 	var all []CheckStatus

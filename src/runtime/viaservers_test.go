@@ -2,12 +2,14 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -39,8 +41,7 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 }
 
 // TestNodeIsRemovedWithoutSession: where the tokens make a node and no session,
-// the node does not stay in the catalog. Nobody else would look for it, as it
-// has no service.
+// the node does not stay in the catalog until another instance finds it.
 func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	t.Parallel()
 	var asked []string
@@ -110,4 +111,52 @@ func TestChecksAreThoseOfTheCatalog(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
 	}
+}
+
+// TestBareNodesAreBuried: what an instance leaves that is killed between two
+// words to the servers goes, and what one is about to fill stays.
+func TestBareNodesAreBuried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		v := viaScripted(t, func(path string) (int, string) {
+			switch path {
+			case "/v1/kv/consul-mesh-buildpack/one/":
+				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
+			case "/v1/catalog/nodes":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"}]`
+			case "/v1/catalog/service/one":
+				return http.StatusOK, `[{"Node":"app-guid"}]`
+			case "/v1/catalog/node-services/app-old":
+				return http.StatusOK, `{"Services":[{"ID":"another"}]}`
+			case "/v1/session/node/app-hidden":
+				return http.StatusForbidden, "Permission denied"
+			case "/v1/session/node/app-new":
+				if time.Since(begun) >= bareFor {
+					return http.StatusOK, `[{"ID":"new"}]`
+				}
+			}
+			if strings.HasPrefix(path, "/v1/catalog/node-services/") {
+				return http.StatusOK, `{"Services":[]}`
+			}
+			return http.StatusOK, `[]`
+		}, "one")
+		var buried []string
+		v.log = func(_ string, args ...any) { buried = append(buried, fmt.Sprint(args...)) }
+		alive, _, err := v.siblings(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead, err := v.dead(t.Context(), alive)
+		want := map[string]time.Duration{"app-bare": bareFor, "app-new": bareFor}
+		if diff := cmp.Diff(want, dead); diff != "" || err != nil {
+			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
+		}
+		for node, least := range dead {
+			v.bury(t.Context(), node, least, alive)
+		}
+		if diff := cmp.Diff([]string{"app-bare"}, buried); diff != "" {
+			t.Errorf("buried (-want +got):\n%s", diff)
+		}
+	})
 }
