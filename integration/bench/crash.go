@@ -23,7 +23,7 @@ func crash(ctx context.Context, b *bench) ([]result, error) {
 	}{{"crash-app-lost", foundation.Echo}, {"crash-envoy-lost", foundation.Envoy}} {
 		lost := map[way][]float64{}
 		for i := range crashRuns() {
-			for _, w := range []way{ours, naive} {
+			for _, w := range []way{ours, agentless, naive} {
 				r, err := b.crashOne(ctx, w, c.part)
 				if err != nil {
 					return results, fmt.Errorf("%s, %s: %w", w, c.part, err)
@@ -33,7 +33,9 @@ func crash(ctx context.Context, b *bench) ([]result, error) {
 			}
 		}
 		r := result{Name: c.name, Unit: "requests", Ours: slices.Max(lost[ours])}
-		results = append(results, r.against(at(slices.Max(lost[naive])), nil).aimedAt(goal{atMost: 15}))
+		results = append(results,
+			r.against(at(slices.Max(lost[naive])), nil).aimedAt(goal{atMost: 15}),
+			r.agentless(slices.Max(lost[agentless])).aimedAt(goal{atMost: 15}))
 	}
 	return results, nil
 }
@@ -119,9 +121,9 @@ func crashInstance(ctx context.Context, b *bench) ([]result, error) {
 	return []result{
 		seconds.against(&other.failing, nil).aimedAt(goal{ofNaive: 1.0 / 3}),
 		listed.against(&other.listed, nil),
-		result{Name: "crash-instance-seconds-agentless", Unit: "s", Ours: without.failing}.beside(agent.failing),
-		result{Name: "crash-instance-lost-agentless", Unit: "requests", Ours: without.lost}.beside(agent.lost),
-		result{Name: "crash-instance-listed-agentless", Unit: "s", Ours: without.listed}.beside(agent.listed).aimedAt(goal{atMost: 20}),
+		seconds.agentless(without.failing),
+		result{Name: "crash-instance-lost", Unit: "requests", Ours: agent.lost}.agentless(without.lost),
+		listed.agentless(without.listed).aimedAt(goal{atMost: 20}),
 	}, errors.Join(b.removeEntries(ctx, ours), b.removeEntries(ctx, agentless))
 }
 

@@ -50,6 +50,11 @@ func (r result) beside(agent float64) result {
 	return r
 }
 
+// agentless is the same measure of apps without agents, beside r.
+func (r result) agentless(value float64) result {
+	return result{Name: r.Name + "-agentless", Unit: r.Unit, Ours: value}.beside(r.Ours)
+}
+
 // ratio is nil where there is nothing to divide by.
 func ratio(ours, other float64) *float64 {
 	if other <= 0 {
