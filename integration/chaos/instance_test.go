@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +14,9 @@ import (
 )
 
 // TestFullDisk: nothing more can be written in an instance, and then it stops.
-func TestFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) { inEachMode(t, false, fullDisk) }
+
+func fullDisk(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		short bool
@@ -55,7 +58,9 @@ func shell(ctx context.Context, i *cell.Instance, command string) (int, error) {
 
 // TestRestarts restarts an instance again and again, in every way there is, at
 // random moments of its start.
-func TestRestarts(t *testing.T) {
+func TestRestarts(t *testing.T) { inEachMode(t, false, restarts) }
+
+func restarts(t *testing.T) {
 	n := 5
 	if long {
 		n = 100
@@ -85,7 +90,11 @@ func TestRestarts(t *testing.T) {
 // part of it. It returns when there is another.
 func restartOne(ctx context.Context) error {
 	old := mesh.service.Instance(0)
-	names := []string{"replace", "WEB", "MESH-CONSUL", "MESH-ENVOY"}
+	names := []string{"replace"}
+	for _, process := range old.Processes() {
+		names = append(names, process.Name)
+	}
+	slices.Sort(names)
 	name := names[dice.IntN(len(names))]
 	if name == "replace" {
 		return mesh.service.Replace(ctx, 0)

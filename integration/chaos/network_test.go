@@ -13,32 +13,49 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// away is how long a part of the network is gone: longer than what makes the
-// others give an agent up.
+// noticed is how long an instance can be gone without a word until callers know:
+// gossip gives a member up after 6 s, a session ends after 20 s.
+func noticed() time.Duration {
+	if mesh.agentless() {
+		return 22 * time.Second
+	}
+	return 9 * time.Second
+}
+
+// away is how long a part of the network is gone: in the long form longer than
+// what makes the others give an instance up.
 func away() time.Duration {
 	if long {
-		return 15 * time.Second
+		return noticed() + 6*time.Second
 	}
 	return 8 * time.Second
 }
 
 // TestPartitions cuts policies, with the connections that use them.
-func TestPartitions(t *testing.T) {
+func TestPartitions(t *testing.T) { inEachMode(t, false, partitions) }
+
+func partitions(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		short bool
-		cuts  func(cell.Policy) bool
-		bound time.Duration // from when the network is whole again
+		name   string
+		short  bool
+		gossip bool // is what is cut
+		cuts   func(cell.Policy) bool
+		bound  time.Duration // from when the network is whole again
 	}{
-		{"the whole mesh from the servers", true, func(p cell.Policy) bool { return touches(p, foundation.ServersApp) }, 15 * time.Second},
-		{"the service from the servers", false, func(p cell.Policy) bool { return touches(p, foundation.ServersApp) && touches(p, service) }, 15 * time.Second},
-		{"the caller from the sidecars", false, func(p cell.Policy) bool { return p.Start == 21000 }, 5 * time.Second},
-		{"members from members", false, func(p cell.Policy) bool { return p.Start == 8301 && !touches(p, foundation.ServersApp) }, 15 * time.Second},
+		{"the whole mesh from the servers", true, false, func(p cell.Policy) bool { return touches(p, foundation.ServersApp) }, 15 * time.Second},
+		{"the service from the servers", false, false, func(p cell.Policy) bool {
+			return touches(p, foundation.ServersApp) && touches(p, mesh.service.App().Name)
+		}, 15 * time.Second},
+		{"the caller from the sidecars", false, false, func(p cell.Policy) bool { return p.Start == 21000 }, 5 * time.Second},
+		{"members from members", false, true, func(p cell.Policy) bool { return p.Start == 8301 && !touches(p, foundation.ServersApp) }, 15 * time.Second},
 	} {
 		if !long && !c.short {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
+			if c.gossip && mesh.agentless() {
+				t.Skip("without agents there is no gossip")
+			}
 			survive(t, c.bound, func(context.Context) (time.Time, error) {
 				cut := slices.DeleteFunc(slices.Clone(mesh.policies), func(p cell.Policy) bool { return !c.cuts(p) })
 				if len(cut) == 0 {
@@ -48,7 +65,13 @@ func TestPartitions(t *testing.T) {
 					return time.Now(), err
 				}
 				<-time.After(away())
-				return time.Now(), mesh.Allow(cut...)
+				whole, err := time.Now(), mesh.Allow(cut...)
+				if mesh.agentless() {
+					// An instance finds out that it was taken for dead, and that
+					// others seem to be, when it renews its session, every 5 s.
+					<-time.After(12 * time.Second)
+				}
+				return whole, err
 			})
 		})
 	}
@@ -61,9 +84,12 @@ func TestSilence(t *testing.T) {
 	if !long {
 		t.Skip("in the long form only: the short one has TestReusedAddress")
 	}
+	inEachMode(t, false, silence)
+}
+
+func silence(t *testing.T) {
 	var began time.Time
-	// From the start of the silence: gossip gives a member up after 6 s.
-	survive(t, 9*time.Second, func(context.Context) (time.Time, error) {
+	survive(t, noticed(), func(context.Context) (time.Time, error) {
 		restore, err := mesh.Silence(mesh.service.Instance(dice.IntN(instances)))
 		began = time.Now()
 		if err != nil {
@@ -77,8 +103,10 @@ func TestSilence(t *testing.T) {
 // TestReusedAddress: an instance dies without a word, and the next one gets its
 // address while the dead one's node is still in the catalog. Cloud Foundry does
 // so all the time.
-func TestReusedAddress(t *testing.T) {
-	survive(t, 9*time.Second, func(ctx context.Context) (time.Time, error) {
+func TestReusedAddress(t *testing.T) { inEachMode(t, true, reusedAddress) }
+
+func reusedAddress(t *testing.T) {
+	survive(t, noticed(), func(ctx context.Context) (time.Time, error) {
 		index := dice.IntN(instances)
 		for range addressTries {
 			dead := mesh.service.Instance(index)
@@ -116,7 +144,7 @@ func serves(ctx context.Context, next, dead *cell.Instance) error {
 	first, cancel := context.WithTimeout(ctx, ejection)
 	defer cancel()
 	healthy := func(ctx context.Context) error {
-		endpoints, err := foundation.Endpoints(ctx, mesh.caller.Instance(0), service)
+		endpoints, err := foundation.Endpoints(ctx, mesh.caller.Instance(0), mesh.service.App().Name)
 		if err == nil && endpoints[foundation.SidecarOf(next)] != "healthy" {
 			err = fmt.Errorf("the caller's Envoy has %v", endpoints)
 		}
@@ -131,7 +159,7 @@ func serves(ctx context.Context, next, dead *cell.Instance) error {
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(nodes, service+"-"+dead.GUID()) {
+		if !slices.Contains(nodes, dead.App()+"-"+dead.GUID()) {
 			break
 		}
 		seen = true
@@ -153,6 +181,10 @@ func TestLeader(t *testing.T) {
 	if !long {
 		t.Skip("in the long form only")
 	}
+	inEachMode(t, false, leader)
+}
+
+func leader(t *testing.T) {
 	t.Run("handed over", func(t *testing.T) {
 		survive(t, time.Second, func(ctx context.Context) (time.Time, error) {
 			from := time.Now()

@@ -30,7 +30,7 @@ var processFaults = []processFault{
 	{part: foundation.Consul, signal: syscall.SIGKILL, bound: time.Second},
 	{part: foundation.Envoy, signal: syscall.SIGKILL, bound: time.Second},
 	{part: foundation.MeshAgent, signal: syscall.SIGKILL, bound: 2 * time.Second},
-	{part: foundation.MeshProxy, signal: syscall.SIGKILL, bound: 2 * time.Second}, // nobody deregisters, the agent leaves
+	{part: foundation.MeshProxy, signal: syscall.SIGKILL, bound: 2 * time.Second}, // nobody deregisters; the agent leaves, or the next start does it
 	{part: foundation.MeshApp, signal: syscall.SIGKILL, bound: time.Second},
 	{part: foundation.Echo, signal: syscall.SIGKILL, bound: time.Second},
 
@@ -53,7 +53,9 @@ var processFaults = []processFault{
 
 // TestProcesses does all of them in the long form, and one with each signal in
 // the short one.
-func TestProcesses(t *testing.T) {
+func TestProcesses(t *testing.T) { inEachMode(t, true, processes) }
+
+func processes(t *testing.T) {
 	roll(t)
 	faults := map[syscall.Signal][]processFault{}
 	there, err := foundation.Parts(mesh.service.Instance(0))

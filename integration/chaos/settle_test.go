@@ -31,7 +31,8 @@ const (
 
 // settledWithin bounds the time until the catalog equals what runs. A node that
 // has died in silence is marked failed after 6 s and is reaped within 40 s
-// after that (advertise_reconnect_timeout).
+// after that (advertise_reconnect_timeout); without an agent it is gone after
+// 20 s.
 const settledWithin = time.Minute
 
 // settled returns nil when the catalog, the callers' Envoys and the containers
@@ -45,9 +46,12 @@ func (s *system) settled(ctx context.Context) error {
 	return nil
 }
 
-// all are the instances that are in the mesh.
-func (s *system) all() []*cell.Instance {
-	return append(s.service.Instances(), s.caller.Instances()...)
+// all are the instances that are in the mesh, of every mode.
+func (s *system) all() (all []*cell.Instance) {
+	for _, one := range systems {
+		all = slices.Concat(all, one.service.Instances(), one.caller.Instances())
+	}
+	return all
 }
 
 func (s *system) allRun(context.Context) error {
@@ -104,17 +108,19 @@ func (s *system) catalogIsRight(ctx context.Context) error {
 }
 
 func (s *system) callersAreRight(ctx context.Context) error {
-	want := map[string]string{}
-	for _, i := range s.service.Instances() {
-		want[foundation.SidecarOf(i)] = "healthy"
-	}
-	for _, i := range s.caller.Instances() {
-		got, err := foundation.Endpoints(ctx, i, service)
-		if err != nil {
-			return err
+	for _, one := range systems {
+		want := map[string]string{}
+		for _, i := range one.service.Instances() {
+			want[foundation.SidecarOf(i)] = "healthy"
 		}
-		if !maps.Equal(want, got) {
-			return fmt.Errorf("the Envoy of the caller has %v, want %v", got, want)
+		for _, i := range one.caller.Instances() {
+			got, err := foundation.Endpoints(ctx, i, one.service.App().Name)
+			if err != nil {
+				return err
+			}
+			if !maps.Equal(want, got) {
+				return fmt.Errorf("the Envoy of %s has %v, want %v", i.App(), got, want)
+			}
 		}
 	}
 	return nil
