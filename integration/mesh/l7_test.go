@@ -68,12 +68,15 @@ func canary(t *testing.T, m mode) {
 			return err
 		}
 	}
-	eventually(t, "the canary answers", answers("yes", "canary"))
-	for range 20 {
-		for header, want := range map[string]string{"yes": "canary", "no": m.back} {
-			if err := answers(header, want)(deadline(t)); err != nil {
-				t.Errorf("with x-canary: %s: %v", header, err)
+	// Before the caller's Envoy has heard of the entries, both answer by turns.
+	eventually(t, "each is asked for its own", func(ctx context.Context) error {
+		for range 20 {
+			for header, want := range map[string]string{"yes": "canary", "no": m.back} {
+				if err := answers(header, want)(ctx); err != nil {
+					return fmt.Errorf("with x-canary: %s: %w", header, err)
+				}
 			}
 		}
-	}
+		return nil
+	})
 }
