@@ -17,10 +17,11 @@ const hang = 4 * time.Second
 // processFault is a signal to one process of one instance. bound is when
 // callers have recovered, counted from the signal.
 type processFault struct {
-	part    foundation.Part
-	signal  syscall.Signal
-	bound   time.Duration
-	forever bool // a stopped process does not go on by itself
+	part      foundation.Part
+	signal    syscall.Signal
+	bound     time.Duration
+	agentless time.Duration // the bound without agents, where it is another
+	forever   bool          // a stopped process does not go on by itself
 }
 
 // processFaults: what ends by itself is out of rotation a fifth of a second
@@ -38,7 +39,7 @@ var processFaults = []processFault{
 	{part: foundation.Envoy, signal: syscall.SIGTERM, bound: time.Second},
 	{part: foundation.MeshAgent, signal: syscall.SIGTERM, bound: time.Second},
 	{part: foundation.MeshProxy, signal: syscall.SIGTERM, bound: time.Second},
-	{part: foundation.MeshApp, signal: syscall.SIGTERM, bound: 5 * time.Second}, // passed on after 3.8 s without the proxy's word
+	{part: foundation.MeshApp, signal: syscall.SIGTERM, bound: 5 * time.Second, agentless: 6 * time.Second}, // passed on after 4.1 s, or 4.8 s, without the proxy's word
 	{part: foundation.Echo, signal: syscall.SIGTERM, bound: time.Second},
 
 	{part: foundation.Consul, signal: syscall.SIGSTOP, bound: time.Second},
@@ -77,10 +78,17 @@ func processes(t *testing.T) {
 		}
 		for _, fault := range some {
 			t.Run(fault.String(), func(t *testing.T) {
-				survive(t, fault.bound, fault.do)
+				survive(t, fault.within(), fault.do)
 			})
 		}
 	}
+}
+
+func (f processFault) within() time.Duration {
+	if mesh.agentless() && f.agentless > 0 {
+		return f.agentless
+	}
+	return f.bound
 }
 
 // do sends the signal at a random moment to a random instance. A process that

@@ -272,7 +272,7 @@ type Metrics struct {
 type Lifecycle struct {
 	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone."`
 	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
-	DrainDelay   string `hcl:"drain_delay,optional" default:"300ms" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s: they hear of it after 200 ms."`
+	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s: they hear of it after 200 ms, without agents after up to 700 ms where a server has just sent their Envoy to another."`
 	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
 
 	Body hcl.Body `hcl:",body"`
@@ -283,4 +283,8 @@ const (
 	DefaultProtocol  = "tcp"
 	DefaultRetryJoin = "consul-server.apps.internal"
 	webProcess       = "web"
+	agentDrainDelay  = "300ms"
+	// Servers that lose a proxy may send another's Envoy elsewhere at that very
+	// moment: it hears of nothing until it is there.
+	agentlessDrainDelay = "1s"
 )

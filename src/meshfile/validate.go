@@ -78,6 +78,12 @@ func (v *validator) mesh(m *Mesh) {
 		}
 	}
 	v.agentless(m)
+	if m.Lifecycle.DrainDelay == "" {
+		m.Lifecycle.DrainDelay = agentDrainDelay
+		if m.Agentless() {
+			m.Lifecycle.DrainDelay = agentlessDrainDelay
+		}
+	}
 	m.assignPorts()
 	v.ports(m)
 	v.variables(m)
