@@ -58,7 +58,7 @@ func shell(ctx context.Context, i *cell.Instance, command string) (int, error) {
 
 // TestRestarts restarts an instance again and again, in every way there is, at
 // random moments of its start.
-func TestRestarts(t *testing.T) { inEachMode(t, false, restarts) }
+func TestRestarts(t *testing.T) { inEachMode(t, true, restarts) }
 
 func restarts(t *testing.T) {
 	n := 5
