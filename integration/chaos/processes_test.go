@@ -96,6 +96,10 @@ func (f processFault) within() time.Duration {
 func (f processFault) do(ctx context.Context) (time.Time, error) {
 	<-time.After(time.Duration(dice.IntN(1000)) * time.Millisecond)
 	index := dice.IntN(instances)
+	if f.part == foundation.Consul {
+		// One that has run for less than five seconds ends its instance.
+		<-time.After(time.Until(mesh.service.Instance(index).StartedAt().Add(6 * time.Second)))
+	}
 	found, err := foundation.Parts(mesh.service.Instance(index))
 	if err != nil {
 		return time.Time{}, err
