@@ -232,6 +232,8 @@ func (v viaAgent) watchCatalog(ctx context.Context) {
 			continue
 		}
 		v.log("the servers no longer have this instance, it is registered again")
+		// The agent tells them only of what is new to itself.
+		v.proxy.deregister()
 		if err := v.registerAgain(ctx); err != nil && ctx.Err() == nil {
 			v.log("failed to register again: %v", err)
 		}
