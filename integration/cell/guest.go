@@ -133,6 +133,11 @@ func (g *Guest) ReadFile(path string) ([]byte, error) { return g.ctr.ReadFile(pa
 // List lists every process of the guest, init included.
 func (g *Guest) List() ([]container.ProcessInfo, error) { return g.ctr.Processes() }
 
+// SetClock has every process that runs in the guest see a time of day that is
+// so much ahead of the machine's, or behind it, until it is set to 0 ahead.
+// Processes that start later see the machine's time.
+func (g *Guest) SetClock(ahead time.Duration) error { return g.ctr.SetClock(ahead) }
+
 // HTTPClient is a client whose requests come from inside the guest.
 func (g *Guest) HTTPClient() *http.Client { return g.client }
 

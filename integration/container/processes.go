@@ -50,15 +50,20 @@ func processInfo(dir string, pid int) (ProcessInfo, error) {
 	if err != nil {
 		return ProcessInfo{}, err
 	}
-	p := ProcessInfo{Pid: pid}
-	// The name before it is in parentheses and may have spaces.
-	if end := strings.LastIndexByte(string(stat), ')'); end >= 0 && len(stat) > end+2 {
-		p.State = string(stat[end+2])
-	}
+	p := ProcessInfo{Pid: pid, State: stateIn(stat)}
 	if s := strings.TrimSuffix(string(cmdline), "\x00"); s != "" {
 		p.Args = strings.Split(s, "\x00")
 	}
 	return p, nil
+}
+
+// stateIn is the state that /proc/PID/stat tells.
+func stateIn(stat []byte) string {
+	// The name before it is in parentheses and may have spaces.
+	if end := strings.LastIndexByte(string(stat), ')'); end >= 0 && len(stat) > end+2 {
+		return string(stat[end+2])
+	}
+	return ""
 }
 
 // hostPids maps pids of the container to pids of the caller.
