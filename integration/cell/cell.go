@@ -59,6 +59,7 @@ type Cell struct {
 	closed   bool                   // guarded by mu
 	guests   map[*Guest]bool        // guarded by mu: whose container runs
 	started  map[string]*RunningApp // guarded by mu: by name
+	deleted  map[string]int         // guarded by mu: lines logged for deleted apps, by name
 	guids    map[string]string      // guarded by mu: of apps, spaces and organizations
 	outside  map[string]netip.Addr  // guarded by mu: hosts outside, by name
 	rules    rules                  // guarded by mu: the network's
@@ -96,6 +97,7 @@ func New(o Options) (*Cell, error) {
 		closing: make(chan struct{}),
 		guests:  map[*Guest]bool{},
 		started: map[string]*RunningApp{},
+		deleted: map[string]int{},
 		guids:   map[string]string{},
 		outside: map[string]netip.Addr{},
 	}

@@ -70,10 +70,9 @@ func (j *journal) of(app string) ([]Line, <-chan struct{}) {
 	return slices.Clone(j.lines[app]), j.more
 }
 
-// wait returns the first line that matches, of those there are and those to
-// come.
-func (j *journal) wait(ctx context.Context, app, what string, match func(string) bool) (Line, error) {
-	seen := 0
+// wait returns the first line that matches, of those there are after the first
+// seen ones and those to come.
+func (j *journal) wait(ctx context.Context, app string, seen int, what string, match func(string) bool) (Line, error) {
 	for {
 		lines, more := j.of(app)
 		for _, l := range lines[seen:] {
@@ -106,17 +105,17 @@ func (c *Cell) Logs(app string) []Line {
 }
 
 // Logs are the lines logged so far, those of staging and of former instances
-// included.
-func (r *RunningApp) Logs() []Line { return r.cell.Logs(r.app.Name) }
+// included, but not those of an app of this name that was deleted before.
+func (r *RunningApp) Logs() []Line { return r.cell.Logs(r.app.Name)[r.since:] }
 
 // WaitLog waits for a line that contains text, also one that is there already.
 func (r *RunningApp) WaitLog(ctx context.Context, text string) (Line, error) {
-	return r.cell.journal.wait(ctx, r.app.Name, text, func(s string) bool { return strings.Contains(s, text) })
+	return r.cell.journal.wait(ctx, r.app.Name, r.since, text, func(s string) bool { return strings.Contains(s, text) })
 }
 
 // WaitLogMatch is WaitLog with a regular expression.
 func (r *RunningApp) WaitLogMatch(ctx context.Context, re *regexp.Regexp) (Line, error) {
-	return r.cell.journal.wait(ctx, r.app.Name, re.String(), re.MatchString)
+	return r.cell.journal.wait(ctx, r.app.Name, r.since, re.String(), re.MatchString)
 }
 
 // lineWriter turns what is written into lines of the journal.

@@ -16,6 +16,7 @@ type RunningApp struct {
 	cell    *Cell
 	app     App
 	droplet *Droplet
+	since   int // how many lines were logged for deleted apps of this name
 
 	mu       sync.Mutex
 	slots    map[string]map[int]*slot // guarded by mu: by process type and index
@@ -35,6 +36,7 @@ func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, err
 		}
 	}
 	c.mu.Lock()
+	r.since = c.deleted[r.app.Name]
 	c.started[r.app.Name] = r
 	c.mu.Unlock()
 	if err := r.startAll(ctx); err != nil {
@@ -251,6 +253,7 @@ func (r *RunningApp) Delete(ctx context.Context) error {
 	defer r.cell.mu.Unlock()
 	if r.cell.started[r.app.Name] == r {
 		delete(r.cell.started, r.app.Name)
+		r.cell.deleted[r.app.Name] = len(r.cell.Logs(r.app.Name))
 	}
 	return err
 }
