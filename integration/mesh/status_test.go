@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
@@ -113,7 +115,10 @@ func failedStarts(t *testing.T, m mode) {
 	elsewhere, nowhere, alone := m, m, m
 	elsewhere.consul = "consul { datacenter = \"dc9\" }\n"
 	alone.policies = func(map[string][]string) []cell.Policy { return nil }
-	tests := []failedStart{{m, taken, "hint: another process of the app listens on a port of mesh.hcl"}}
+	tests := []failedStart{
+		{m, taken, "hint: another process of the app listens on a port of mesh.hcl"},
+		{m, m.oldEnvoy(t), "hint: Envoy is too old for this Consul"},
+	}
 	if m.agents > 0 {
 		nowhere.consul = "consul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n"
 		tests = append(tests,
@@ -143,19 +148,48 @@ func failedStarts(t *testing.T, m mode) {
 	}
 }
 
-// launch has the app give up soon, and say so if it ever runs.
-func (f failedStart) launch(t *testing.T) *cell.RunningApp {
+// oldEnvoy is an app that brings an Envoy of its own: the real one, with a
+// version that no Consul supports in place of its own, which is once in it.
+func (m mode) oldEnvoy(t *testing.T) cell.App {
 	t.Helper()
-	path := filepath.Join(f.app.Dir, "mesh.hcl")
-	text, err := os.ReadFile(path)
+	const old = "1.08.2"
+	app := m.echo(t, "old-envoy")
+	program, err := os.ReadFile(shared.Binaries.Envoy())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, append(text, "lifecycle { start_timeout = \"5s\" }\n"...), 0o644); err != nil {
+	version := []byte(binaries.EnvoyVersion)
+	if n := bytes.Count(program, version); n != 1 || len(version) != len(old) {
+		t.Fatalf("%s is %d times in Envoy, and %s takes its place", version, n, old)
+	}
+	path := filepath.Join(app.Dir, "envoy-old")
+	t.Cleanup(func() { _ = os.Remove(path) }) // a hundred megabytes of memory
+	if err := os.WriteFile(path, bytes.Replace(program, version, []byte(old), 1), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	appendMesh(t, app, "envoy { source = \"./envoy-old\" }\n")
+	return app
+}
+
+// launch has the app give up soon, and say so if it ever runs.
+func (f failedStart) launch(t *testing.T) *cell.RunningApp {
+	t.Helper()
+	appendMesh(t, f.app, "lifecycle { start_timeout = \"5s\" }\n")
 	if err := os.WriteFile(filepath.Join(f.app.Dir, "Procfile"), []byte("web: echo the-app-ran; ./echo\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return f.mode.launch(t, f.app)
+}
+
+// appendMesh adds blocks to an app's mesh.hcl.
+func appendMesh(t *testing.T, app cell.App, blocks string) {
+	t.Helper()
+	path := filepath.Join(app.Dir, "mesh.hcl")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(text, blocks...), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -93,7 +93,7 @@ var knownErrors = []struct{ text, problem string }{
 	{"Encryption is configured but remote state is not encrypted", "this agent encrypts gossip and the servers do not: the bound service is another control plane's"},
 	{"wrong datacenter", "the servers are of another datacenter: consul { datacenter = … } in mesh.hcl must name theirs"},
 	{"Address already in use", "another process of the app listens on a port of mesh.hcl: choose another for it, the lines above name it"},
-	{"is too old and is not supported by Consul", "Envoy is too old for this Consul: leave out envoy { version = … } in mesh.hcl, or take one that docs/operators.md lists"},
+	{"is too old and is not supported by Consul", "Envoy is too old for this Consul: leave out version and source of envoy in mesh.hcl, or take one that docs/operators.md lists"},
 }
 
 // serverProblems tries to reach the servers as the agent does.
