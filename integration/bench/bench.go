@@ -22,7 +22,7 @@ type bench struct {
 	f       *foundation.Foundation
 	staged  map[string]staged // by app name
 	callers map[way]*cell.RunningApp
-	memory  *memory // of our caller, soon after its start
+	memory  <-chan firstLook // of our caller
 }
 
 // mergeWindow is how long an Envoy may put off a change of health that follows
@@ -135,9 +135,9 @@ func (b *bench) caller(ctx context.Context, w way) (*cell.RunningApp, error) {
 		return nil, err
 	}
 	if w == ours {
-		b.memory, err = firstLook(app.Instance(0))
+		b.memory = lookLater(app.Instance(0))
 	}
-	return app, err
+	return app, nil
 }
 
 // stopCallers makes room for measures that start callers themselves.

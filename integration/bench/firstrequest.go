@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
@@ -131,26 +130,39 @@ func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
 	// A connection for each request, so that the Envoy chooses each time.
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DialContext: calls.Instance(0).Dial, DisableKeepAlives: true}}
 	answered := map[string]bool{}
+	// The Envoy goes from one instance to the next: as many requests as it has
+	// instances reach all of them.
 	err = foundation.Eventually(ctx, "all instances have answered", func(ctx context.Context) error {
-		response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", tcpPort))
-		if err != nil {
-			return fmt.Errorf("%d have answered: %w", len(answered), err)
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
+		known, err := foundation.Endpoints(ctx, calls.Instance(0), w.name(tcpService))
 		if err != nil {
 			return err
 		}
-		// {"app":"…","index":"7",…}
-		if _, rest, found := strings.Cut(string(text), `"index":"`); found {
-			index, _, _ := strings.Cut(rest, `"`)
-			answered[index] = true
+		for range known {
+			if len(known) <= len(answered) || len(answered) == many {
+				break
+			}
+			var index string
+			if index, err = whoAnswers(client); err == nil {
+				answered[index] = true
+			}
 		}
 		if len(answered) < many {
-			return fmt.Errorf("%d have answered", len(answered))
+			return fmt.Errorf("%d of %d known have answered, the last error is %v", len(answered), len(known), err)
 		}
 		return nil
 	})
 	took := time.Since(begun)
 	return took, errors.Join(err, b.gone(ctx, w, service))
+}
+
+// whoAnswers is the index of the instance that the caller's request reaches.
+func whoAnswers(client *http.Client) (index string, err error) {
+	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", tcpPort))
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	var who struct{ Index string }
+	err = json.NewDecoder(response.Body).Decode(&who)
+	return who.Index, err
 }

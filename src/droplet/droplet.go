@@ -15,7 +15,6 @@
 package droplet
 
 import (
-	"regexp"
 	"strings"
 	"time"
 )
@@ -61,6 +60,7 @@ type Config struct {
 
 // Envoy says how every Envoy is run.
 type Envoy struct {
+	Version     string   `json:"version,omitempty"` // of the program, empty where nobody says
 	Concurrency int      `json:"concurrency"`
 	LogLevel    string   `json:"log_level"`
 	ExtraArgs   []string `json:"extra_args,omitempty"`
@@ -127,13 +127,16 @@ func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":rea
 // live, in Consul's key/value store.
 func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }
 
-var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9-]+`)
+// notInNodeName says which characters separate the parts of a name.
+func notInNodeName(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r != '-'
+}
 
 // NodeName is the name of an instance's Consul node: the app's, for people, and
 // the instance's GUID, which no other instance ever has. Without a GUID it is
 // what the names of all of the app's nodes start with.
 func NodeName(app, guid string) string {
-	app = strings.Trim(notInNodeName.ReplaceAllString(app, "-"), "-")
+	app = strings.Trim(strings.Join(strings.FieldsFunc(app, notInNodeName), "-"), "-")
 	if len(app) > 60 {
 		app = app[:60]
 	}

@@ -71,6 +71,7 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 	}
 	c := droplet.Config{
 		Envoy: droplet.Envoy{
+			Version:     mesh.Envoy.Version,
 			Concurrency: mesh.Envoy.Concurrency,
 			LogLevel:    mesh.Envoy.LogLevel,
 			ExtraArgs:   mesh.Envoy.ExtraArgs,

@@ -146,9 +146,7 @@ func (p *proxy) secureServers(ctx context.Context) (err error) {
 	p.access.agentless = true
 	v := newViaServers(p)
 	p.registry = v
-	if p.access.enabled() || v.servers.tls != nil {
-		p.xds, err = newXDS(ctx, p.access, v.servers.xds(), serverCluster)
-	}
+	p.xds, err = newXDS(ctx, p.access, v.servers.xds(), serverCluster)
 	return err
 }
 

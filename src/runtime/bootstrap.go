@@ -75,7 +75,10 @@ func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
 			"lds_config": ads, "cds_config": ads,
 			"ads_config": msg{
 				"api_type": "DELTA_GRPC", "transport_api_version": "V3",
-				"grpc_services": msg{"envoy_grpc": msg{"cluster_name": from.name}},
+				"grpc_services": msg{
+					"envoy_grpc":       msg{"cluster_name": from.name},
+					"initial_metadata": []any{msg{"key": sidecarHeader, "value": droplet.SidecarID(r.ID)}},
+				},
 			},
 		},
 	}

@@ -242,26 +242,17 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 // serverCluster is the cluster that Envoy gets its configuration from.
 const serverCluster = "consul-server"
 
-// bootstrap leads Envoy to the servers, or to what stands before them where
-// there is something secret to send along.
+// bootstrap leads Envoy to what stands before the servers, where its stream is
+// begun meanwhile.
 func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
+	v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName(), v.config.Envoy.Version))
 	config, err := v.bootstrapConfig(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	var leads msg
-	if v.xds != nil {
-		leads = cluster(serverCluster, "STATIC", pipe(v.xds.socket))
-	} else {
-		var addresses []msg
-		for _, name := range v.servers.names {
-			addresses = append(addresses, socketAddress(hostOf(name), v.servers.grpc))
-		}
-		leads = cluster(serverCluster, "STRICT_DNS", addresses...)
-		leads["dns_lookup_family"] = "V4_PREFERRED"
-	}
 	return writeBootstrap(r, origin{
-		name: serverCluster, cluster: http2(leads), metadata: msg{"node_name": v.inst.NodeName()},
+		name: serverCluster, cluster: http2(cluster(serverCluster, "STATIC", pipe(v.xds.socket))),
+		metadata: msg{"node_name": v.inst.NodeName()},
 	}, config)
 }
 

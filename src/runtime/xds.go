@@ -15,20 +15,27 @@ import (
 	"sync"
 )
 
-// xds stands between Envoy and the agent where there are tokens: it puts the
-// token of the moment on each of Envoy's streams. So Envoy has no token in its
-// bootstrap, in its admin API's dump or in its log, and a new token needs no new
-// Envoy. It listens on a Unix socket in the private folder.
+// xds stands between Envoy and the agent where there are tokens, and between
+// Envoy and the servers: it puts the token of the moment on each of Envoy's
+// streams. So Envoy has no token in its bootstrap, in its admin API's dump or in
+// its log, and a new token needs no new Envoy. It listens on a Unix socket in
+// the private folder.
 type xds struct {
 	socket string
+	host   string // that streams are sent to
+	access *access
 	server *http.Server
+	early  *early
 
 	mutex   sync.Mutex
 	streams map[*func()]bool // what ends them, guarded by mutex
 }
 
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
-	x := &xds{socket: filepath.Join(a.dir, xdsSocket), streams: map[*func()]bool{}}
+	x := &xds{
+		socket: filepath.Join(a.dir, xdsSocket), host: host, access: a,
+		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}}, streams: map[*func()]bool{},
+	}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
 	}
@@ -43,10 +50,11 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 	relay := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: host})
-			r.Out.Header.Set(tokenHeader, string(a.serviceToken()))
+			x.authorize(r.Out)
 		},
-		Transport:     upstream,
+		Transport:     x.early,
 		FlushInterval: -1,
+		BufferPool:    smallBuffers{},
 		ErrorLog:      quiet,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 			const unavailable = "14"
@@ -73,6 +81,25 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 	return x, nil
 }
 
+func (x *xds) authorize(stream *http.Request) {
+	stream.Header.Set(tokenHeader, string(x.access.serviceToken()))
+}
+
+// begin opens the stream of a sidecar before its Envoy is there. Where it
+// cannot, Envoy opens its own.
+func (x *xds) begin(sidecar string, introduction []byte) {
+	const method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+	if introduction == nil {
+		return
+	}
+	stream := &http.Request{
+		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: x.host, Path: method},
+		Header: http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}},
+	}
+	x.authorize(stream)
+	x.early.begin(stream, sidecar, introduction)
+}
+
 func (x *xds) track(stream *func(), open bool) {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
@@ -83,11 +110,21 @@ func (x *xds) track(stream *func(), open bool) {
 	}
 }
 
+// smallBuffers are enough for what is passed on at a time. A stream keeps one.
+type smallBuffers struct{}
+
+// Get implements httputil.BufferPool.
+func (smallBuffers) Get() []byte { return make([]byte, 4<<10) }
+
+// Put implements httputil.BufferPool.
+func (smallBuffers) Put([]byte) {}
+
 // renew ends every stream. Envoy keeps what it has, connects again and is then
 // there with the new token.
 func (x *xds) renew() {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
+	x.early.forget()
 	for end := range x.streams {
 		(*end)()
 	}

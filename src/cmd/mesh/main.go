@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	goruntime "runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -30,8 +31,12 @@ cf ssh APP -c '/home/vcap/deps/*/bin/mesh status'
 // the app's memory pays for it.
 const gcPercent = 20
 
+// processors are enough for what is mostly waiting; Go keeps memory for each.
+const processors = 1
+
 func main() {
 	debug.SetGCPercent(gcPercent)
+	goruntime.GOMAXPROCS(processors)
 	log := runtime.NewLog(os.Stdout)
 	status, err := run(os.Args[1:], log)
 	if err != nil {

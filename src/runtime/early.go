@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// early begins the streams of Envoys before they are there. A server makes the
+// configuration of an Envoy when its stream begins, and has it 200 ms later at
+// the earliest (Consul 1.22, agent/proxycfg/state.go, coalesceTimeout); an Envoy
+// takes half of that to start. What Envoy says on the stream is passed on as it
+// is, after a first message that the server keeps in mind and does not answer.
+type early struct {
+	http.RoundTripper // to the servers
+
+	mutex sync.Mutex
+	begun map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
+}
+
+// sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
+const sidecarHeader = "mesh-sidecar"
+
+// earlyStream is a stream that no Envoy has yet. To the transport it is what
+// Envoy says, from when there is one.
+type earlyStream struct {
+	cancel   context.CancelFunc
+	ended    <-chan struct{}
+	taken    chan struct{} // closed when envoy is set
+	envoy    io.Reader
+	answered chan struct{} // closed when response and err are set
+	response *http.Response
+	err      error
+}
+
+// Read implements io.Reader.
+func (e *earlyStream) Read(part []byte) (int, error) {
+	select {
+	case <-e.taken:
+		return e.envoy.Read(part)
+	case <-e.ended:
+		return 0, context.Canceled
+	}
+}
+
+// begin opens the stream of a sidecar. It has no error: without it, Envoy
+// begins its own.
+func (s *early) begin(request *http.Request, sidecar string, first []byte) {
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &earlyStream{cancel: cancel, ended: ctx.Done(), taken: make(chan struct{}), answered: make(chan struct{})}
+	request = request.WithContext(ctx)
+	request.Body = io.NopCloser(io.MultiReader(bytes.NewReader(first), e))
+	s.mutex.Lock()
+	s.begun[sidecar] = e
+	s.mutex.Unlock()
+	go func() {
+		defer close(e.answered)
+		e.response, e.err = s.RoundTripper.RoundTrip(request)
+	}()
+}
+
+// RoundTrip implements http.RoundTripper for what an Envoy asks.
+func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
+	sidecar := request.Header.Get(sidecarHeader)
+	request.Header.Del(sidecarHeader)
+	e := s.take(sidecar)
+	if e == nil {
+		return s.RoundTripper.RoundTrip(request)
+	}
+	context.AfterFunc(request.Context(), e.cancel)
+	e.envoy = request.Body
+	close(e.taken)
+	<-e.answered // or the end of request's context ends the stream
+	return e.response, e.err
+}
+
+// take gives away the stream that was begun for a sidecar, nil without one.
+// Nothing was asked of it, so where there is an answer the server has refused
+// it.
+func (s *early) take(sidecar string) *earlyStream {
+	s.mutex.Lock()
+	e := s.begun[sidecar]
+	delete(s.begun, sidecar)
+	s.mutex.Unlock()
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.answered:
+		if e.err == nil {
+			_ = e.response.Body.Close()
+		}
+		e.cancel()
+		return nil
+	default:
+		return e
+	}
+}
+
+// forget ends what was begun and is nobody's.
+func (s *early) forget() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for sidecar, e := range s.begun {
+		e.cancel()
+		delete(s.begun, sidecar)
+	}
+}
+
+// introduction is the first message of a stream (Envoy: service.discovery.v3,
+// DeltaDiscoveryRequest; gRPC over HTTP/2: a length-prefixed message). It says
+// which Envoy this is, and asks for the one type that Consul has none of. It is
+// nil without the version of the Envoy, which the server wants to know.
+func introduction(r *registration, node, version string) []byte {
+	numbers := strings.Split(version, ".")
+	if len(numbers) != 3 {
+		return nil
+	}
+	var semantic []byte
+	for i, text := range numbers {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil
+		}
+		semantic = protowire.AppendVarint(protowire.AppendTag(semantic, protowire.Number(i+1), protowire.VarintType), n)
+	}
+	const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+	var metadata []byte
+	for _, key := range []string{"namespace", "partition", "node_name"} {
+		value := "default"
+		if key == "node_name" {
+			value = node
+		}
+		metadata = message(metadata, 1, text(nil, 1, key), message(nil, 2, text(nil, 3, value)))
+	}
+	id := droplet.SidecarID(r.ID)
+	from := text(text(nil, 1, id), 2, r.name)
+	from = message(from, 3, metadata)
+	from = message(text(from, 6, "envoy"), 8, message(nil, 1, semantic))
+	request := text(message(nil, 1, from), 2, runtimeType)
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(request))), request...)
+}
+
+// message appends a field that consists of others.
+func message(to []byte, field protowire.Number, parts ...[]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(to, field, protowire.BytesType), bytes.Join(parts, nil))
+}
+
+func text(to []byte, field protowire.Number, value string) []byte {
+	return message(to, field, []byte(value))
+}
