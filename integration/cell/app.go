@@ -23,8 +23,12 @@ type App struct {
 	// for apps that get their services in files.
 	VcapServices string
 	// Memory of each process in MB, its sidecars included. Defaults to 1024.
-	// It is announced, not enforced.
+	// It is announced, and enforced with EnforceMemory only.
 	Memory int
+	// EnforceMemory has the kernel kill in an instance that takes more than
+	// Memory, what it writes into memory included. Starting fails where
+	// MemoryLimits does.
+	EnforceMemory bool
 	// Disk is what an instance may write in MB. 0 is no limit; what is announced
 	// is always the same.
 	Disk int

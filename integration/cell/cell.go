@@ -4,8 +4,9 @@
 // apps, and knows nothing of any particular one.
 //
 // A program that uses cells calls Main. Limits on memory and processors are
-// announced to apps as on the platform but not enforced, one on disk only where
-// the app asks for it (App.Disk); an instance that has passed its health check is not checked again; addresses are IPv4 only.
+// announced to apps as on the platform but not enforced, those on memory and disk
+// only where the app asks for it (App.EnforceMemory, App.Disk); an instance that
+// has passed its health check is not checked again; addresses are IPv4 only.
 package cell
 
 import (

@@ -24,6 +24,7 @@ type Guest struct {
 	ctr     *container.Container
 	wire    wire
 	root    string // directory that the container's root was mounted over
+	group   memoryGroup
 	client  *http.Client
 
 	mu       sync.Mutex
@@ -39,6 +40,7 @@ type guestSpec struct {
 	outside  bool   // on the outside network, not a container of an app
 	isolated bool   // wired to nothing
 	mounts   []container.Mount
+	memory   int // MB that the kernel sees to; 0 is no limit
 }
 
 // newGuest starts a container at an address that the caller has acquired; what
@@ -64,6 +66,12 @@ func (c *Cell) newGuest(ctx context.Context, spec guestSpec) (*Guest, error) {
 	case spec.isolated:
 		connect = func(int, netip.Addr) (wire, error) { return wire{}, nil }
 	}
+	if spec.memory > 0 {
+		if g.group, err = newMemoryGroup(spec.memory); err != nil {
+			return g, err
+		}
+		spec.mounts = append(spec.mounts, g.group.mount())
+	}
 	g.ctr, err = container.Start(ctx, container.Spec{
 		Hostname: spec.hostname,
 		Root:     root,
@@ -74,6 +82,11 @@ func (c *Cell) newGuest(ctx context.Context, spec guestSpec) (*Guest, error) {
 			{Path: "/etc/resolv.conf", Content: fmt.Sprintf("nameserver %s\n", nameServer)},
 		},
 		Net: func(pid int) error {
+			if spec.memory > 0 {
+				if err := g.group.join(pid); err != nil {
+					return err
+				}
+			}
 			g.wire, err = connect(pid, spec.address)
 			return err
 		},
@@ -106,6 +119,9 @@ func (g *Guest) end() {
 	}
 	if g.app != "" {
 		_ = c.network.firewall.leave(g.app, g.address)
+	}
+	if err := g.group.remove(); err != nil {
+		fmt.Fprintf(os.Stderr, "cell: failed to remove the control group of %s: %s\n", g.address, err)
 	}
 	if g.root != "" {
 		_ = os.Remove(g.root)

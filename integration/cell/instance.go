@@ -75,7 +75,11 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 		stopping: make(chan struct{}), running: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	g, err := r.cell.newContainer(ctx, guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, r.droplet)})
+	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, r.droplet)}
+	if r.app.EnforceMemory {
+		spec.memory = r.app.Memory
+	}
+	g, err := r.cell.newContainer(ctx, spec)
 	if err != nil {
 		return nil, err
 	}

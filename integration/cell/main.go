@@ -7,13 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv marks the half of the program that runs in namespaces of its own.
+// insideEnv marks the half of the program that runs in namespaces of its own, and
+// has the program's name.
 const insideEnv = "CELL_INSIDE"
 
 // firstListener is the file descriptor of the first host listener inside.
@@ -45,8 +47,8 @@ type MainOptions struct {
 
 // MainWith is Main with everything that can be chosen.
 func MainWith(o MainOptions) {
-	_, isInside := os.LookupEnv(insideEnv)
-	if !isInside {
+	var isInside bool
+	if programName, isInside = os.LookupEnv(insideEnv); !isInside {
 		os.Exit(outside(o))
 	}
 	os.Unsetenv(insideEnv)
@@ -85,6 +87,8 @@ func outside(o MainOptions) int {
 		return 1
 	}
 	defer os.RemoveAll(tmp)
+	programName = filepath.Base(tmp)
+	defer removeGroups(programName)
 	if err := os.Setenv("TMPDIR", tmp); err != nil {
 		fmt.Fprintln(os.Stderr, "failed to prepare:", err)
 		return 1
@@ -126,7 +130,7 @@ func inside() *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Env = append(os.Environ(), insideEnv+"="+programName)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID |
 			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,

@@ -2,7 +2,9 @@ package cell_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -95,12 +97,17 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			cmd.Stderr = os.Stderr
 			must(t, cmd.Start())
 			var printed bytes.Buffer
+			var groups []string
 			if sig != 0 {
 				for !strings.Contains(printed.String(), "running forever") {
 					b := make([]byte, 1000)
 					n, err := out.Read(b)
 					must(t, err)
 					printed.Write(b[:n])
+				}
+				groups = memoryGroups(t, names(t, tmp))
+				if cell.MemoryLimits() == nil && len(groups) != 1 {
+					t.Errorf("the control groups are %v", groups)
 				}
 				must(t, cmd.Process.Signal(sig))
 			}
@@ -114,6 +121,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			if sig != syscall.SIGKILL && len(names(t, tmp)) > 0 {
 				t.Errorf("files are left: %v", names(t, tmp))
 			}
+			for _, group := range groups {
+				if sig == syscall.SIGKILL {
+					until(t, "nothing runs in "+group, func() bool { return os.Remove(group) == nil })
+				} else if _, err := os.Stat(group); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is left: %v", group, err)
+				}
+			}
 		})
 	}
 }
@@ -123,9 +137,23 @@ func TestForever(t *testing.T) {
 	if os.Getenv(nestedEnv) == "" || userNamespace(t) {
 		t.Skip("is not for itself")
 	}
-	push(t, newCell(t, cell.Options{}), app(t, "app", nil))
+	a := app(t, "app", nil)
+	a.EnforceMemory = cell.MemoryLimits() == nil
+	push(t, newCell(t, cell.Options{}), a)
 	_, _ = os.Stdout.WriteString("running forever\n")
 	time.Sleep(time.Minute)
+}
+
+// memoryGroups are the control groups of programs by their names.
+func memoryGroups(t *testing.T, programs []string) (all []string) {
+	for _, program := range programs {
+		for _, hierarchy := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/memory"} {
+			groups, err := filepath.Glob(filepath.Join(hierarchy, "mesh-cell-"+program+"-*"))
+			must(t, err)
+			all = append(all, groups...)
+		}
+	}
+	return all
 }
 
 // traces are the processes there are, the namespaces they have, and mounts.

@@ -76,7 +76,8 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 		case ctx.Err() != nil:
 			return nil
 		case left < 0:
-			return fmt.Errorf("the Consul agent ended after %.1f s: %w\nhint: its lines above say why", ran.Seconds(), err)
+			return fmt.Errorf("the Consul agent ended after %.1f s: %w\nhint: %s", ran.Seconds(), err,
+				append(memoryProblems(), "its lines above say why")[0])
 		}
 		log("the Consul agent ended (%v), it is started again on its data", err)
 		if err := inst.forgetServices(); err != nil {

@@ -263,11 +263,17 @@ func (p *proxy) serve(ctx context.Context) error {
 		return nil
 	case err := <-failed:
 		cancel()
+		for _, problem := range memoryProblems() {
+			err = fmt.Errorf("%w\nhint: %s", err, problem)
+		}
 		p.giveUp(ctx)
 		return err
 	case <-p.gate.ended:
 		cancel()
 		p.log("the app has ended")
+		for _, problem := range memoryProblems() {
+			p.log("hint: %s", problem)
+		}
 		p.deregister()
 		// The platform ends the other processes of an instance when one has
 		// ended; until then callers are still being told.

@@ -1,0 +1,34 @@
+package cell_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+)
+
+// TestMemoryLimit: what asks for more than the instance may have is killed, the
+// instance sees that it was, and nobody else is bounded.
+func TestMemoryLimit(t *testing.T) {
+	if err := cell.MemoryLimits(); err != nil {
+		t.Skip("NOT TESTED: ", err)
+	}
+	c := newCell(t, cell.Options{})
+	a, b := app(t, "bounded", nil), app(t, "free", nil)
+	a.Memory, a.EnforceMemory, b.Memory = 32, true, 32
+	bounded, free := push(t, c, a), push(t, c, b)
+	const hungry = "head -c 64m /dev/zero | tail | wc -c"
+	if got := ssh(t, free.Instance(0), hungry); got != "67108864" {
+		t.Errorf("without a limit: %s", got)
+	}
+	if got := ssh(t, bounded.Instance(0), hungry); !strings.HasSuffix(got, "\n0") && got != "0" {
+		t.Errorf("with a limit: %s", got)
+	}
+	const kills = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null | grep oom_kill"
+	if got := ssh(t, bounded.Instance(0), kills+" | tail -1"); got != "oom_kill 1" {
+		t.Errorf("it sees %q", got)
+	}
+	if state := bounded.Instance(0).State(); state != cell.Running {
+		t.Errorf("it is %s", state)
+	}
+}
