@@ -35,9 +35,11 @@ type access struct {
 	login   *login                   // guarded by mutex: what the tokens come from, if not from the binding
 }
 
-// login is the answer to a login.
+// login is the answer to a login. Its times are those of the servers' clock,
+// since is that of this one.
 type login struct {
 	SecretID       credentials.Secret
+	CreateTime     time.Time
 	ExpirationTime *time.Time
 	since          time.Time
 }

@@ -83,7 +83,7 @@ func (a *access) due() bool {
 	if a.login == nil || a.login.ExpirationTime == nil {
 		return false
 	}
-	whole := a.login.ExpirationTime.Sub(a.login.since)
+	whole := a.login.ExpirationTime.Sub(a.login.CreateTime)
 	return time.Since(a.login.since) > whole*2/3
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -102,6 +103,21 @@ func TestDefaultPolicy(t *testing.T) {
 		}
 		if got := overlay["default_intention_policy"]; got != want {
 			t.Errorf("%s: %v", agent, got)
+		}
+	}
+}
+
+// TestDue: a login is renewed in time, however far off the servers' clock is.
+func TestDue(t *testing.T) {
+	for _, off := range []time.Duration{-time.Hour, 0, time.Hour} {
+		for age, want := range map[time.Duration]bool{30 * time.Second: false, 50 * time.Second: true} {
+			since := time.Now().Add(-age)
+			created := since.Add(off)
+			expires := created.Add(time.Minute)
+			a := access{login: &login{CreateTime: created, ExpirationTime: &expires, since: since}}
+			if got := a.due(); got != want {
+				t.Errorf("servers %s ahead, a minute's login of %s ago: due is %t, want %t", off, age, got, want)
+			}
 		}
 	}
 }
