@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
@@ -79,6 +80,13 @@ func statusTellsWhy(t *testing.T, m mode) {
 	}
 	problem("intentions deny calls to " + m.back)
 	if err := shared.RemoveIntentions(t.Context(), m.back); err != nil {
+		t.Fatal(err)
+	}
+	if err := caller.Instance(0).SetClock(-time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	problem("the clock of the servers is ahead of this one")
+	if err := caller.Instance(0).SetClock(0); err != nil {
 		t.Fatal(err)
 	}
 	upstream := cell.Policy{Source: m.front, Destination: m.back, Protocol: "tcp", Start: 21000}

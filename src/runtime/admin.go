@@ -200,29 +200,33 @@ func (e *envoy) clusters(ctx context.Context) (map[string]endpoints, error) {
 	return all, nil
 }
 
-// certificateUntil is when the sidecar's certificate ends.
-func (e *envoy) certificateUntil(ctx context.Context) (time.Time, error) {
-	var first time.Time
+// validity is from when and until when the sidecar's certificates are valid;
+// zero without any.
+func (e *envoy) validity(ctx context.Context) (from, until time.Time, err error) {
 	text, err := e.get(ctx, "/certs")
 	if err != nil {
-		return first, err
+		return from, until, err
 	}
 	var answer struct {
 		Certificates []struct {
 			Chain []struct {
+				From  time.Time `json:"valid_from"`
 				Until time.Time `json:"expiration_time"`
 			} `json:"cert_chain"`
 		} `json:"certificates"`
 	}
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
-		return first, fmt.Errorf("failed to read Envoy's certificates: %w", err)
+		return from, until, fmt.Errorf("failed to read Envoy's certificates: %w", err)
 	}
 	for _, certificate := range answer.Certificates {
 		for _, link := range certificate.Chain {
-			if first.IsZero() || link.Until.Before(first) {
-				first = link.Until
+			if link.From.After(from) {
+				from = link.From
+			}
+			if until.IsZero() || link.Until.Before(until) {
+				until = link.Until
 			}
 		}
 	}
-	return first, nil
+	return from, until, nil
 }

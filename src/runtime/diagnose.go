@@ -148,6 +148,9 @@ func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
 	if !s.Envoy.Ready {
 		problems = append(problems, fmt.Sprintf("%s: Envoy is not ready: %s", s.ID, s.Envoy.Seen))
 	}
+	if problem := clockProblem(s.Envoy, time.Now()); problem != "" {
+		problems = append(problems, s.ID+": "+problem)
+	}
 	problemOf := make([]string, len(s.Upstreams))
 	var group sync.WaitGroup
 	for i, u := range s.Upstreams {
@@ -160,6 +163,21 @@ func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
 		}
 	}
 	return problems
+}
+
+// clockProblem is that of a certificate with which no connection can be made,
+// as healthy as all else is.
+func clockProblem(s EnvoyStatus, now time.Time) string {
+	switch {
+	case s.CertificateUntil == nil:
+		return ""
+	case now.Before(*s.CertificateFrom):
+		return fmt.Sprintf("its certificate is valid from %s and it is %s: the clock of the servers is ahead of this one; cf restart gets another once they agree",
+			s.CertificateFrom.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case now.After(*s.CertificateUntil):
+		return fmt.Sprintf("its certificate has ended on %s: does the agent reach the servers, or is a clock wrong?", s.CertificateUntil.UTC().Format(time.RFC3339))
+	}
+	return ""
 }
 
 func upstreamProblem(ctx context.Context, u UpstreamStatus) string {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestJournal: what Consul and Envoy print passes through whole, and the
@@ -67,6 +68,28 @@ func TestMemoryProblem(t *testing.T) {
 	} {
 		if got := memoryProblem(text); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%q means %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestClockProblem(t *testing.T) {
+	t.Parallel()
+	from := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	until := from.Add(72 * time.Hour)
+	certified := EnvoyStatus{CertificateFrom: &from, CertificateUntil: &until}
+	for _, test := range []struct {
+		status EnvoyStatus
+		now    time.Time
+		want   string
+	}{
+		{EnvoyStatus{}, from, ""},
+		{certified, from, ""},
+		{certified, until, ""},
+		{certified, from.Add(-time.Second), "valid from 2026-11-21T12:00:00Z and it is 2026-11-21T11:59:59Z: the clock of the servers is ahead"},
+		{certified, until.Add(time.Second), "has ended on 2026-11-24T12:00:00Z"},
+	} {
+		if got := clockProblem(test.status, test.now); (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
+			t.Errorf("at %v: %q, want %q", test.now, got, test.want)
 		}
 	}
 }

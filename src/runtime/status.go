@@ -58,6 +58,7 @@ type CheckStatus struct {
 type EnvoyStatus struct {
 	Ready            bool           `json:"ready"`
 	Seen             string         `json:"seen,omitempty"` // why it is not
+	CertificateFrom  *time.Time     `json:"certificate_from,omitempty"`
 	CertificateUntil *time.Time     `json:"certificate_until,omitempty"`
 	Listeners        []string       `json:"listeners,omitempty"` // name::address
 	Clusters         map[string]int `json:"clusters,omitempty"`  // to how many healthy endpoints
@@ -180,9 +181,9 @@ func (e *envoy) status(ctx context.Context) EnvoyStatus {
 	var s EnvoyStatus
 	err := e.ready(ctx)
 	s.Ready = err == nil
-	until, certErr := e.certificateUntil(ctx)
+	from, until, certErr := e.validity(ctx)
 	if certErr == nil && !until.IsZero() {
-		s.CertificateUntil = &until
+		s.CertificateFrom, s.CertificateUntil = &from, &until
 	}
 	listeners, listenersErr := e.listeners(ctx)
 	s.Listeners = listeners
