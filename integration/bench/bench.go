@@ -22,7 +22,7 @@ type bench struct {
 	f       *foundation.Foundation
 	staged  map[string]staged // by app name
 	callers map[way]*cell.RunningApp
-	memory  <-chan firstLook // of our caller
+	memory  *firstLook // of our caller
 }
 
 // mergeWindow is how long an Envoy may put off a change of health that follows
@@ -131,13 +131,10 @@ func (b *bench) caller(ctx context.Context, w way) (*cell.RunningApp, error) {
 		return nil, err
 	}
 	b.callers[w] = app
-	if err := app.WaitRunning(ctx); err != nil {
-		return nil, err
-	}
 	if w == ours {
-		b.memory = lookLater(app.Instance(0))
+		b.memory = lookLater(app)
 	}
-	return app, nil
+	return app, app.WaitRunning(ctx)
 }
 
 // stopCallers makes room for measures that start callers themselves.

@@ -29,7 +29,12 @@ func meshMemory(ctx context.Context, b *bench) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := <-b.memory
+	first := b.memory
+	select {
+	case <-first.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if first.err != nil {
 		return nil, first.err
 	}
@@ -111,21 +116,22 @@ func (p pages) String() string {
 // firstLook is to compare later ones with.
 type firstLook struct {
 	*memory
-	err error
+	err  error
+	done chan struct{} // closed when the others are set
 }
 
 // settled is when an instance has what it will always need: Go collects garbage
 // at least every two minutes, and takes memory for it the first time.
 const settled = 150 * time.Second
 
-// lookLater gives the first look when the instance has settled.
-func lookLater(i *cell.Instance) <-chan firstLook {
-	later := make(chan firstLook, 1)
+// lookLater takes the first look at an app when it has settled.
+func lookLater(app *cell.RunningApp) *firstLook {
+	first := &firstLook{done: make(chan struct{})}
 	time.AfterFunc(settled, func() {
-		m, err := look(i)
-		later <- firstLook{m, err}
+		defer close(first.done)
+		first.memory, first.err = look(app.Instance(0))
 	})
-	return later
+	return first
 }
 
 func look(i *cell.Instance) (*memory, error) {

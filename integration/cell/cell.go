@@ -3,9 +3,9 @@
 // routes and a router. It behaves as the platform does towards buildpacks and
 // apps, and knows nothing of any particular one.
 //
-// A program that uses cells calls Main. Limits on memory and processors are
-// announced to apps as on the platform but not enforced, those on memory and disk
-// only where the app asks for it (App.EnforceMemory, App.Disk); an instance that
+// A program that uses cells calls Main. Limits are announced to apps as on the
+// platform; that on processors is never enforced, those on memory and disk where
+// the app asks for it (App.EnforceMemory, App.Disk). An instance that
 // has passed its health check is not checked again; addresses are IPv4 only.
 package cell
 

@@ -29,8 +29,8 @@ var errBusy = errors.New("a process does not stop")
 // when somebody sets the clock. Whole seconds count. 0 is the machine's time
 // again. Monotonic clocks and timers are not touched.
 //
-// Processes that are started afterwards see the machine's time, also those that
-// take the place of others, and so do programs that ask the kernel itself
+// Programs that are started afterwards see the machine's time, also in a process
+// whose clock was set, and so do programs that ask the kernel itself
 // instead of the functions that it maps into every process (its vDSO). Those of
 // Go and of the C library ask the functions. Only amd64 is supported.
 func (c *Container) SetClock(ahead time.Duration) error {
@@ -78,7 +78,7 @@ func (c *Container) setClocks(seconds int32) error {
 	var all []vdso
 	for _, pid := range pids {
 		v, err := stoppedVDSO(pid, deadline)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		if gone(err) {
 			continue // it has ended
 		}
 		if err != nil {
@@ -123,18 +123,26 @@ func stoppedVDSO(pid int, deadline time.Time) (vdso, error) {
 	return v, err
 }
 
+// allThreads leaves out threads that end meanwhile.
 func allThreads(pid int, is func(dir string) (bool, error)) (bool, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {
 		return false, err
 	}
 	for _, dir := range threads {
-		if ok, err := is(dir); !ok || err != nil {
+		ok, err := is(dir)
+		if gone(err) {
+			continue
+		}
+		if !ok || err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
+
+// gone says of what was read of a process or thread that it has ended.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // threadRests is about a thread of a process that was told to stop. One that
 // waits in the kernel, and cannot be interrupted, stops before it returns.

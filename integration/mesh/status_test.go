@@ -59,6 +59,9 @@ func statusTellsWhy(t *testing.T, m mode) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
 		}
 	}
+	if early := s.Services[0].Envoy.EarlyStream; early != (m.agents == 0) {
+		t.Errorf("Envoy went on with the stream that was begun for it: %v", early)
+	}
 	if until := s.Services[0].Envoy.CertificateUntil; until == nil {
 		t.Error("it does not say until when the certificate is")
 	}

@@ -175,7 +175,7 @@ func clockProblem(s EnvoyStatus, now time.Time) string {
 		return fmt.Sprintf("its certificate is valid from %s and it is %s: the clock of the servers is ahead of this one; cf restart gets another once they agree",
 			s.CertificateFrom.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	case now.After(*s.CertificateUntil):
-		return fmt.Sprintf("its certificate has ended on %s: does the agent reach the servers, or is a clock wrong?", s.CertificateUntil.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("its certificate has ended on %s: are the servers reached, or is a clock wrong?", s.CertificateUntil.UTC().Format(time.RFC3339))
 	}
 	return ""
 }

@@ -25,6 +25,7 @@ type early struct {
 
 	mutex sync.Mutex
 	begun map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
+	went  map[string]bool         // the sidecars whose Envoys went on with theirs; guarded by mutex
 }
 
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
@@ -34,32 +35,60 @@ const sidecarHeader = "mesh-sidecar"
 // Envoy says, from when there is one.
 type earlyStream struct {
 	cancel   context.CancelFunc
-	ended    <-chan struct{}
 	taken    chan struct{} // closed when envoy is set
-	envoy    io.Reader
+	envoy    io.ReadCloser
+	close    func()
+	closed   chan struct{} // by the transport, which needs no more
 	answered chan struct{} // closed when response and err are set
 	response *http.Response
 	err      error
+}
+
+func newEarlyStream(cancel context.CancelFunc) *earlyStream {
+	e := &earlyStream{cancel: cancel, taken: make(chan struct{}), closed: make(chan struct{}), answered: make(chan struct{})}
+	e.close = sync.OnceFunc(func() { close(e.closed) })
+	return e
 }
 
 // Read implements io.Reader.
 func (e *earlyStream) Read(part []byte) (int, error) {
 	select {
 	case <-e.taken:
+	case <-e.closed:
+	}
+	select {
+	case <-e.closed:
+		return 0, io.ErrClosedPipe
+	default:
 		return e.envoy.Read(part)
-	case <-e.ended:
-		return 0, context.Canceled
 	}
 }
 
-// begin opens the stream of a sidecar. It has no error: without it, Envoy
-// begins its own.
+// Close implements io.Closer.
+func (e *earlyStream) Close() error {
+	e.close()
+	select {
+	case <-e.taken:
+		return e.envoy.Close()
+	default:
+		return nil
+	}
+}
+
+// begin opens the stream of a sidecar, in place of one that was begun before. It
+// has no error: without it, Envoy begins its own.
 func (s *early) begin(request *http.Request, sidecar string, first []byte) {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &earlyStream{cancel: cancel, ended: ctx.Done(), taken: make(chan struct{}), answered: make(chan struct{})}
+	e := newEarlyStream(cancel)
 	request = request.WithContext(ctx)
-	request.Body = io.NopCloser(io.MultiReader(bytes.NewReader(first), e))
+	request.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), e), e}
 	s.mutex.Lock()
+	if before := s.begun[sidecar]; before != nil {
+		before.cancel()
+	}
 	s.begun[sidecar] = e
 	s.mutex.Unlock()
 	go func() {
@@ -88,12 +117,12 @@ func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 // it.
 func (s *early) take(sidecar string) *earlyStream {
 	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	e := s.begun[sidecar]
-	delete(s.begun, sidecar)
-	s.mutex.Unlock()
 	if e == nil {
 		return nil
 	}
+	delete(s.begun, sidecar)
 	select {
 	case <-e.answered:
 		if e.err == nil {
@@ -102,8 +131,17 @@ func (s *early) take(sidecar string) *earlyStream {
 		e.cancel()
 		return nil
 	default:
+		s.went[sidecar] = true
 		return e
 	}
+}
+
+// wentOn says whether a sidecar's Envoy went on with the stream that was begun
+// for it.
+func (s *early) wentOn(sidecar string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.went[sidecar]
 }
 
 // forget ends what was begun and is nobody's.

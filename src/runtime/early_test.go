@@ -2,12 +2,15 @@ package runtime
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // TestEarlyStream: what an Envoy says continues the stream that was begun for
@@ -15,17 +18,28 @@ import (
 // another.
 func TestEarlyStream(t *testing.T) {
 	t.Parallel()
+	refuse := func(w http.ResponseWriter) { w.Header().Set("Grpc-Status", "8") }
+	breakOff := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
+	answered := func(x *xds) { <-x.early.begun["s"].answered }
+	again := func(x *xds) {
+		first := x.early.begun["s"]
+		x.begin("s", []byte("again, "))
+		<-first.answered
+	}
 	for name, test := range map[string]struct {
 		sidecar string
-		refused bool
+		server  func(http.ResponseWriter) // what it does with what was begun; nil: it waits for more
 		between func(*xds)
 		want    string
+		wentOn  bool
 	}{
-		"continued":   {"s", false, func(*xds) {}, "hello, envoy"},
-		"refused":     {"s", true, func(x *xds) { <-x.early.begun["s"].answered }, "envoy"},
-		"new tokens":  {"s", false, (*xds).renew, "envoy"},
-		"of another":  {"other", false, func(*xds) {}, "envoy"},
-		"of no Envoy": {"", false, func(*xds) {}, "envoy"},
+		"continued":   {"s", nil, func(*xds) {}, "hello, envoy", true},
+		"begun again": {"s", nil, again, "again, envoy", true},
+		"refused":     {"s", refuse, answered, "envoy", false},
+		"broken off":  {"s", breakOff, answered, "envoy", false},
+		"new tokens":  {"s", nil, (*xds).renew, "envoy", false},
+		"of another":  {"other", nil, func(*xds) {}, "envoy", false},
+		"of no Envoy": {"", nil, func(*xds) {}, "envoy", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -41,8 +55,8 @@ func TestEarlyStream(t *testing.T) {
 				for !strings.HasSuffix(all, "envoy") {
 					n, err := r.Body.Read(part[:])
 					all += string(part[:n])
-					if test.refused && all == "hello, " {
-						w.Header().Set("Grpc-Status", "8")
+					if test.server != nil && all == "hello, " {
+						test.server(w)
 						return
 					}
 					if err != nil {
@@ -79,6 +93,9 @@ func TestEarlyStream(t *testing.T) {
 			if got, err := io.ReadAll(response.Body); err != nil || string(got) != test.want {
 				t.Errorf("the server heard %q, %v, want %q", got, err, test.want)
 			}
+			if got := x.early.wentOn(test.sidecar); got != test.wentOn {
+				t.Errorf("Envoy went on: %v", got)
+			}
 		})
 	}
 }
@@ -90,8 +107,53 @@ func TestIntroduction(t *testing.T) {
 	r := &registration{name: "orders"}
 	r.ID = "orders"
 	for version, want := range map[string]bool{"1.38.2": true, "": false, "1.38": false, "1.38.x": false, "1.38.2-dev": false} {
-		if got := introduction(r, "node", version); (got != nil) != want {
+		got := introduction(r, "node", version)
+		if (got != nil) != want {
 			t.Errorf("%q: %q", version, got)
 		}
+		if got == nil {
+			continue
+		}
+		if length := binary.BigEndian.Uint32(got[1:5]); got[0] != 0 || int(length) != len(got)-5 {
+			t.Errorf("%q is no message of gRPC", got)
+		}
+		// envoy.service.discovery.v3.DeltaDiscoveryRequest, envoy.config.core.v3.Node
+		for _, field := range []struct {
+			path []protowire.Number
+			want string
+		}{
+			{[]protowire.Number{2}, "type.googleapis.com/envoy.service.runtime.v3.Runtime"},
+			{[]protowire.Number{1, 1}, "orders-sidecar-proxy"},
+			{[]protowire.Number{1, 2}, "orders"},
+			{[]protowire.Number{1, 6}, "envoy"},
+			{[]protowire.Number{1, 8, 1}, "\x08\x01\x10\x26\x18\x02"},
+		} {
+			if value := fieldAt(t, got[5:], field.path...); value != field.want {
+				t.Errorf("field %v is %q, want %q", field.path, value, field.want)
+			}
+		}
 	}
+}
+
+// fieldAt is the first value of a field of a message, or of one in it.
+func fieldAt(t *testing.T, message []byte, path ...protowire.Number) string {
+	t.Helper()
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 || kind != protowire.BytesType {
+			t.Fatalf("%q is no message", message)
+		}
+		value, m := protowire.ConsumeBytes(message[n:])
+		if m < 0 {
+			t.Fatalf("%q is no message", message)
+		}
+		switch {
+		case number == path[0] && len(path) == 1:
+			return string(value)
+		case number == path[0]:
+			return fieldAt(t, value, path[1:]...)
+		}
+		message = message[n+m:]
+	}
+	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
@@ -126,20 +127,38 @@ type tripper struct {
 	transport http.RoundTripper
 }
 
-// A transport notes in its TLS configuration what it speaks, so each has one of
-// its own.
+// connectTimeout is for a connection to one server. Where it does not answer,
+// another is asked.
+const connectTimeout = time.Second
+
+// A server that is gone without a word is noticed by pings on its streams.
+// Consul ends a connection with more than one in 15 s (1.22,
+// agent/grpc-external/server.go).
+const (
+	pingAfter   = 20 * time.Second // of silence
+	pingTimeout = 5 * time.Second
+)
+
+// transport is for one of the servers' ports. It notes in its TLS configuration
+// what it speaks, so each has one of its own.
+func (s *servers) transport() *http.Transport {
+	dialer := net.Dialer{Timeout: connectTimeout}
+	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext}
+}
 
 // api is for Consul's HTTP API.
 func (s *servers) api() http.RoundTripper {
-	return &tripper{s, s.http, &http.Transport{TLSClientConfig: s.tls.Clone()}}
+	return &tripper{s, s.http, s.transport()}
 }
 
 // xds is for Envoy's streams, gRPC.
 func (s *servers) xds() http.RoundTripper {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(s.tls == nil)
-	protocols.SetHTTP2(s.tls != nil)
-	return &tripper{s, s.grpc, &http.Transport{TLSClientConfig: s.tls.Clone(), Protocols: &protocols}}
+	t := s.transport()
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetUnencryptedHTTP2(s.tls == nil)
+	t.Protocols.SetHTTP2(s.tls != nil)
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
+	return &tripper{s, s.grpc, t}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -169,17 +188,20 @@ func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// stream is an answer of gRPC, which tells how it was at its end.
+// stream is an answer, which tells at its end whether its server is one to ask
+// again. That of gRPC has a status then.
 type stream struct {
 	io.ReadCloser
 	response *http.Response
-	full     func()
+	lost     func()
 }
 
+// Read implements io.Reader.
 func (s *stream) Read(buffer []byte) (int, error) {
 	n, err := s.ReadCloser.Read(buffer)
-	if err != nil && isFull(s.response.Trailer) {
-		s.full()
+	broken := err != nil && !errors.Is(err, io.EOF) && s.response.Request.Context().Err() == nil
+	if broken || err != nil && isFull(s.response.Trailer) {
+		s.lost()
 	}
 	return n, err
 }

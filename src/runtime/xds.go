@@ -34,7 +34,7 @@ type xds struct {
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
 	x := &xds{
 		socket: filepath.Join(a.dir, xdsSocket), host: host, access: a,
-		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}}, streams: map[*func()]bool{},
+		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}, went: map[string]bool{}}, streams: map[*func()]bool{},
 	}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
