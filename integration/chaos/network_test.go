@@ -215,6 +215,14 @@ func leader(t *testing.T) {
 			return from, nil
 		})
 	})
+	t.Run("callers are told of what comes and goes after that", func(t *testing.T) {
+		for _, n := range []int{instances + 1, instances} {
+			survive(t, 0, func(ctx context.Context) (time.Time, error) {
+				from := time.Now()
+				return from, errors.Join(mesh.service.Scale(ctx, n), mesh.service.WaitRunning(ctx))
+			})
+		}
+	})
 }
 
 func (s *system) leader(ctx context.Context) (*cell.Instance, error) {

@@ -101,6 +101,7 @@ func (s *early) begin(request *http.Request, sidecar string, first []byte) {
 func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 	sidecar := request.Header.Get(sidecarHeader)
 	request.Header.Del(sidecarHeader)
+	request.Body = request.Context().Value(envoySays{}).(io.ReadCloser)
 	e := s.take(sidecar)
 	if e == nil {
 		return s.RoundTripper.RoundTrip(request)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -30,16 +31,19 @@ func TestEarlyStream(t *testing.T) {
 		sidecar string
 		server  func(http.ResponseWriter) // what it does with what was begun; nil: it waits for more
 		between func(*xds)
+		later   func(http.ResponseWriter) // what it does with what Envoy says; nil: it answers
 		want    string
 		wentOn  bool
 	}{
-		"continued":   {"s", nil, func(*xds) {}, "hello, envoy", true},
-		"begun again": {"s", nil, again, "again, envoy", true},
-		"refused":     {"s", refuse, answered, "envoy", false},
-		"broken off":  {"s", breakOff, answered, "envoy", false},
-		"new tokens":  {"s", nil, (*xds).renew, "envoy", false},
-		"of another":  {"other", nil, func(*xds) {}, "envoy", false},
-		"of no Envoy": {"", nil, func(*xds) {}, "envoy", false},
+		"continued":             {"s", nil, func(*xds) {}, nil, "hello, envoy", true},
+		"begun again":           {"s", nil, again, nil, "again, envoy", true},
+		"refused":               {"s", refuse, answered, nil, "envoy", false},
+		"broken off":            {"s", breakOff, answered, nil, "envoy", false},
+		"new tokens":            {"s", nil, (*xds).renew, nil, "envoy", false},
+		"of another":            {"other", nil, func(*xds) {}, nil, "envoy", false},
+		"of no Envoy":           {"", nil, func(*xds) {}, nil, "envoy", false},
+		"broken off later":      {"s", nil, func(*xds) {}, breakOff, "14", true},
+		"not begun, broken off": {"", nil, func(*xds) {}, breakOff, "14", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +67,9 @@ func TestEarlyStream(t *testing.T) {
 						return // it was given up
 					}
 				}
+				if test.later != nil {
+					test.later(w)
+				}
 				_, _ = io.WriteString(w, all)
 			}))
 			server.Config.Protocols = &protocols
@@ -80,7 +87,13 @@ func TestEarlyStream(t *testing.T) {
 			envoy := &http.Client{Transport: &http.Transport{Protocols: &protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "unix", x.socket)
 			}}}
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://servers/ads", strings.NewReader("envoy"))
+			// The server ends the stream, Envoy has more to say.
+			says, more := io.Pipe()
+			t.Cleanup(func() { more.Close() })
+			go func() { _, _ = io.WriteString(more, "envoy") }()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			t.Cleanup(cancel)
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://servers/ads", says)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +103,9 @@ func TestEarlyStream(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer response.Body.Close()
-			if got, err := io.ReadAll(response.Body); err != nil || string(got) != test.want {
-				t.Errorf("the server heard %q, %v, want %q", got, err, test.want)
+			got, err := io.ReadAll(response.Body)
+			if answer := string(got) + response.Header.Get("Grpc-Status"); err != nil || answer != test.want {
+				t.Errorf("the server heard, or the relay says, %q, %v, want %q", answer, err, test.want)
 			}
 			if got := x.early.wentOn(test.sidecar); got != test.wentOn {
 				t.Errorf("Envoy went on: %v", got)

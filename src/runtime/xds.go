@@ -31,6 +31,11 @@ type xds struct {
 	streams map[*func()]bool // what ends them, guarded by mutex
 }
 
+// envoySays is the key of what an Envoy says, in the context of its stream. The
+// ReverseProxy passes on a body that cannot be closed, and the transport waits
+// for it when the other side has ended the stream.
+type envoySays struct{}
+
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
 	x := &xds{
 		socket: filepath.Join(a.dir, xdsSocket), host: host, access: a,
@@ -74,7 +79,7 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 			x.track(&end, true)
 			defer x.track(&end, false)
 			defer cancel()
-			relay.ServeHTTP(w, r.WithContext(ctx))
+			relay.ServeHTTP(w, r.WithContext(context.WithValue(ctx, envoySays{}, r.Body)))
 		}),
 	}
 	go func() { _ = x.server.Serve(listener) }() // until close

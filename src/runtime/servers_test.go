@@ -1,0 +1,104 @@
+package runtime
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestSilentServer: a stream of a server that is gone without a word ends, and
+// the server is not the next to be asked. One that only has nothing to say stays.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	server.Config.Protocols = &protocols
+	server.Start()
+	t.Cleanup(server.Close)
+	var mutex sync.Mutex // held while the network loses everything
+	network := listen(t, func(conn net.Conn) {
+		upstream, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		defer upstream.Close()
+		go func() {
+			pass(&mutex, upstream, conn)
+			upstream.Close()
+		}()
+		pass(&mutex, conn, upstream)
+	})
+	host, port, err := net.SplitHostPort(network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &servers{names: []string{host}, grpc: number}
+	streams := s.xds()
+	pings := streams.(*tripper).transport.(*http.Transport).HTTP2
+	if pings.SendPingTimeout < 15*time.Second {
+		t.Errorf("Consul ends a connection with a ping every %v", pings.SendPingTimeout)
+	}
+	pings.SendPingTimeout, pings.PingTimeout = 20*time.Millisecond, 200*time.Millisecond
+
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://servers/ads", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := streams.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.ReadAll(response.Body)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		t.Fatalf("the stream of a server that answers pings ended: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	mutex.Lock()
+	defer mutex.Unlock()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the stream ended as if all were well")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the stream goes on")
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current != "" || s.failed != host {
+		t.Errorf("the server is %q and has failed %q", s.current, s.failed)
+	}
+}
+
+// pass copies until one side ends, and stands still while the mutex is held.
+func pass(mutex *sync.Mutex, to io.Writer, from io.Reader) {
+	var part [4 << 10]byte
+	for {
+		n, err := from.Read(part[:])
+		mutex.Lock()
+		_, writeErr := to.Write(part[:n])
+		mutex.Unlock()
+		if err != nil || writeErr != nil {
+			return
+		}
+	}
+}
