@@ -78,22 +78,39 @@ func (e *earlyStream) Close() error {
 // begin opens the stream of a sidecar, in place of one that was begun before. It
 // has no error: without it, Envoy begins its own.
 func (s *early) begin(request *http.Request, sidecar string, first []byte) {
+	s.mutex.Lock()
+	before := s.begun[sidecar]
+	s.mutex.Unlock()
+	s.open(request, sidecar, first, before, earlyTries)
+}
+
+// earlyTries is how many servers are asked: one may have streams enough.
+const earlyTries = 3
+
+// open is begin for as long as before, nil for none, is what was begun.
+func (s *early) open(request *http.Request, sidecar string, first []byte, before *earlyStream, tries int) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.begun[sidecar] != before {
+		return
+	}
+	if before != nil {
+		before.cancel()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := newEarlyStream(cancel)
-	request = request.WithContext(ctx)
-	request.Body = struct {
+	s.begun[sidecar] = e
+	attempt := request.WithContext(ctx)
+	attempt.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(first), e), e}
-	s.mutex.Lock()
-	if before := s.begun[sidecar]; before != nil {
-		before.cancel()
-	}
-	s.begun[sidecar] = e
-	s.mutex.Unlock()
 	go func() {
-		defer close(e.answered)
-		e.response, e.err = s.RoundTripper.RoundTrip(request)
+		e.response, e.err = s.RoundTripper.RoundTrip(attempt)
+		close(e.answered)
+		if tries > 1 {
+			s.open(request, sidecar, first, e, tries-1) // unless an Envoy has it
+		}
 	}()
 }
 

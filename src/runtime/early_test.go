@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func TestEarlyStream(t *testing.T) {
 	t.Parallel()
 	refuse := func(w http.ResponseWriter) { w.Header().Set("Grpc-Status", "8") }
 	breakOff := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
-	answered := func(x *xds) { <-x.early.begun["s"].answered }
+	nothing := func(*xds) {}
 	again := func(x *xds) {
 		first := x.early.begun["s"]
 		x.begin("s", []byte("again, "))
@@ -30,25 +31,28 @@ func TestEarlyStream(t *testing.T) {
 	for name, test := range map[string]struct {
 		sidecar string
 		server  func(http.ResponseWriter) // what it does with what was begun; nil: it waits for more
+		times   int                       // that it does so
 		between func(*xds)
 		later   func(http.ResponseWriter) // what it does with what Envoy says; nil: it answers
 		want    string
 		wentOn  bool
 	}{
-		"continued":             {"s", nil, func(*xds) {}, nil, "hello, envoy", true},
-		"begun again":           {"s", nil, again, nil, "again, envoy", true},
-		"refused":               {"s", refuse, answered, nil, "envoy", false},
-		"broken off":            {"s", breakOff, answered, nil, "envoy", false},
-		"new tokens":            {"s", nil, (*xds).renew, nil, "envoy", false},
-		"of another":            {"other", nil, func(*xds) {}, nil, "envoy", false},
-		"of no Envoy":           {"", nil, func(*xds) {}, nil, "envoy", false},
-		"broken off later":      {"s", nil, func(*xds) {}, breakOff, "14", true},
-		"not begun, broken off": {"", nil, func(*xds) {}, breakOff, "14", false},
+		"continued":             {"s", nil, 0, nothing, nil, "hello, envoy", true},
+		"begun again":           {"s", nil, 0, again, nil, "again, envoy", true},
+		"refused once":          {"s", refuse, 1, nothing, nil, "hello, envoy", true},
+		"refused":               {"s", refuse, earlyTries, nothing, nil, "envoy", false},
+		"broken off":            {"s", breakOff, earlyTries, nothing, nil, "envoy", false},
+		"new tokens":            {"s", nil, 0, (*xds).renew, nil, "envoy", false},
+		"of another":            {"other", nil, 0, nothing, nil, "envoy", false},
+		"of no Envoy":           {"", nil, 0, nothing, nil, "envoy", false},
+		"broken off later":      {"s", nil, 0, nothing, breakOff, "14", true},
+		"not begun, broken off": {"", nil, 0, nothing, breakOff, "14", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var protocols http.Protocols
 			protocols.SetUnencryptedHTTP2(true)
+			var begun atomic.Int64
 			// Like Consul it answers when it has something to say.
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get(sidecarHeader) != "" || r.Header.Get(tokenHeader) != "token" {
@@ -59,7 +63,7 @@ func TestEarlyStream(t *testing.T) {
 				for !strings.HasSuffix(all, "envoy") {
 					n, err := r.Body.Read(part[:])
 					all += string(part[:n])
-					if test.server != nil && all == "hello, " {
+					if all == "hello, " && begun.Add(1) <= int64(test.times) {
 						test.server(w)
 						return
 					}
@@ -82,6 +86,12 @@ func TestEarlyStream(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = x.server.Close(); x.early.forget() })
 			x.begin("s", []byte("hello, "))
+			for begun.Load() < int64(min(test.times+1, earlyTries)) {
+				time.Sleep(time.Millisecond)
+			}
+			if test.times == earlyTries {
+				<-x.early.begun["s"].answered // the last
+			}
 			test.between(x)
 
 			envoy := &http.Client{Transport: &http.Transport{Protocols: &protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
