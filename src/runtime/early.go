@@ -31,48 +31,13 @@ type early struct {
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
 const sidecarHeader = "mesh-sidecar"
 
-// earlyStream is a stream that no Envoy has yet. To the transport it is what
-// Envoy says, from when there is one.
+// earlyStream is a stream that no Envoy has yet.
 type earlyStream struct {
 	cancel   context.CancelFunc
-	taken    chan struct{} // closed when envoy is set
-	envoy    io.ReadCloser
-	close    func()
-	closed   chan struct{} // by the transport, which needs no more
-	answered chan struct{} // closed when response and err are set
+	says     *io.PipeWriter // what Envoy says, when there is one
+	answered chan struct{}  // closed when response and err are set
 	response *http.Response
 	err      error
-}
-
-func newEarlyStream(cancel context.CancelFunc) *earlyStream {
-	e := &earlyStream{cancel: cancel, taken: make(chan struct{}), closed: make(chan struct{}), answered: make(chan struct{})}
-	e.close = sync.OnceFunc(func() { close(e.closed) })
-	return e
-}
-
-// Read implements io.Reader.
-func (e *earlyStream) Read(part []byte) (int, error) {
-	select {
-	case <-e.taken:
-	case <-e.closed:
-	}
-	select {
-	case <-e.closed:
-		return 0, io.ErrClosedPipe
-	default:
-		return e.envoy.Read(part)
-	}
-}
-
-// Close implements io.Closer.
-func (e *earlyStream) Close() error {
-	e.close()
-	select {
-	case <-e.taken:
-		return e.envoy.Close()
-	default:
-		return nil
-	}
 }
 
 // begin opens the stream of a sidecar, in place of one that was begun before. It
@@ -98,13 +63,14 @@ func (s *early) open(request *http.Request, sidecar string, first []byte, before
 		before.cancel()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	e := newEarlyStream(cancel)
+	heard, says := io.Pipe()
+	e := &earlyStream{cancel: cancel, says: says, answered: make(chan struct{})}
 	s.begun[sidecar] = e
 	attempt := request.WithContext(ctx)
 	attempt.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(first), e), e}
+	}{io.MultiReader(bytes.NewReader(first), heard), heard}
 	go func() {
 		e.response, e.err = s.RoundTripper.RoundTrip(attempt)
 		close(e.answered)
@@ -124,8 +90,10 @@ func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 		return s.RoundTripper.RoundTrip(request)
 	}
 	context.AfterFunc(request.Context(), e.cancel)
-	e.envoy = request.Body
-	close(e.taken)
+	go func() {
+		_, err := io.CopyBuffer(e.says, request.Body, smallBuffers{}.Get())
+		_ = e.says.CloseWithError(err) // it never fails
+	}()
 	<-e.answered // or the end of request's context ends the stream
 	return e.response, e.err
 }
@@ -191,15 +159,10 @@ func introduction(r *registration, node, version string) []byte {
 	}
 	const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 	var metadata []byte
-	for _, key := range []string{"namespace", "partition", "node_name"} {
-		value := "default"
-		if key == "node_name" {
-			value = node
-		}
-		metadata = message(metadata, 1, text(nil, 1, key), message(nil, 2, text(nil, 3, value)))
+	for _, pair := range [][2]string{{"namespace", "default"}, {"partition", "default"}, {"node_name", node}} {
+		metadata = message(metadata, 1, text(nil, 1, pair[0]), message(nil, 2, text(nil, 3, pair[1])))
 	}
-	id := droplet.SidecarID(r.ID)
-	from := text(text(nil, 1, id), 2, r.name)
+	from := text(text(nil, 1, droplet.SidecarID(r.ID)), 2, r.name)
 	from = message(from, 3, metadata)
 	from = message(text(from, 6, "envoy"), 8, message(nil, 1, semantic))
 	request := text(message(nil, 1, from), 2, runtimeType)

@@ -52,6 +52,7 @@ func TestEarlyStream(t *testing.T) {
 			t.Parallel()
 			var protocols http.Protocols
 			protocols.SetUnencryptedHTTP2(true)
+			arrived := make(chan struct{}, earlyTries) // streams that were begun
 			var begun atomic.Int64
 			// Like Consul it answers when it has something to say.
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,9 +64,12 @@ func TestEarlyStream(t *testing.T) {
 				for !strings.HasSuffix(all, "envoy") {
 					n, err := r.Body.Read(part[:])
 					all += string(part[:n])
-					if all == "hello, " && begun.Add(1) <= int64(test.times) {
-						test.server(w)
-						return
+					if all == "hello, " {
+						arrived <- struct{}{}
+						if begun.Add(1) <= int64(test.times) {
+							test.server(w)
+							return
+						}
 					}
 					if err != nil {
 						return // it was given up
@@ -86,8 +90,8 @@ func TestEarlyStream(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = x.server.Close(); x.early.forget() })
 			x.begin("s", []byte("hello, "))
-			for begun.Load() < int64(min(test.times+1, earlyTries)) {
-				time.Sleep(time.Millisecond)
+			for range min(test.times+1, earlyTries) {
+				<-arrived
 			}
 			if test.times == earlyTries {
 				<-x.early.begun["s"].answered // the last
