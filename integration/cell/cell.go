@@ -5,8 +5,8 @@
 //
 // A program that uses cells calls Main. Limits are announced to apps as on the
 // platform; that on processors is never enforced, those on memory and disk where
-// the app asks for it (App.EnforceMemory, App.Disk). An instance that
-// has passed its health check is not checked again; addresses are IPv4 only.
+// the app asks for it (App.EnforceMemory, App.Disk). An instance that has passed
+// its health check is not checked again; addresses are IPv4 only.
 package cell
 
 import (

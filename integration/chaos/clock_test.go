@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -130,7 +129,7 @@ func stepped(ctx context.Context, i *cell.Instance, by time.Duration) error {
 		if _, exists := parts[part]; !exists {
 			return fmt.Errorf("there is no %s", part)
 		}
-		_, header, err := get(ctx, i, url)
+		_, header, err := foundation.FromWithHeader(ctx, i, url)
 		if err != nil {
 			return err
 		}
@@ -143,24 +142,6 @@ func stepped(ctx context.Context, i *cell.Instance, by time.Duration) error {
 		}
 	}
 	return nil
-}
-
-// get is an answer to an instance's own request. Any but 200 is an error.
-func get(ctx context.Context, i *cell.Instance, url string) (text string, header http.Header, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", nil, err
-	}
-	response, err := i.HTTPClient().Do(request)
-	if err != nil {
-		return "", nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
-	}
-	return string(body), response.Header, err
 }
 
 // connect sends more requests at a time than the caller has connections, until
@@ -176,7 +157,7 @@ func connect(ctx context.Context) error {
 		var group sync.WaitGroup
 		for k := range errs {
 			group.Go(func() {
-				_, _, errs[k] = get(ctx, mesh.caller.Instance(0), fmt.Sprintf("http://127.0.0.1:%d/slow?ms=200", port))
+				_, errs[k] = foundation.From(ctx, mesh.caller.Instance(0), fmt.Sprintf("http://127.0.0.1:%d/slow?ms=200", port))
 			})
 		}
 		group.Wait()
@@ -203,7 +184,7 @@ func connections(ctx context.Context) (handshakes map[string]int, open int, err 
 	const listener = "listener.0.0.0.0_21000."
 	handshakes = map[string]int{}
 	for _, i := range mesh.service.Instances() {
-		text, _, err := get(ctx, i, "http://127.0.0.1:19000/stats?filter=_21000")
+		text, err := foundation.From(ctx, i, "http://127.0.0.1:19000/stats?filter=_21000")
 		if err != nil {
 			return nil, 0, err
 		}

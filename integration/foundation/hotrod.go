@@ -124,15 +124,22 @@ func (f *Foundation) Route(ctx context.Context, app, path string) (string, error
 
 // From GETs a URL from inside an instance's container.
 func From(ctx context.Context, instance *cell.Instance, url string) (string, error) {
+	text, _, err := FromWithHeader(ctx, instance, url)
+	return text, err
+}
+
+// FromWithHeader is From that gives the answer's header as well.
+func FromWithHeader(ctx context.Context, instance *cell.Instance, url string) (string, http.Header, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	response, err := instance.HTTPClient().Do(request)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return read(response)
+	text, err := read(response)
+	return text, response.Header, err
 }
 
 // StatusError is an answer other than 200.

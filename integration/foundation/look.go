@@ -3,8 +3,6 @@ package foundation
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -68,24 +66,12 @@ func PartOf(args []string) Part {
 // address:port of their sidecars, with Envoy's flags of their health: "healthy",
 // or why it sends them nothing.
 func Endpoints(ctx context.Context, caller *cell.Instance, service string) (map[string]string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:19000/clusters", nil)
+	text, err := From(ctx, caller, "http://127.0.0.1:19000/clusters")
 	if err != nil {
-		return nil, err
-	}
-	response, err := caller.HTTPClient().Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the admin API of Envoy answers %s: %s", response.Status, text)
+		return nil, fmt.Errorf("failed to ask the admin API of Envoy: %w", err)
 	}
 	endpoints := map[string]string{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		// CLUSTER::ADDRESS:PORT::health_flags::FLAGS
 		fields := strings.Split(strings.TrimSpace(line), "::")
 		if len(fields) != 4 || fields[2] != "health_flags" {
