@@ -51,6 +51,9 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := touchMemory(2 * perInstance); err != nil {
+		return 0, err
+	}
 	begun := time.Now()
 	service, err := b.startUnchecked(ctx, w, tcpService, "./echo", 1)
 	if err != nil {
@@ -89,6 +92,9 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty))
 }
 
+// perInstance is more than an instance writes to while it starts, in bytes.
+const perInstance = 128 << 20
+
 // many is how many instances start at once.
 const many = 20
 
@@ -120,6 +126,9 @@ func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
 		return 0, err
 	}
 	if _, err := b.stage(ctx, w, tcpService); err != nil {
+		return 0, err
+	}
+	if err := touchMemory(many * perInstance); err != nil {
 		return 0, err
 	}
 	begun := time.Now()
