@@ -254,7 +254,7 @@ type Envoy struct {
 	Bootstrap   cty.Value `hcl:"bootstrap,optional" is:"object" doc:"Overrides of Envoy's bootstrap, in Consul's words, such as envoy_extra_static_clusters_json."`
 	Tracing     string    `hcl:"tracing_json,optional" is:"json" doc:"Envoy's tracing provider as JSON text (Consul's envoy_tracing_json)."`
 	Memory      int       `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for all Envoys of an instance, taken off the app's own."`
-	Metrics     *Metrics  `hcl:"metrics,block" doc:"Where Envoy's metrics go."`
+	Metrics     *Metrics  `hcl:"metrics,block" doc:"Where Envoy's metrics go. Only then do they carry Consul's labels, which take time to find while Envoy starts."`
 
 	Body hcl.Body `hcl:",body"`
 }

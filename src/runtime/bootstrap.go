@@ -70,7 +70,6 @@ func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
 		"layered_runtime":  msg{"layers": []any{msg{"name": "base", "static_layer": msg{"re2.max_program_size.error_level": 1 << 20}}}},
 		"static_resources": msg{"clusters": append(clusters, extra...), "listeners": listeners},
 		"stats_sinks":      sinks,
-		"stats_config":     statsConfig(r.name, from.datacenter, config),
 		"dynamic_resources": msg{
 			"lds_config": ads, "cds_config": ads,
 			"ads_config": msg{
@@ -81,6 +80,12 @@ func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
 				},
 			},
 		},
+	}
+	tags, _ := config["envoy_stats_tags"].([]any)
+	// Where no metrics go anywhere, nobody sees labels, and to find them would be
+	// a third of all that an Envoy does to start.
+	if len(listeners)+len(sinks)+len(tags) > 0 {
+		bootstrap["stats_config"] = statsConfig(r.name, from.datacenter, tags)
 	}
 	for key, field := range map[string]string{"envoy_stats_config_json": "stats_config", "envoy_tracing_json": "tracing"} {
 		text, _ := config[key].(string)
@@ -257,7 +262,7 @@ func tagsOf(prefix, start string, parts []namePart) []any {
 
 // statsConfig labels metrics as Consul's own bootstrap does, so that the same
 // dashboards serve.
-func statsConfig(service, datacenter string, config msg) msg {
+func statsConfig(service, datacenter string, more []any) msg {
 	fixed := func(name, value string) any { return msg{"tag_name": name, "fixed_value": value} }
 	tags := []any{
 		fixed("local_cluster", service), fixed("consul.source.service", service),
@@ -267,9 +272,12 @@ func statsConfig(service, datacenter string, config msg) msg {
 		tags = append(tags, fixed("consul.source.datacenter", datacenter))
 	}
 	tags = append(tags, tagsOf("consul.destination.", `^cluster\.`, clusterName)...)
-	tags = append(tags, tagsOf("consul.upstream.", `^(?:tcp|http)\.upstream\.`, listenerName)...)
-	list, _ := config["envoy_stats_tags"].([]any)
-	for _, item := range list {
+	// Envoy tries a pattern only on names that begin with its first word, if that
+	// is plain.
+	for _, protocol := range []string{"tcp", "http"} {
+		tags = append(tags, tagsOf("consul.upstream.", "^"+protocol+`\.upstream\.`, listenerName)...)
+	}
+	for _, item := range more {
 		text, _ := item.(string)
 		if name, value, found := strings.Cut(text, "="); found {
 			tags = append(tags, fixed(name, value))
