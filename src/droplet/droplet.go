@@ -60,7 +60,6 @@ type Config struct {
 
 // Envoy says how every Envoy is run.
 type Envoy struct {
-	Version     string   `json:"version,omitempty"` // of the program, empty where nobody says
 	Concurrency int      `json:"concurrency"`
 	LogLevel    string   `json:"log_level"`
 	ExtraArgs   []string `json:"extra_args,omitempty"`

@@ -63,15 +63,6 @@ type document struct {
 	content any
 }
 
-// envoyVersion is empty where mesh.hcl says where Envoy comes from: what it says
-// of its version, nobody has looked at.
-func envoyVersion(envoy *meshfile.Envoy) string {
-	if envoy.Source != "" {
-		return ""
-	}
-	return envoy.Version
-}
-
 // config is what the runtime needs to know beside Consul's own files.
 func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 	lifecycle, err := lifecycle(mesh.Lifecycle)
@@ -80,7 +71,6 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 	}
 	c := droplet.Config{
 		Envoy: droplet.Envoy{
-			Version:     envoyVersion(mesh.Envoy),
 			Concurrency: mesh.Envoy.Concurrency,
 			LogLevel:    mesh.Envoy.LogLevel,
 			ExtraArgs:   mesh.Envoy.ExtraArgs,

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -15,17 +13,20 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// early begins the streams of Envoys before they are there. A server makes the
-// configuration of an Envoy when its stream begins, and has it 200 ms later at
-// the earliest (Consul 1.22, agent/proxycfg/state.go, coalesceTimeout); an Envoy
-// takes half of that to start. What Envoy says on the stream is passed on as it
-// is, after a first message that the server keeps in mind and does not answer.
+// early has servers make the configurations of Envoys before they are there. A
+// server begins with that when the first stream for a sidecar comes, and hands
+// it out 200 ms later at the earliest (Consul 1.22, agent/proxycfg/state.go,
+// coalesceTimeout), but to a further stream at once (agent/proxycfg/manager.go,
+// Watch). So a first stream is begun while Envoy starts, with a message that the
+// server keeps in mind and does not answer, and ended when Envoy's own is
+// answered. A server that has no room for two of them refuses Envoy's, which
+// then goes on with the first.
 type early struct {
 	http.RoundTripper // to the servers
 
-	mutex sync.Mutex
-	begun map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
-	went  map[string]bool         // the sidecars whose Envoys went on with theirs; guarded by mutex
+	mutex  sync.Mutex
+	begun  map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
+	serves map[string]bool         // the sidecars whose Envoys found one; guarded by mutex
 }
 
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
@@ -34,14 +35,14 @@ const sidecarHeader = "mesh-sidecar"
 // earlyStream is a stream that no Envoy has yet.
 type earlyStream struct {
 	cancel   context.CancelFunc
-	says     *io.PipeWriter // what Envoy says, when there is one
+	says     *io.PipeWriter // what Envoy says, if it goes on with this one
 	answered chan struct{}  // closed when response and err are set
 	response *http.Response
 	err      error
 }
 
-// begin opens the stream of a sidecar, in place of one that was begun before. It
-// has no error: without it, Envoy begins its own.
+// begin opens a stream for a sidecar, in place of one that was begun before. It
+// has no error: without it, Envoy waits for longer.
 func (s *early) begin(request *http.Request, sidecar string, first []byte) {
 	s.mutex.Lock()
 	before := s.begun[sidecar]
@@ -90,12 +91,77 @@ func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 		return s.RoundTripper.RoundTrip(request)
 	}
 	context.AfterFunc(request.Context(), e.cancel)
-	go func() {
-		_, err := io.CopyBuffer(e.says, request.Body, smallBuffers{}.Get())
-		_ = e.says.CloseWithError(err) // it never fails
-	}()
+	envoy := &speech{}
+	own := request.WithContext(request.Context())
+	own.Body = envoy.begin(request.Body)
+	response, err := s.RoundTripper.RoundTrip(own)
+	if err == nil && !isFull(response.Header) {
+		envoy.settle()
+		e.cancel()
+		return response, nil
+	}
+	if err == nil {
+		_ = response.Body.Close()
+	}
+	envoy.sayAgain(e.says)
 	<-e.answered // or the end of request's context ends the stream
 	return e.response, e.err
+}
+
+// speech is what an Envoy says, which can be said again to another until it is
+// settled who listens.
+type speech struct {
+	mutex sync.Mutex
+	to    *io.PipeWriter // guarded by mutex
+	said  []byte         // guarded by mutex
+	done  bool           // nothing more is kept; guarded by mutex
+}
+
+// begin passes on what comes from body, in a goroutine of its own.
+func (s *speech) begin(body io.Reader) io.ReadCloser {
+	heard, to := io.Pipe()
+	s.to = to
+	go func() {
+		buffer := smallBuffers{}.Get()
+		for {
+			n, err := body.Read(buffer)
+			s.mutex.Lock()
+			to := s.to
+			if !s.done {
+				s.said = append(s.said, buffer[:n]...)
+			}
+			s.mutex.Unlock()
+			if n > 0 {
+				_, _ = to.Write(buffer[:n]) // who does not listen any more has ended the stream
+			}
+			if err != nil {
+				s.end(err)
+				return
+			}
+		}
+	}()
+	return heard
+}
+
+func (s *speech) end(err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	_ = s.to.CloseWithError(err) // it never fails
+}
+
+func (s *speech) settle() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.said, s.done = nil, true
+}
+
+// sayAgain goes on with another listener, from the beginning.
+func (s *speech) sayAgain(to *io.PipeWriter) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	_ = s.to.Close() // it never fails
+	_, _ = to.Write(s.said)
+	s.to, s.said, s.done = to, nil, true
 }
 
 // take gives away the stream that was begun for a sidecar, nil without one.
@@ -117,17 +183,16 @@ func (s *early) take(sidecar string) *earlyStream {
 		e.cancel()
 		return nil
 	default:
-		s.went[sidecar] = true
+		s.serves[sidecar] = true
 		return e
 	}
 }
 
-// wentOn says whether a sidecar's Envoy went on with the stream that was begun
-// for it.
-func (s *early) wentOn(sidecar string) bool {
+// served says whether a stream had been begun for a sidecar when its Envoy came.
+func (s *early) served(sidecar string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.went[sidecar]
+	return s.serves[sidecar]
 }
 
 // forget ends what was begun and is nobody's.
@@ -142,21 +207,8 @@ func (s *early) forget() {
 
 // introduction is the first message of a stream (Envoy: service.discovery.v3,
 // DeltaDiscoveryRequest; gRPC over HTTP/2: a length-prefixed message). It says
-// which Envoy this is, and asks for the one type that Consul has none of. It is
-// nil without the version of the Envoy, which the server wants to know.
-func introduction(r *registration, node, version string) []byte {
-	numbers := strings.Split(version, ".")
-	if len(numbers) != 3 {
-		return nil
-	}
-	var semantic []byte
-	for i, text := range numbers {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return nil
-		}
-		semantic = protowire.AppendVarint(protowire.AppendTag(semantic, protowire.Number(i+1), protowire.VarintType), n)
-	}
+// which Envoy this is, and asks for the one type that Consul has none of.
+func introduction(r *registration, node string) []byte {
 	const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 	var metadata []byte
 	for _, pair := range [][2]string{{"namespace", "default"}, {"partition", "default"}, {"node_name", node}} {
@@ -164,7 +216,6 @@ func introduction(r *registration, node, version string) []byte {
 	}
 	from := text(text(nil, 1, droplet.SidecarID(r.ID)), 2, r.name)
 	from = message(from, 3, metadata)
-	from = message(text(from, 6, "envoy"), 8, message(nil, 1, semantic))
 	request := text(message(nil, 1, from), 2, runtimeType)
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(request))), request...)
 }

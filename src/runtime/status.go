@@ -58,7 +58,7 @@ type CheckStatus struct {
 type EnvoyStatus struct {
 	Ready            bool           `json:"ready"`
 	Seen             string         `json:"seen,omitempty"`         // why it is not
-	EarlyStream      bool           `json:"early_stream,omitempty"` // it went on with what was begun for it
+	EarlyStream      bool           `json:"early_stream,omitempty"` // one was begun before it came
 	CertificateFrom  *time.Time     `json:"certificate_from,omitempty"`
 	CertificateUntil *time.Time     `json:"certificate_until,omitempty"`
 	Listeners        []string       `json:"listeners,omitempty"` // name::address
@@ -153,7 +153,7 @@ func (p *proxy) serviceStatus(ctx context.Context, r *registration) ServiceStatu
 	_ = group.Wait()
 	if e := r.envoy.Load(); e != nil {
 		s.Envoy = e.status(ctx)
-		s.Envoy.EarlyStream = p.xds != nil && p.xds.early.wentOn(droplet.SidecarID(r.ID))
+		s.Envoy.EarlyStream = p.xds != nil && p.xds.early.served(droplet.SidecarID(r.ID))
 	} else {
 		s.Envoy.Seen = "it has not been started yet"
 	}

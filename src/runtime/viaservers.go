@@ -242,10 +242,10 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 // serverCluster is the cluster that Envoy gets its configuration from.
 const serverCluster = "consul-server"
 
-// bootstrap leads Envoy to what stands before the servers, where its stream is
-// begun meanwhile.
+// bootstrap leads Envoy to what stands before the servers, which begin to make
+// its configuration meanwhile.
 func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
-	v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName(), v.config.Envoy.Version))
+	v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
 	config, err := v.bootstrapConfig(ctx, r)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ type envoySays struct{}
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
 	x := &xds{
 		socket: filepath.Join(a.dir, xdsSocket), host: host, access: a,
-		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}, went: map[string]bool{}}, streams: map[*func()]bool{},
+		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}, serves: map[string]bool{}}, streams: map[*func()]bool{},
 	}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)
@@ -90,13 +90,9 @@ func (x *xds) authorize(stream *http.Request) {
 	stream.Header.Set(tokenHeader, string(x.access.serviceToken()))
 }
 
-// begin opens the stream of a sidecar before its Envoy is there. Where it
-// cannot, Envoy opens its own.
+// begin opens a stream for a sidecar before its Envoy is there.
 func (x *xds) begin(sidecar string, introduction []byte) {
 	const method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-	if introduction == nil {
-		return
-	}
 	stream := &http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: x.host, Path: method},
 		Header: http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}},

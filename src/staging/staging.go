@@ -93,14 +93,13 @@ func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writ
 }
 
 // chooseAll picks Consul, where the app runs an agent, and the Envoy that goes
-// with it unless mesh.hcl names one. It puts into mesh which Envoy that is.
+// with it unless mesh.hcl names one.
 func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	if mesh.Agentless() {
 		envoy, err := p.find("envoy", mesh.Envoy.Version, mesh.Envoy.Source, mesh.Envoy.SHA256)
 		if err != nil {
 			return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
 		}
-		mesh.Envoy.Version = envoy.Version
 		return []artifact.Artifact{envoy}, nil
 	}
 	consul, err := p.find("consul", mesh.Consul.Version, mesh.Consul.Source, mesh.Consul.SHA256)
@@ -115,7 +114,6 @@ func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: envoy: %w", meshfile.Name, err)
 	}
-	mesh.Envoy.Version = envoy.Version
 	known := mesh.Consul.Source == "" && mesh.Envoy.Source == ""
 	if warning := pairs.Check(consul.Version, envoy.Version); known && warning != "" {
 		p.log.Warning("%s", warning)
