@@ -15,30 +15,40 @@ import (
 
 // firstRequest starts a service and a caller at the same moment, with the
 // servers up, and takes the time from the start of the first of their
-// containers to the caller's first 200 through the mesh. The ways alternate,
-// so that a noisy machine is noisy for all.
+// containers to the caller's first 200 through the mesh.
 func firstRequest(ctx context.Context, b *bench) ([]result, error) {
 	if err := b.stopCallers(ctx); err != nil {
 		return nil, err
 	}
-	times := map[way][]float64{}
-	for i := range *runs {
+	times, err := b.alternate(ctx, "first-request", *runs, b.startPair)
+	if err != nil {
+		return nil, err
+	}
+	r := result{Name: "first-request", Unit: "s", Ours: times[ours]}
+	without := result{Name: r.Name + "-agentless", Unit: "s", Ours: times[agentless]}
+	return []result{
+		r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
+		without.beside(times[ours]).aimedAt(goal{ofAgent: 1}),
+	}, nil
+}
+
+// alternate takes a time for every way of starting, several times, and gives the
+// medians in seconds. The ways alternate, so that a noisy machine is noisy for
+// all.
+func (b *bench) alternate(ctx context.Context, name string, runs int, take func(context.Context, way) (time.Duration, error)) (map[way]float64, error) {
+	times, medians := map[way][]float64{}, map[way]float64{}
+	for i := range runs {
 		for _, w := range []way{ours, agentless, floor, naive} {
-			took, err := b.startPair(ctx, w)
+			took, err := take(ctx, w)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", w, err)
 			}
 			times[w] = append(times[w], took.Seconds())
-			say("first-request, run %d of %d, %s: %.2f s", i+1, *runs, w, took.Seconds())
+			medians[w] = median(times[w])
+			say("%s, run %d of %d, %s: %.2f s", name, i+1, runs, w, took.Seconds())
 		}
 	}
-	r := result{Name: "first-request", Unit: "s", Ours: median(times[ours])}
-	r = r.against(at(median(times[naive])), at(median(times[floor])))
-	without := result{Name: "first-request-agentless", Unit: "s", Ours: median(times[agentless])}
-	return []result{
-		r.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
-		without.beside(median(times[ours])).aimedAt(goal{ofAgent: 1}),
-	}, nil
+	return medians, nil
 }
 
 // startPair starts a service and its caller, waits for the first 200, and
@@ -98,17 +108,15 @@ const perInstance = 128 << 20
 // many is how many instances start at once.
 const many = 20
 
+// manyRuns is how often each way starts many at most: a run takes half a minute.
+const manyRuns = 3
+
 // firstRequest20 has a caller up, starts many instances of a service at once,
 // and takes the time until each of them has answered the caller.
 func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
-	times := map[way]float64{}
-	for _, w := range []way{ours, agentless, floor, naive} {
-		took, err := b.startMany(ctx, w)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", w, err)
-		}
-		times[w] = took.Seconds()
-		say("first-request-%d, %s: %.2f s", many, w, took.Seconds())
+	times, err := b.alternate(ctx, fmt.Sprintf("first-request-%d", many), min(*runs, manyRuns), b.startMany)
+	if err != nil {
+		return nil, err
 	}
 	r := result{Name: fmt.Sprintf("first-request-%d", many), Unit: "s", Ours: times[ours]}
 	without := result{Name: r.Name + "-agentless", Unit: "s", Ours: times[agentless]}
