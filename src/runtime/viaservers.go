@@ -118,25 +118,33 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 	return err
 }
 
-// show tells where the node is, once.
-func (v *viaServers) show(ctx context.Context) error {
+// show tells where the node is, once, together with the checks of a service
+// where one token may write both: callers who saw the node before its checks
+// pass might go on for a second without it.
+func (v *viaServers) show(ctx context.Context, r *registration) error {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	var checks []catalogCheck
+	if v.access.agentToken() == v.access.serviceToken() {
+		checks = v.catalogChecks(r)
+	}
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.shown {
 		return nil
 	}
-	err := v.enterNode(ctx, v.inst.Address.String())
+	err := v.enterNode(ctx, v.inst.Address.String(), checks...)
 	v.shown = err == nil
 	return err
 }
 
-func (v *viaServers) enterNode(ctx context.Context, address string) error {
+func (v *viaServers) enterNode(ctx context.Context, address string, checks ...catalogCheck) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	meta := map[string]string{metaApp: v.inst.App, metaProcess: v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
 	maps.Copy(meta, v.config.Servers.NodeMeta)
 	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
-		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta,
+		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta, Checks: checks,
 	}, nil)
 }
 
@@ -215,7 +223,11 @@ func (v *viaServers) list(ctx context.Context, path string, answer any) error {
 
 // handOver has the app's checks run here from now on.
 func (v *viaServers) handOver(ctx context.Context, r *registration) error {
-	for _, check := range v.probed(r) {
+	checks := v.probed(r)
+	if len(checks) == 0 {
+		return nil
+	}
+	for _, check := range checks {
 		v.set(check.id, passing)
 	}
 	return v.publish(ctx, r)
@@ -228,7 +240,7 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 	}
 	var err error
 	if status == passing {
-		err = v.show(ctx)
+		err = v.show(ctx, r)
 	}
 	if err == nil {
 		err = v.publish(ctx, r)
