@@ -97,12 +97,20 @@ const (
 	statListenersRejected = "listener_manager.lds.update_rejected"
 )
 
+// countersAfter is how long Envoy is asked only whether it is ready, which it is
+// when it has been told everything: to find counters it looks at all it has.
+const countersAfter = time.Second
+
 // configured returns a condition: Envoy has taken its clusters and listeners
 // from Consul.
 func (e *envoy) configured() func(context.Context) error {
 	var rejectedSince time.Time
+	begun := time.Now()
 	return func(ctx context.Context) error {
 		if err := e.alive(); err != nil {
+			return err
+		}
+		if err := e.ready(ctx); err != nil && time.Since(begun) < countersAfter {
 			return err
 		}
 		stats, err := e.stats(ctx, statConnected, statClusters, statClustersRejected, statListeners, statListenersRejected)

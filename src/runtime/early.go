@@ -27,6 +27,7 @@ type early struct {
 	mutex  sync.Mutex
 	begun  map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
 	serves map[string]bool         // the sidecars whose Envoys found one; guarded by mutex
+	heard  map[string]chan bool    // by the sidecar's id, closed when its Envoy has an answer; guarded by mutex
 }
 
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
@@ -85,6 +86,14 @@ func (s *early) open(request *http.Request, sidecar string, first []byte, before
 func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 	sidecar := request.Header.Get(sidecarHeader)
 	request.Header.Del(sidecarHeader)
+	response, err := s.pass(request, sidecar)
+	if err == nil {
+		s.noteAnswer(sidecar)
+	}
+	return response, err
+}
+
+func (s *early) pass(request *http.Request, sidecar string) (*http.Response, error) {
 	request.Body = request.Context().Value(envoySays{}).(io.ReadCloser)
 	e := s.take(sidecar)
 	if e == nil {
@@ -193,6 +202,31 @@ func (s *early) served(sidecar string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.serves[sidecar]
+}
+
+// answered is closed when the Envoy of a sidecar has heard from a server.
+func (s *early) answered(sidecar string) <-chan bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.answer(sidecar)
+}
+
+func (s *early) answer(sidecar string) chan bool {
+	if s.heard[sidecar] == nil {
+		s.heard[sidecar] = make(chan bool)
+	}
+	return s.heard[sidecar]
+}
+
+func (s *early) noteAnswer(sidecar string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	answer := s.answer(sidecar)
+	select {
+	case <-answer:
+	default:
+		close(answer)
+	}
 }
 
 // forget ends what was begun and is nobody's.

@@ -141,6 +141,15 @@ func TestEarlyStream(t *testing.T) {
 			if got := x.early.served(test.sidecar); got != test.served {
 				t.Errorf("a stream was there for Envoy: %v", got)
 			}
+			heard := false
+			select {
+			case <-x.early.answered(test.sidecar):
+				heard = true
+			default:
+			}
+			if heard != (test.want != "14") {
+				t.Errorf("Envoy has an answer: %v", heard)
+			}
 			if !test.served {
 				return
 			}

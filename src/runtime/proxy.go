@@ -146,7 +146,7 @@ func (p *proxy) start(ctx context.Context) error {
 			err := p.timeline.await(ctx, stage{
 				name:      e.service.ID + ": xDS, Envoy knows what to do",
 				hint:      "the lines of Envoy above say why; its admin API is " + e.admin,
-				condition: e.configured(),
+				condition: p.configured(e),
 			})
 			if err != nil {
 				return err
@@ -161,6 +161,25 @@ func (p *proxy) start(ctx context.Context) error {
 	err = group.Wait()
 	<-swept
 	return err
+}
+
+// configured returns a condition: Envoy has taken what Consul tells it. Where
+// that goes through the relay, Envoy is not asked before it has been told.
+func (p *proxy) configured(e *envoy) func(context.Context) error {
+	condition := e.configured()
+	if p.xds == nil {
+		return condition
+	}
+	told := p.xds.early.answered(droplet.SidecarID(e.service.ID))
+	return func(ctx context.Context) error {
+		select {
+		case <-told:
+		case <-e.exited:
+		case <-ctx.Done():
+		case <-time.After(time.Second): // it may say why not
+		}
+		return condition(ctx)
+	}
 }
 
 // explainBudget bounds the search for the cause of a failed start.
