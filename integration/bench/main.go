@@ -39,7 +39,7 @@ type measure struct {
 }
 
 // measures are made in this order. mesh-memory looks at what has been running
-// since the third.
+// since the fourth.
 var measures = []measure{
 	{"supply", supply},
 	{"first-request", firstRequest},
