@@ -21,35 +21,34 @@ func firstRequest(ctx context.Context, b *bench) ([]result, error) {
 	if err := b.stopCallers(ctx); err != nil {
 		return nil, err
 	}
-	times, err := b.alternate(ctx, "first-request", *runs, b.startPair)
+	with, without, err := b.alternate(ctx, "first-request", *runs, b.startPair)
 	if err != nil {
 		return nil, err
 	}
-	r := result{Name: "first-request", Unit: "s", Ours: times[ours]}
-	without := result{Name: r.Name + "-agentless", Unit: "s", Ours: times[agentless]}
 	return []result{
-		r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
-		without.beside(times[ours]).aimedAt(goal{ofAgent: 1}),
+		with.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
+		without.aimedAt(goal{ofAgent: 1}),
 	}, nil
 }
 
 // alternate takes a time for every way of starting, several times, and gives the
-// medians in seconds. The ways alternate, so that a noisy machine is noisy for
-// all.
-func (b *bench) alternate(ctx context.Context, name string, runs int, take func(context.Context, way) (time.Duration, error)) (map[way]float64, error) {
-	times, medians := map[way][]float64{}, map[way]float64{}
+// medians in seconds, with agents and without. The ways alternate, so that a
+// noisy machine is noisy for all.
+func (b *bench) alternate(ctx context.Context, name string, runs int, take func(context.Context, way) (time.Duration, error)) (with, without result, err error) {
+	times := map[way][]float64{}
 	for i := range runs {
 		for _, w := range []way{ours, agentless, floor, naive} {
 			took, err := take(ctx, w)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", w, err)
+				return with, without, fmt.Errorf("%s: %w", w, err)
 			}
 			times[w] = append(times[w], took.Seconds())
-			medians[w] = median(times[w])
 			say("%s, run %d of %d, %s: %.2f s", name, i+1, runs, w, took.Seconds())
 		}
 	}
-	return medians, nil
+	with = result{Name: name, Unit: "s", Ours: median(times[ours])}
+	without = result{Name: name + "-agentless", Unit: "s", Ours: median(times[agentless])}
+	return with.against(at(median(times[naive])), at(median(times[floor]))), without.beside(with.Ours), nil
 }
 
 // startPair starts a service and its caller, waits for the first 200, and
@@ -116,19 +115,14 @@ const lookPause = 40 * time.Millisecond
 // manyRuns is how often each way starts many at most: a run takes half a minute.
 const manyRuns = 3
 
-// firstRequest20 has a caller up and nothing else, starts many instances of a service at once,
-// and takes the time until each of them has answered the caller.
+// firstRequest20 has a caller up and nothing else, starts many instances of a
+// service at once, and takes the time until each of them has answered the caller.
 func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
-	times, err := b.alternate(ctx, fmt.Sprintf("first-request-%d", many), min(*runs, manyRuns), b.startMany)
+	with, without, err := b.alternate(ctx, fmt.Sprintf("first-request-%d", many), min(*runs, manyRuns), b.startMany)
 	if err != nil {
 		return nil, err
 	}
-	r := result{Name: fmt.Sprintf("first-request-%d", many), Unit: "s", Ours: times[ours]}
-	without := result{Name: r.Name + "-agentless", Unit: "s", Ours: times[agentless]}
-	return []result{
-		r.against(at(times[naive]), at(times[floor])).aimedAt(goal{ofNaive: 1.0 / 5}),
-		without.beside(times[ours]),
-	}, nil
+	return []result{with.aimedAt(goal{ofNaive: 1.0 / 5}), without}, nil
 }
 
 func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {

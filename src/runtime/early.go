@@ -25,9 +25,9 @@ type early struct {
 	http.RoundTripper // to the servers
 
 	mutex  sync.Mutex
-	begun  map[string]*earlyStream // by the sidecar's id, until its Envoy comes; guarded by mutex
-	serves map[string]bool         // the sidecars whose Envoys found one; guarded by mutex
-	heard  map[string]chan bool    // by the sidecar's id, closed when its Envoy has an answer; guarded by mutex
+	begun  map[string]*earlyStream  // by the sidecar's id, until its Envoy comes; guarded by mutex
+	serves map[string]bool          // the sidecars whose Envoys found one; guarded by mutex
+	heard  map[string]chan struct{} // by the sidecar's id, closed when its Envoy has an answer; guarded by mutex
 }
 
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
@@ -101,9 +101,8 @@ func (s *early) pass(request *http.Request, sidecar string) (*http.Response, err
 	}
 	context.AfterFunc(request.Context(), e.cancel)
 	envoy := &speech{}
-	own := request.WithContext(request.Context())
-	own.Body = envoy.begin(request.Body)
-	response, err := s.RoundTripper.RoundTrip(own)
+	request.Body = envoy.begin(request.Body)
+	response, err := s.RoundTripper.RoundTrip(request)
 	if err == nil && !isFull(response.Header) {
 		envoy.settle()
 		e.cancel()
@@ -205,15 +204,15 @@ func (s *early) served(sidecar string) bool {
 }
 
 // answered is closed when the Envoy of a sidecar has heard from a server.
-func (s *early) answered(sidecar string) <-chan bool {
+func (s *early) answered(sidecar string) <-chan struct{} {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.answer(sidecar)
 }
 
-func (s *early) answer(sidecar string) chan bool {
+func (s *early) answer(sidecar string) chan struct{} {
 	if s.heard[sidecar] == nil {
-		s.heard[sidecar] = make(chan bool)
+		s.heard[sidecar] = make(chan struct{})
 	}
 	return s.heard[sidecar]
 }

@@ -176,7 +176,7 @@ func (p *proxy) configured(e *envoy) func(context.Context) error {
 		case <-told:
 		case <-e.exited:
 		case <-ctx.Done():
-		case <-time.After(time.Second): // it may say why not
+		case <-time.After(countersAfter): // they may say why not
 		}
 		return condition(ctx)
 	}

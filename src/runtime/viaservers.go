@@ -119,9 +119,9 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 }
 
 // show tells where the node is, once, together with the checks of a service
-// where one token may write both: callers who saw the node before its checks
-// pass might go on for a second without it.
-func (v *viaServers) show(ctx context.Context, r *registration) error {
+// where one token may write both, and returns whether it has: callers who saw
+// the node before its checks pass might go on for a second without it.
+func (v *viaServers) show(ctx context.Context, r *registration) (published bool, err error) {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
 	var checks []catalogCheck
@@ -131,11 +131,11 @@ func (v *viaServers) show(ctx context.Context, r *registration) error {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.shown {
-		return nil
+		return false, nil
 	}
-	err := v.enterNode(ctx, v.inst.Address.String(), checks...)
+	err = v.enterNode(ctx, v.inst.Address.String(), checks...)
 	v.shown = err == nil
-	return err
+	return checks != nil, err
 }
 
 func (v *viaServers) enterNode(ctx context.Context, address string, checks ...catalogCheck) error {
@@ -238,11 +238,12 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 	if !v.set(droplet.ReadyCheckID(r.ID), status) {
 		return nil
 	}
+	var published bool
 	var err error
 	if status == passing {
-		err = v.show(ctx, r)
+		published, err = v.show(ctx, r)
 	}
-	if err == nil {
+	if err == nil && !published {
 		err = v.publish(ctx, r)
 	}
 	if err != nil {
