@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -13,16 +15,21 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
+// neighbours is how many instances run beside those that are started: servers
+// limit the streams of Envoys by the number of all proxies.
+const neighbours = 20
+
 // patience bounds every single wait.
 const patience = 60 * time.Second
 
 // bench is what the measures share: staged apps, and callers that go on running
 // from one measure to the next.
 type bench struct {
-	f       *foundation.Foundation
-	staged  map[string]staged // by app name
-	callers map[way]*cell.RunningApp
-	memory  *firstLook // of our caller
+	f          *foundation.Foundation
+	staged     map[string]staged // by app name
+	callers    map[way]*cell.RunningApp
+	neighbours *cell.RunningApp // of what is started, nil for none
+	memory     *firstLook       // of our caller
 }
 
 // mergeWindow is how long an Envoy may put off a change of health that follows
@@ -137,6 +144,23 @@ func (b *bench) caller(ctx context.Context, w way) (*cell.RunningApp, error) {
 	return app, app.WaitRunning(ctx)
 }
 
+// startNeighbours starts idle instances, which run beside what is measured.
+func (b *bench) startNeighbours(ctx context.Context) (err error) {
+	if b.neighbours, err = b.start(ctx, agentless, idleService, "./echo", neighbours); err != nil {
+		return err
+	}
+	if err := b.allPass(ctx, agentless, idleService, neighbours); err != nil {
+		return errors.Join(err, b.stopNeighbours(ctx))
+	}
+	return nil
+}
+
+func (b *bench) stopNeighbours(ctx context.Context) error {
+	app := b.neighbours
+	b.neighbours = nil
+	return app.Delete(ctx)
+}
+
 // stopCallers makes room for measures that start callers themselves.
 func (b *bench) stopCallers(ctx context.Context) error {
 	for w, app := range b.callers {
@@ -203,24 +227,45 @@ func (b *bench) gone(ctx context.Context, w way, app *cell.RunningApp) error {
 // leave behind: for a minute where an agent left in its first seconds, for days
 // where one died.
 func (b *bench) sweep(ctx context.Context) error {
-	nodes, err := b.f.Nodes(ctx)
+	nodes, err := b.leftOver(ctx)
 	if err != nil {
 		return err
 	}
-	var alive []string
-	for _, callers := range b.callers {
-		for _, i := range callers.Instances() {
-			alive = append(alive, i.GUID())
-		}
-	}
 	for _, node := range nodes {
-		belongs := func(guid string) bool { return strings.HasSuffix(node, guid) }
-		if strings.HasPrefix(node, "server-") || slices.ContainsFunc(alive, belongs) {
-			continue
-		}
 		if err := b.f.Consul(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// leftOver are the nodes in the catalog of instances that are gone.
+func (b *bench) leftOver(ctx context.Context) ([]string, error) {
+	var alive []string
+	for _, app := range append(slices.Collect(maps.Values(b.callers)), b.neighbours) {
+		if app == nil {
+			continue
+		}
+		for _, i := range app.Instances() {
+			alive = append(alive, i.GUID())
+		}
+	}
+	nodes, err := b.f.Nodes(ctx)
+	return slices.DeleteFunc(nodes, func(node string) bool {
+		belongs := func(guid string) bool { return strings.HasSuffix(node, guid) }
+		return strings.HasPrefix(node, "server-") || slices.ContainsFunc(alive, belongs)
+	}), err
+}
+
+// allPass waits until so many instances of a service pass all their checks.
+func (b *bench) allPass(ctx context.Context, w way, role string, instances int) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return foundation.Eventually(ctx, "all instances pass their checks", func(ctx context.Context) error {
+		healthy, err := b.f.Healthy(ctx, w.name(role))
+		if err == nil && len(healthy) != instances {
+			err = fmt.Errorf("%d of %d do", len(healthy), instances)
+		}
+		return err
+	})
 }

@@ -100,14 +100,7 @@ func (b *bench) writesBeside(ctx context.Context, w way, app *cell.RunningApp) (
 			return 0, err
 		}
 	}
-	err := foundation.Eventually(ctx, "all instances pass their checks", func(ctx context.Context) error {
-		healthy, err := b.f.Healthy(ctx, w.name(idleService))
-		if err == nil && len(healthy) != idleInstances[w] {
-			err = fmt.Errorf("%d of %d do", len(healthy), idleInstances[w])
-		}
-		return err
-	})
-	if err != nil {
+	if err := b.allPass(ctx, w, idleService, idleInstances[w]); err != nil {
 		return 0, err
 	}
 	<-time.After(10 * time.Second) // agents go on synchronising after their start

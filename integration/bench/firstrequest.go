@@ -16,39 +16,66 @@ import (
 
 // firstRequest starts a service and a caller at the same moment, with the
 // servers up, and takes the time from the start of the first of their
-// containers to the caller's first 200 through the mesh.
+// containers to the caller's first 200 through the mesh. Nothing else is in the
+// mesh at first, and then as much as in one that is in use.
 func firstRequest(ctx context.Context, b *bench) ([]result, error) {
 	if err := b.stopCallers(ctx); err != nil {
 		return nil, err
 	}
-	with, without, err := b.alternate(ctx, "first-request", *runs, b.startPair)
+	alone, err := b.alternate(ctx, "first-request-alone", *runs, []way{ours, agentless}, b.startPair)
 	if err != nil {
 		return nil, err
 	}
+	if err := b.startNeighbours(ctx); err != nil {
+		return nil, err
+	}
+	times, err := b.alternate(ctx, "first-request", *runs, everyWay, b.startPair)
+	if err := errors.Join(err, b.stopNeighbours(ctx)); err != nil {
+		return nil, err
+	}
+	with := starts("first-request", times)
+	lonely := starts("first-request-alone", alone)
 	return []result{
 		with.aimedAt(goal{ofNaive: 1.0 / 12, ofFloor: 1.1}),
-		without.aimedAt(goal{ofAgent: 1}),
+		with.agentless(times[agentless]).aimedAt(goal{ofAgent: 1}),
+		lonely, lonely.agentless(alone[agentless]),
 	}, nil
 }
 
-// alternate takes a time for every way of starting, several times, and gives the
-// medians in seconds, with agents and without. The ways alternate, so that a
-// noisy machine is noisy for all.
-func (b *bench) alternate(ctx context.Context, name string, runs int, take func(context.Context, way) (time.Duration, error)) (with, without result, err error) {
+// everyWay is all ways of starting, in the order in which they are measured.
+var everyWay = []way{ours, agentless, floor, naive}
+
+// alternate takes a time for several ways of starting, several times, and gives
+// the medians in seconds. The ways alternate, so that a noisy machine is noisy
+// for all.
+func (b *bench) alternate(ctx context.Context, name string, runs int, ways []way, take func(context.Context, way) (time.Duration, error)) (map[way]float64, error) {
 	times := map[way][]float64{}
 	for i := range runs {
-		for _, w := range []way{ours, agentless, floor, naive} {
+		for _, w := range ways {
 			took, err := take(ctx, w)
 			if err != nil {
-				return with, without, fmt.Errorf("%s: %w", w, err)
+				return nil, fmt.Errorf("%s: %w", w, err)
 			}
 			times[w] = append(times[w], took.Seconds())
 			say("%s, run %d of %d, %s: %.2f s", name, i+1, runs, w, took.Seconds())
 		}
 	}
-	with = result{Name: name, Unit: "s", Ours: median(times[ours])}
-	without = result{Name: name + "-agentless", Unit: "s", Ours: median(times[agentless])}
-	return with.against(at(median(times[naive])), at(median(times[floor]))), without.beside(with.Ours), nil
+	medians := map[way]float64{}
+	for _, w := range ways {
+		medians[w] = median(times[w])
+	}
+	return medians, nil
+}
+
+// starts is the result of ours, beside the ways that were measured too.
+func starts(name string, times map[way]float64) result {
+	beside := func(w way) *float64 {
+		if time, ok := times[w]; ok {
+			return &time
+		}
+		return nil
+	}
+	return result{Name: name, Unit: "s", Ours: times[ours]}.against(beside(naive), beside(floor))
 }
 
 // startPair starts a service and its caller, waits for the first 200, and
@@ -61,7 +88,7 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := touchMemory(2 * perInstance); err != nil {
+	if err := warmMemory(2 * perInstance); err != nil {
 		return 0, err
 	}
 	begun := time.Now()
@@ -99,7 +126,13 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if !w.buildpack() {
 		err = b.sweep(ctx)
 	}
-	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog is empty", b.f.CatalogEmpty))
+	return took, errors.Join(err, foundation.Eventually(ctx, "the catalog has nothing of them", func(ctx context.Context) error {
+		left, err := b.leftOver(ctx)
+		if len(left) > 0 {
+			err = fmt.Errorf("it has the nodes %v", left)
+		}
+		return err
+	}))
 }
 
 // perInstance is more than an instance writes to while it starts, in bytes.
@@ -118,11 +151,13 @@ const manyRuns = 3
 // firstRequest20 has a caller up and nothing else, starts many instances of a
 // service at once, and takes the time until each of them has answered the caller.
 func firstRequest20(ctx context.Context, b *bench) ([]result, error) {
-	with, without, err := b.alternate(ctx, fmt.Sprintf("first-request-%d", many), min(*runs, manyRuns), b.startMany)
+	name := fmt.Sprintf("first-request-%d", many)
+	times, err := b.alternate(ctx, name, min(*runs, manyRuns), everyWay, b.startMany)
 	if err != nil {
 		return nil, err
 	}
-	return []result{with.aimedAt(goal{ofNaive: 1.0 / 5}), without}, nil
+	with := starts(name, times)
+	return []result{with.aimedAt(goal{ofNaive: 1.0 / 5}), with.agentless(times[agentless])}, nil
 }
 
 func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
@@ -139,7 +174,7 @@ func (b *bench) startMany(ctx context.Context, w way) (time.Duration, error) {
 	if _, err := b.stage(ctx, w, tcpService); err != nil {
 		return 0, err
 	}
-	if err := touchMemory(many * perInstance); err != nil {
+	if err := warmMemory(many * perInstance); err != nil {
 		return 0, err
 	}
 	begun := time.Now()

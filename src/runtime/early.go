@@ -24,10 +24,27 @@ import (
 type early struct {
 	http.RoundTripper // to the servers
 
-	mutex  sync.Mutex
-	begun  map[string]*earlyStream  // by the sidecar's id, until its Envoy comes; guarded by mutex
-	serves map[string]bool          // the sidecars whose Envoys found one; guarded by mutex
-	heard  map[string]chan struct{} // by the sidecar's id, closed when its Envoy has an answer; guarded by mutex
+	mutex    sync.Mutex
+	sidecars map[string]*earlySidecar // by their ids; guarded by mutex
+}
+
+// earlySidecar is what is known of the streams of one sidecar.
+type earlySidecar struct {
+	begun  *earlyStream  // until its Envoy comes; nil: none
+	served bool          // its Envoy found one
+	heard  chan struct{} // closed when its Envoy has an answer
+}
+
+func newEarly(servers http.RoundTripper) *early {
+	return &early{RoundTripper: servers, sidecars: map[string]*earlySidecar{}}
+}
+
+// of gives what is known of a sidecar. The mutex is held.
+func (s *early) of(sidecar string) *earlySidecar {
+	if s.sidecars[sidecar] == nil {
+		s.sidecars[sidecar] = &earlySidecar{heard: make(chan struct{})}
+	}
+	return s.sidecars[sidecar]
 }
 
 // sidecarHeader is what an Envoy sends along with its stream: its sidecar's id.
@@ -46,7 +63,7 @@ type earlyStream struct {
 // has no error: without it, Envoy waits for longer.
 func (s *early) begin(request *http.Request, sidecar string, first []byte) {
 	s.mutex.Lock()
-	before := s.begun[sidecar]
+	before := s.of(sidecar).begun
 	s.mutex.Unlock()
 	s.open(request, sidecar, first, before, earlyTries)
 }
@@ -58,7 +75,7 @@ const earlyTries = 3
 func (s *early) open(request *http.Request, sidecar string, first []byte, before *earlyStream, tries int) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.begun[sidecar] != before {
+	if s.of(sidecar).begun != before {
 		return
 	}
 	if before != nil {
@@ -67,7 +84,7 @@ func (s *early) open(request *http.Request, sidecar string, first []byte, before
 	ctx, cancel := context.WithCancel(context.Background())
 	heard, says := io.Pipe()
 	e := &earlyStream{cancel: cancel, says: says, answered: make(chan struct{})}
-	s.begun[sidecar] = e
+	s.of(sidecar).begun = e
 	attempt := request.WithContext(ctx)
 	attempt.Body = struct {
 		io.Reader
@@ -178,11 +195,12 @@ func (s *speech) sayAgain(to *io.PipeWriter) {
 func (s *early) take(sidecar string) *earlyStream {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	e := s.begun[sidecar]
+	known := s.of(sidecar)
+	e := known.begun
 	if e == nil {
 		return nil
 	}
-	delete(s.begun, sidecar)
+	known.begun = nil
 	select {
 	case <-e.answered:
 		if e.err == nil {
@@ -191,7 +209,7 @@ func (s *early) take(sidecar string) *earlyStream {
 		e.cancel()
 		return nil
 	default:
-		s.serves[sidecar] = true
+		known.served = true
 		return e
 	}
 }
@@ -200,31 +218,24 @@ func (s *early) take(sidecar string) *earlyStream {
 func (s *early) served(sidecar string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.serves[sidecar]
+	return s.of(sidecar).served
 }
 
 // answered is closed when the Envoy of a sidecar has heard from a server.
 func (s *early) answered(sidecar string) <-chan struct{} {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.answer(sidecar)
-}
-
-func (s *early) answer(sidecar string) chan struct{} {
-	if s.heard[sidecar] == nil {
-		s.heard[sidecar] = make(chan struct{})
-	}
-	return s.heard[sidecar]
+	return s.of(sidecar).heard
 }
 
 func (s *early) noteAnswer(sidecar string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	answer := s.answer(sidecar)
+	heard := s.of(sidecar).heard
 	select {
-	case <-answer:
+	case <-heard:
 	default:
-		close(answer)
+		close(heard)
 	}
 }
 
@@ -232,9 +243,11 @@ func (s *early) noteAnswer(sidecar string) {
 func (s *early) forget() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for sidecar, e := range s.begun {
-		e.cancel()
-		delete(s.begun, sidecar)
+	for _, known := range s.sidecars {
+		if known.begun != nil {
+			known.begun.cancel()
+			known.begun = nil
+		}
 	}
 }
 

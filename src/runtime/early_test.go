@@ -22,8 +22,13 @@ func TestEarlyStream(t *testing.T) {
 	refuse := func(w http.ResponseWriter) { w.Header().Set("Grpc-Status", "8") }
 	breakOff := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 	nothing := func(*xds) {}
+	begunOf := func(x *xds) *earlyStream {
+		x.early.mutex.Lock()
+		defer x.early.mutex.Unlock()
+		return x.early.of("s").begun
+	}
 	again := func(x *xds) {
-		first := x.early.begun["s"]
+		first := begunOf(x)
 		x.begin("s", []byte("again, "))
 		<-first.answered
 	}
@@ -108,7 +113,7 @@ func TestEarlyStream(t *testing.T) {
 				<-arrived
 			}
 			if test.times == earlyTries {
-				<-x.early.begun["s"].answered // the last
+				<-begunOf(x).answered // the last
 			}
 			test.between(x)
 

@@ -34,8 +34,8 @@ const (
 	// instances before it; the others wait for all of those turns, and then some.
 	turn  = 250 * time.Millisecond
 	turns = 4
-	// bareFor is how long a node has to be without anything: one that is just
-	// being registered gets a session at once.
+	// bareFor is how long a node has to be bare: one that is just being registered
+	// gets a session at once.
 	bareFor = time.Second
 )
 
@@ -169,16 +169,21 @@ func (v *viaServers) lifeless(ctx context.Context, path string, alive []string) 
 	return nodes, err
 }
 
-// bare says that a node has no service and no session: its instance was killed
-// before it had, or after it had given them back. Where the answer is not whole
-// it is not bare. (One with another service may hold its key elsewhere: an
-// earlier version of the app.)
+// bare says that a node has no service, but perhaps sidecars, and no session: its
+// instance was killed before it had, or after it had given them back. Where the
+// answer is not whole it is not bare. (One with another service may hold its key
+// elsewhere: an earlier version of the app.)
 func (v *viaServers) bare(ctx context.Context, node string) bool {
-	var there struct{ Services []struct{} }
+	var there struct{ Services []struct{ Kind string } }
 	var sessions []struct{}
 	name := url.PathEscape(node)
 	err := errors.Join(v.list(ctx, "/v1/catalog/node-services/"+name, &there), v.list(ctx, "/v1/session/node/"+name, &sessions))
-	return err == nil && len(there.Services) == 0 && len(sessions) == 0
+	for _, service := range there.Services {
+		if service.Kind != sidecarKind {
+			return false
+		}
+	}
+	return err == nil && len(sessions) == 0
 }
 
 // bury takes a dead node out of the catalog that is still so after a time,

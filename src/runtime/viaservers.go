@@ -72,19 +72,26 @@ type catalogCheck struct {
 	Node, CheckID, Name, Status, Output, ServiceID string
 }
 
-// register makes the service known, and then its sidecar with all its checks:
-// callers look for the sidecar.
+// register makes the sidecar known first, with all its checks: the servers begin
+// to make its Envoy's configuration then. The service comes last, when there is
+// a sign of life: its siblings look for one.
 func (v *viaServers) register(ctx context.Context, r *registration) error {
+	if !r.registered {
+		v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
+	}
 	if err := v.registerNode(ctx); err != nil {
 		return err
 	}
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
 	service, sidecar := r.catalog()
-	if err := v.enter(ctx, r, service); err != nil {
+	if err := v.enter(ctx, r, sidecar); err != nil {
 		return err
 	}
-	return v.enter(ctx, r, sidecar)
+	if err := v.giveSign(ctx); err != nil {
+		return err
+	}
+	return v.enter(ctx, r, service)
 }
 
 // enter writes a service or a sidecar with its checks, as they are.
@@ -98,7 +105,7 @@ func (v *viaServers) enter(ctx context.Context, r *registration, service map[str
 	return v.write(ctx, "/v1/catalog/register", entry)
 }
 
-// registerNode makes the node known, with a sign of life, once.
+// registerNode makes the node known, unless it has given a sign of life.
 func (v *viaServers) registerNode(ctx context.Context) error {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
@@ -110,18 +117,23 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 	if v.shown {
 		address = v.inst.Address.String()
 	}
-	if err := v.enterNode(ctx, address); err != nil {
-		return err
+	return v.enterNode(ctx, address)
+}
+
+// giveSign gives a sign of life, once.
+func (v *viaServers) giveSign(ctx context.Context) (err error) {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.session == "" {
+		v.session, err = v.signOfLife(ctx)
 	}
-	var err error
-	v.session, err = v.signOfLife(ctx)
 	return err
 }
 
 // show tells where the node is, once, together with the checks of a service
-// where one token may write both, and returns whether it has: callers who saw
-// the node before its checks pass might go on for a second without it.
-func (v *viaServers) show(ctx context.Context, r *registration) (published bool, err error) {
+// where one token may write both: callers who saw the node before its checks
+// pass might go on for a second without it.
+func (v *viaServers) show(ctx context.Context, r *registration) error {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
 	var checks []catalogCheck
@@ -131,11 +143,11 @@ func (v *viaServers) show(ctx context.Context, r *registration) (published bool,
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.shown {
-		return false, nil
+		return nil
 	}
-	err = v.enterNode(ctx, v.inst.Address.String(), checks...)
+	err := v.enterNode(ctx, v.inst.Address.String(), checks...)
 	v.shown = err == nil
-	return checks != nil, err
+	return err
 }
 
 func (v *viaServers) enterNode(ctx context.Context, address string, checks ...catalogCheck) error {
@@ -147,6 +159,9 @@ func (v *viaServers) enterNode(ctx context.Context, address string, checks ...ca
 		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta, Checks: checks,
 	}, nil)
 }
+
+// sidecarKind is that of the service of a sidecar.
+const sidecarKind = "connect-proxy"
 
 // metaAgentless is the node metadata of an instance without an agent.
 const metaAgentless = "cf-agentless"
@@ -195,13 +210,18 @@ func (v *viaServers) set(id, state string) bool {
 }
 
 // publish writes how all checks of a service are. One at a time: what was seen
-// earlier must not be written later.
+// earlier must not be written later. It writes twice, because the servers that
+// follow, to whom most Envoys listen, hear that an entry counts with the next
+// one, and without one 50 to 100 ms later (hashicorp/raft, CommitTimeout).
 func (v *viaServers) publish(ctx context.Context, r *registration) error {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
-	return v.write(ctx, "/v1/catalog/register", catalogEntry{
-		Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r),
-	})
+	entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r)}
+	err := v.write(ctx, "/v1/catalog/register", entry)
+	if err == nil {
+		_ = v.write(ctx, "/v1/catalog/register", entry) // it changes nothing
+	}
+	return err
 }
 
 // callTimeout bounds a call of the servers.
@@ -238,12 +258,11 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 	if !v.set(droplet.ReadyCheckID(r.ID), status) {
 		return nil
 	}
-	var published bool
 	var err error
 	if status == passing {
-		published, err = v.show(ctx, r)
+		err = v.show(ctx, r)
 	}
-	if err == nil && !published {
+	if err == nil {
 		err = v.publish(ctx, r)
 	}
 	if err != nil {
@@ -255,10 +274,8 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 // serverCluster is the cluster that Envoy gets its configuration from.
 const serverCluster = "consul-server"
 
-// bootstrap leads Envoy to what stands before the servers, which begin to make
-// its configuration meanwhile.
+// bootstrap leads Envoy to what stands before the servers.
 func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, error) {
-	v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
 	config, err := v.bootstrapConfig(ctx, r)
 	if err != nil {
 		return nil, err
@@ -380,7 +397,7 @@ func (r *registration) catalog() (service, sidecar map[string]any) {
 	delete(sidecar, "checks")
 	service["service"] = r.name
 	delete(service, "name")
-	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.name), "connect-proxy"
+	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.name), sidecarKind
 	for _, key := range []string{"tags", "meta", "address"} {
 		if sidecar[key] == nil && service[key] != nil {
 			sidecar[key] = service[key]

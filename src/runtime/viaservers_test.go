@@ -31,6 +31,7 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 		config: droplet.Config{Servers: &droplet.Servers{}}, consul: &consul{base: "http://servers"},
 	}
 	p.consul.http.Transport = servers
+	p.xds = &xds{access: p.access, early: newEarly(scripted(func(string) (int, string) { return http.StatusOK, "" }))}
 	for _, id := range services {
 		p.services = append(p.services, &registration{
 			Service: droplet.Service{ID: id}, name: id,
@@ -41,7 +42,8 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 }
 
 // TestNodeIsRemovedWithoutSession: where the tokens make a node and no session,
-// the node does not stay in the catalog until another instance finds it.
+// no service is listed, and the node does not stay in the catalog until another
+// instance finds it.
 func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	t.Parallel()
 	var asked []string
@@ -56,8 +58,40 @@ func TestNodeIsRemovedWithoutSession(t *testing.T) {
 		t.Fatal("registered without a session")
 	}
 	v.leave(t.Context(), true)
-	if !slices.Contains(asked, "/v1/catalog/deregister") {
-		t.Errorf("the node stays, the servers were asked for %v", asked)
+	// The first two are the node and the sidecar.
+	want := []string{"/v1/catalog/register", "/v1/catalog/register", "/v1/session/create", "/v1/catalog/deregister"}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Errorf("the servers were asked for (-want +got):\n%s", diff)
+	}
+}
+
+// TestChangesAreWrittenTwice: servers that follow hear at once of an entry that
+// another comes after.
+func TestChangesAreWrittenTwice(t *testing.T) {
+	t.Parallel()
+	written := 0
+	v := viaScripted(t, func(path string) (int, string) {
+		if path == "/v1/catalog/register" {
+			written++
+		}
+		return http.StatusOK, "true"
+	}, "one")
+	for _, step := range []struct {
+		status string
+		want   int
+	}{
+		{passing, 3}, // with the address of the node
+		{passing, 0},
+		{critical, 2},
+		{passing, 2},
+	} {
+		written = 0
+		if err := v.say(t.Context(), v.services[0], step.status, ""); err != nil {
+			t.Fatal(err)
+		}
+		if written != step.want {
+			t.Errorf("%s: %d entries were written, want %d", step.status, written, step.want)
+		}
 	}
 }
 
@@ -124,11 +158,13 @@ func TestBareNodesAreBuried(t *testing.T) {
 			case "/v1/kv/consul-mesh-buildpack/one/":
 				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
 			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"}]`
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-sidecar"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"}]`
 			case "/v1/catalog/service/one":
 				return http.StatusOK, `[{"Node":"app-guid"}]`
 			case "/v1/catalog/node-services/app-old":
 				return http.StatusOK, `{"Services":[{"ID":"another"}]}`
+			case "/v1/catalog/node-services/app-sidecar":
+				return http.StatusOK, `{"Services":[{"ID":"one-sidecar-proxy","Kind":"connect-proxy"}]}`
 			case "/v1/session/node/app-hidden":
 				return http.StatusForbidden, "Permission denied"
 			case "/v1/session/node/app-new":
@@ -148,14 +184,15 @@ func TestBareNodesAreBuried(t *testing.T) {
 			t.Fatal(err)
 		}
 		dead, err := v.dead(t.Context(), alive)
-		want := map[string]time.Duration{"app-bare": bareFor, "app-new": bareFor}
+		want := map[string]time.Duration{"app-bare": bareFor, "app-sidecar": bareFor, "app-new": bareFor}
 		if diff := cmp.Diff(want, dead); diff != "" || err != nil {
 			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
 		}
 		for node, least := range dead {
 			v.bury(t.Context(), node, least, alive)
 		}
-		if diff := cmp.Diff([]string{"app-bare"}, buried); diff != "" {
+		slices.Sort(buried)
+		if diff := cmp.Diff([]string{"app-bare", "app-sidecar"}, buried); diff != "" {
 			t.Errorf("buried (-want +got):\n%s", diff)
 		}
 	})

@@ -39,7 +39,7 @@ type envoySays struct{}
 func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host string) (*xds, error) {
 	x := &xds{
 		socket: filepath.Join(a.dir, xdsSocket), host: host, access: a,
-		early: &early{RoundTripper: upstream, begun: map[string]*earlyStream{}, serves: map[string]bool{}, heard: map[string]chan struct{}{}}, streams: map[*func()]bool{},
+		early: newEarly(upstream), streams: map[*func()]bool{},
 	}
 	if err := os.Remove(x.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for Envoy: %w", err)

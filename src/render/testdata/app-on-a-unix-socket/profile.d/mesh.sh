@@ -10,7 +10,9 @@ if [ -z "${mesh_profile_done:-}" ]; then
   case "${0##*/} ${2:-}" in
     'launcher exec "$DEPS_DIR/0/bin/mesh" agent' | 'launcher exec "$DEPS_DIR/0/bin/mesh" proxy' | 'launcher bash' | 'launcher ') ;;
     launcher\ *)
-      if [ -t 0 ] || grep -qs entrypoint_prefix ../staging_info.yml; then
+      mesh_staging=
+      { IFS= read -r -d '' mesh_staging <../staging_info.yml; } 2>/dev/null || :
+      if [ -t 0 ] || [[ $mesh_staging == *entrypoint_prefix* ]]; then
         :
       elif [ -x "${DEPS_DIR:-}/0/bin/mesh" ]; then
         set -- "$1" 'exec "$DEPS_DIR/0/bin/mesh" app -- bash -c "$0"' "$2"
