@@ -75,7 +75,7 @@ func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
 			"ads_config": msg{
 				"api_type": "DELTA_GRPC", "transport_api_version": "V3",
 				"grpc_services": msg{
-					"envoy_grpc":       msg{"cluster_name": from.name},
+					"envoy_grpc":       msg{"cluster_name": from.name, "retry_policy": msg{"retry_back_off": streamAgain}},
 					"initial_metadata": []any{msg{"key": sidecarHeader, "value": droplet.SidecarID(r.ID)}},
 				},
 			},
@@ -123,6 +123,12 @@ func (p *proxy) bootstrapConfig(ctx context.Context, r *registration) (msg, erro
 	maps.Copy(config, object(object(sidecar["proxy"])["config"]))
 	return config, nil
 }
+
+// streamAgain is how long Envoy waits, a random part of it, before it asks again
+// when its stream has ended, and how long at most after several times. Its own
+// half second, which grows to 30, is for servers that are asked directly; here an
+// agent comes back, or the relay asks another server.
+var streamAgain = msg{"base_interval": "0.025s", "max_interval": "5s"}
 
 // http2 makes a cluster speak HTTP/2, with pings: an origin that is gone without
 // a word is noticed.

@@ -20,7 +20,7 @@ import (
 // Watch). So a first stream is begun while Envoy starts, with a message that the
 // server keeps in mind and does not answer, and ended when Envoy's own is
 // answered. A server that has no room for two of them refuses Envoy's, which
-// then goes on with the first.
+// then goes on with the first; without a first, with another server.
 type early struct {
 	http.RoundTripper // to the servers
 
@@ -65,11 +65,11 @@ func (s *early) begin(request *http.Request, sidecar string, first []byte) {
 	s.mutex.Lock()
 	before := s.of(sidecar).begun
 	s.mutex.Unlock()
-	s.open(request, sidecar, first, before, earlyTries)
+	s.open(request, sidecar, first, before, serverTries)
 }
 
-// earlyTries is how many servers are asked: one may have streams enough.
-const earlyTries = 3
+// serverTries is how many servers are asked: one may have streams enough.
+const serverTries = 3
 
 // open is begin for as long as before, nil for none, is what was begun.
 func (s *early) open(request *http.Request, sidecar string, first []byte, before *earlyStream, tries int) {
@@ -111,26 +111,31 @@ func (s *early) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func (s *early) pass(request *http.Request, sidecar string) (*http.Response, error) {
-	request.Body = request.Context().Value(envoySays{}).(io.ReadCloser)
 	e := s.take(sidecar)
-	if e == nil {
-		return s.RoundTripper.RoundTrip(request)
+	if e != nil {
+		context.AfterFunc(request.Context(), e.cancel)
 	}
-	context.AfterFunc(request.Context(), e.cancel)
-	envoy := &speech{}
-	request.Body = envoy.begin(request.Body)
-	response, err := s.RoundTripper.RoundTrip(request)
-	if err == nil && !isFull(response.Header) {
-		envoy.settle()
-		e.cancel()
-		return response, nil
-	}
-	if err == nil {
+	envoy := newSpeech(request.Context().Value(envoySays{}).(io.Reader))
+	for tries := serverTries; ; tries-- {
+		request.Body = envoy.hear()
+		response, err := s.RoundTripper.RoundTrip(request)
+		full := err == nil && isFull(response.Header)
+		switch {
+		case e != nil && (full || err != nil):
+			if full {
+				_ = response.Body.Close()
+			}
+			envoy.sayAgain(e.says)
+			<-e.answered // or the end of request's context ends the stream
+			return e.response, e.err
+		case !full || tries == 1:
+			if envoy.settle(); e != nil {
+				e.cancel()
+			}
+			return response, err
+		}
 		_ = response.Body.Close()
 	}
-	envoy.sayAgain(e.says)
-	<-e.answered // or the end of request's context ends the stream
-	return e.response, e.err
 }
 
 // speech is what an Envoy says, which can be said again to another until it is
@@ -140,12 +145,15 @@ type speech struct {
 	to    *io.PipeWriter // guarded by mutex
 	said  []byte         // guarded by mutex
 	done  bool           // nothing more is kept; guarded by mutex
+	end   error          // of what is said, nil before; guarded by mutex
 }
 
-// begin passes on what comes from body, in a goroutine of its own.
-func (s *speech) begin(body io.Reader) io.ReadCloser {
-	heard, to := io.Pipe()
-	s.to = to
+// newSpeech passes on what comes from body, in a goroutine of its own, to who
+// hears it.
+func newSpeech(body io.Reader) *speech {
+	_, nobody := io.Pipe()
+	_ = nobody.Close() // it never fails
+	s := &speech{to: nobody}
 	go func() {
 		buffer := smallBuffers{}.Get()
 		for {
@@ -160,18 +168,35 @@ func (s *speech) begin(body io.Reader) io.ReadCloser {
 				_, _ = to.Write(buffer[:n]) // who does not listen any more has ended the stream
 			}
 			if err != nil {
-				s.end(err)
+				s.finish(err)
 				return
 			}
 		}
 	}()
-	return heard
+	return s
 }
 
-func (s *speech) end(err error) {
+func (s *speech) finish(err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	s.end = err
 	_ = s.to.CloseWithError(err) // it never fails
+}
+
+// hear gives everything from the beginning, to this listener alone.
+func (s *speech) hear() io.ReadCloser {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	heard, to := io.Pipe()
+	_ = s.to.Close() // it never fails
+	s.to = to
+	if s.end != nil {
+		_ = to.CloseWithError(s.end)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(s.said), heard), heard}
 }
 
 func (s *speech) settle() {
@@ -187,6 +212,9 @@ func (s *speech) sayAgain(to *io.PipeWriter) {
 	_ = s.to.Close() // it never fails
 	_, _ = to.Write(s.said)
 	s.to, s.said, s.done = to, nil, true
+	if s.end != nil {
+		_ = to.CloseWithError(s.end)
+	}
 }
 
 // take gives away the stream that was begun for a sidecar, nil without one.

@@ -15,6 +15,17 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
+// replies are what a server does with streams, one after the other, the last with
+// all that come then.
+type replies []func(http.ResponseWriter)
+
+func (r replies) take(taken *atomic.Int64) func(http.ResponseWriter) {
+	if len(r) == 0 {
+		return nil
+	}
+	return r[min(int(taken.Add(1)), len(r))-1]
+}
+
 // TestEarlyStream: an Envoy's stream is its own, and ends the one that was begun
 // for it; where there is no room for both, what it says continues that one.
 func TestEarlyStream(t *testing.T) {
@@ -37,33 +48,35 @@ func TestEarlyStream(t *testing.T) {
 		server  func(http.ResponseWriter) // what it does with what was begun; nil: it waits for more
 		times   int                       // that it does so
 		between func(*xds)
-		own     func(http.ResponseWriter) // what it does with a stream of Envoy's own; nil: it answers
+		own     replies                   // what it does with streams of Envoy's own; nil: it answers
 		later   func(http.ResponseWriter) // and with one that was begun
 		want    string
 		served  bool
 	}{
 		"of its own":               {"s", nil, 0, nothing, nil, nil, "envoy", true},
-		"continued":                {"s", nil, 0, nothing, refuse, nil, "hello, envoy", true},
-		"broken off, continued":    {"s", nil, 0, nothing, breakOff, nil, "hello, envoy", true},
+		"continued":                {"s", nil, 0, nothing, replies{refuse}, nil, "hello, envoy", true},
+		"broken off, continued":    {"s", nil, 0, nothing, replies{breakOff}, nil, "hello, envoy", true},
 		"begun again":              {"s", nil, 0, again, nil, nil, "envoy", true},
-		"begun again, continued":   {"s", nil, 0, again, refuse, nil, "again, envoy", true},
+		"begun again, continued":   {"s", nil, 0, again, replies{refuse}, nil, "again, envoy", true},
 		"refused once":             {"s", refuse, 1, nothing, nil, nil, "envoy", true},
-		"refused once, continued":  {"s", refuse, 1, nothing, refuse, nil, "hello, envoy", true},
-		"refused":                  {"s", refuse, earlyTries, nothing, nil, nil, "envoy", false},
-		"all refused":              {"s", refuse, earlyTries, nothing, refuse, nil, "8", false},
-		"broken off":               {"s", breakOff, earlyTries, nothing, nil, nil, "envoy", false},
+		"refused once, continued":  {"s", refuse, 1, nothing, replies{refuse}, nil, "hello, envoy", true},
+		"refused":                  {"s", refuse, serverTries, nothing, nil, nil, "envoy", false},
+		"all refused":              {"s", refuse, serverTries, nothing, replies{refuse}, nil, "8", false},
+		"broken off":               {"s", breakOff, serverTries, nothing, nil, nil, "envoy", false},
 		"new tokens":               {"s", nil, 0, (*xds).renew, nil, nil, "envoy", false},
 		"of another":               {"other", nil, 0, nothing, nil, nil, "envoy", false},
+		"sent on by two":           {"", nil, 0, nothing, replies{refuse, refuse, nil}, nil, "envoy", false},
+		"sent on by all":           {"", nil, 0, nothing, replies{refuse, refuse, refuse, nil}, nil, "8", false},
 		"of no Envoy":              {"", nil, 0, nothing, nil, nil, "envoy", false},
-		"continued and broken off": {"s", nil, 0, nothing, refuse, breakOff, "14", true},
-		"not begun, broken off":    {"", nil, 0, nothing, breakOff, nil, "14", false},
+		"continued and broken off": {"s", nil, 0, nothing, replies{refuse}, breakOff, "14", true},
+		"not begun, broken off":    {"", nil, 0, nothing, replies{breakOff}, nil, "14", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var protocols http.Protocols
 			protocols.SetUnencryptedHTTP2(true)
-			arrived := make(chan struct{}, earlyTries) // streams that were begun
-			var begun, open atomic.Int64
+			arrived := make(chan struct{}, serverTries) // streams that were begun
+			var begun, owned, open atomic.Int64
 			// Like Consul it answers when it has something to say.
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get(sidecarHeader) != "" || r.Header.Get(tokenHeader) != "token" {
@@ -71,7 +84,7 @@ func TestEarlyStream(t *testing.T) {
 				}
 				var part [64]byte
 				var all string
-				do := test.later
+				do, known := test.later, false
 				for !strings.HasSuffix(all, "envoy") {
 					n, err := r.Body.Read(part[:])
 					all += string(part[:n])
@@ -84,8 +97,9 @@ func TestEarlyStream(t *testing.T) {
 							test.server(w)
 							return
 						}
-					case strings.HasPrefix(all, "en"):
-						if do = test.own; do != nil {
+					case strings.HasPrefix(all, "en") && !known:
+						known = true
+						if do = test.own.take(&owned); do != nil {
 							do(w)
 							return
 						}
@@ -109,10 +123,10 @@ func TestEarlyStream(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = x.server.Close(); x.early.forget() })
 			x.begin("s", []byte("hello, "))
-			for range min(test.times+1, earlyTries) {
+			for range min(test.times+1, serverTries) {
 				<-arrived
 			}
-			if test.times == earlyTries {
+			if test.times == serverTries {
 				<-begunOf(x).answered // the last
 			}
 			test.between(x)

@@ -76,11 +76,12 @@ type catalogCheck struct {
 // to make its Envoy's configuration then. The service comes last, when there is
 // a sign of life: its siblings look for one.
 func (v *viaServers) register(ctx context.Context, r *registration) error {
-	if !r.registered {
-		v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
-	}
 	if err := v.registerNode(ctx); err != nil {
 		return err
+	}
+	if !r.registered {
+		// With the node's entry, servers that follow know of the login before it.
+		v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
 	}
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
