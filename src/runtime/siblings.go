@@ -42,26 +42,30 @@ const (
 // keyPrefix is where the signs of life of one service are.
 func (v *viaServers) keyPrefix() string { return droplet.AliveKeys(v.services[0].name) }
 
-// signOfLife makes a session and holds the instance's key with it.
-func (v *viaServers) signOfLife(ctx context.Context) (string, error) {
+// newSession makes a session, which ends when it is no longer renewed.
+func (v *viaServers) newSession(ctx context.Context) (string, error) {
 	var session struct{ ID string }
-	token := v.access.serviceToken()
-	err := v.consul.callWith(ctx, token, http.MethodPut, "/v1/session/create", map[string]any{
+	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/session/create", map[string]any{
 		"Name": "mesh", "Node": v.inst.NodeName(), "NodeChecks": []string{}, "TTL": sessionTTL, "Behavior": "delete", "LockDelay": "0s",
 	}, &session)
 	if err != nil {
 		return "", fmt.Errorf("failed to make a session: %w", err)
 	}
+	return session.ID, nil
+}
+
+// holdKey holds the instance's key with its session.
+func (v *viaServers) holdKey(ctx context.Context) error {
 	var held bool
-	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(session.ID)
-	err = v.consul.callWith(ctx, token, http.MethodPut, path, nil, &held)
+	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(v.session)
+	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, path, nil, &held)
 	if err == nil && !held {
 		err = errors.New("its key is held by another session")
 	}
 	if err != nil {
-		return "", fmt.Errorf("failed to hold the key of this instance: %w", err)
+		return fmt.Errorf("failed to hold the key of this instance: %w", err)
 	}
-	return session.ID, nil
+	return nil
 }
 
 // renew keeps the session alive. Where Consul has ended it, the instance was
@@ -80,7 +84,7 @@ func (v *viaServers) renew(ctx context.Context) {
 			}
 			v.log("the servers took this instance for dead, it is registered again")
 			v.mutex.Lock()
-			v.session = ""
+			v.session, v.alive = "", false
 			v.mutex.Unlock()
 		}
 		err := v.registerAll(ctx)

@@ -26,7 +26,8 @@ type viaServers struct {
 	states  map[string]string // of checks, by id; guarded by mutex
 	node    bool              // the catalog has the node, or may have it; guarded by mutex
 	shown   bool              // and that it is where it is; guarded by mutex
-	session string            // the sign of life; guarded by mutex
+	session string            // that the sign of life is given with; guarded by mutex
+	alive   bool              // it has been given; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -106,7 +107,7 @@ func (v *viaServers) enter(ctx context.Context, r *registration, service map[str
 	return v.write(ctx, "/v1/catalog/register", entry)
 }
 
-// registerNode makes the node known, unless it has given a sign of life.
+// registerNode makes the node known, unless it has a session: then it is.
 func (v *viaServers) registerNode(ctx context.Context) error {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
@@ -126,8 +127,20 @@ func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.session == "" {
-		v.session, err = v.signOfLife(ctx)
+		if v.session, err = v.newSession(ctx); err != nil {
+			return err
+		}
 	}
+	if v.alive {
+		return nil
+	}
+	// A session that could not be seen to hold the key may do so.
+	err = v.holdKey(ctx)
+	var status *statusError
+	if errors.As(err, &status) {
+		v.session = "" // perhaps it has ended
+	}
+	v.alive = err == nil
 	return err
 }
 

@@ -21,6 +21,9 @@ type scripted func(path string) (status int, body string)
 
 func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
 	status, body := s(r.URL.Path)
+	if status == 0 {
+		return nil, context.DeadlineExceeded
+	}
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
@@ -62,6 +65,45 @@ func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	want := []string{"/v1/catalog/register", "/v1/catalog/register", "/v1/session/create", "/v1/catalog/deregister"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Errorf("the servers were asked for (-want +got):\n%s", diff)
+	}
+}
+
+// TestOneSession: where the answer of the servers is lost, the key may be held by
+// the session that has been made; another could not hold it.
+func TestOneSession(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status int // of the first attempt to hold the key; 0: no answer
+		want   int // sessions
+	}{
+		"no answer":           {0, 1},
+		"the session is over": {http.StatusInternalServerError, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sessions, attempts := 0, 0
+			v := viaScripted(t, func(path string) (int, string) {
+				switch {
+				case path == "/v1/session/create":
+					sessions++
+					return http.StatusOK, `{"ID":"new"}`
+				case strings.HasPrefix(path, "/v1/kv/"):
+					if attempts++; attempts == 1 {
+						return test.status, "invalid session"
+					}
+				}
+				return http.StatusOK, "true"
+			}, "one")
+			if err := v.register(t.Context(), v.services[0]); err == nil {
+				t.Error("registered without its key")
+			}
+			if err := v.register(t.Context(), v.services[0]); err != nil || attempts != 2 {
+				t.Errorf("%v after %d attempts", err, attempts)
+			}
+			if sessions != test.want {
+				t.Errorf("%d sessions were made, want %d", sessions, test.want)
+			}
+		})
 	}
 }
 
@@ -116,7 +158,7 @@ func TestRegistersAgainUntilAllIsThere(t *testing.T) {
 			}
 			return http.StatusOK, "true"
 		}, "one", "two")
-		v.session = "old"
+		v.session, v.alive = "old", true
 		ctx, cancel := context.WithTimeout(t.Context(), 4*renewEvery)
 		defer cancel()
 		v.renew(ctx)
