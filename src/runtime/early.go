@@ -86,10 +86,7 @@ func (s *early) open(request *http.Request, sidecar string, first []byte, before
 	e := &earlyStream{cancel: cancel, says: says, answered: make(chan struct{})}
 	s.of(sidecar).begun = e
 	attempt := request.WithContext(ctx)
-	attempt.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(first), heard), heard}
+	attempt.Body = after(first, heard)
 	go func() {
 		e.response, e.err = s.RoundTripper.RoundTrip(attempt)
 		close(e.answered)
@@ -188,15 +185,25 @@ func (s *speech) hear() io.ReadCloser {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	heard, to := io.Pipe()
+	s.turnTo(to)
+	return after(s.said, heard)
+}
+
+// after is a body of what was said, and of what is heard then.
+func after(said []byte, heard *io.PipeReader) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(said), heard), heard}
+}
+
+// turnTo has another listener hear what comes from now on. The mutex is held.
+func (s *speech) turnTo(to *io.PipeWriter) {
 	_ = s.to.Close() // it never fails
 	s.to = to
 	if s.end != nil {
 		_ = to.CloseWithError(s.end)
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(s.said), heard), heard}
 }
 
 func (s *speech) settle() {
@@ -209,12 +216,9 @@ func (s *speech) settle() {
 func (s *speech) sayAgain(to *io.PipeWriter) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	_ = s.to.Close() // it never fails
 	_, _ = to.Write(s.said)
-	s.to, s.said, s.done = to, nil, true
-	if s.end != nil {
-		_ = to.CloseWithError(s.end)
-	}
+	s.turnTo(to)
+	s.said, s.done = nil, true
 }
 
 // take gives away the stream that was begun for a sidecar, nil without one.

@@ -126,13 +126,13 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
+	if v.alive {
+		return nil
+	}
 	if v.session == "" {
 		if v.session, err = v.newSession(ctx); err != nil {
 			return err
 		}
-	}
-	if v.alive {
-		return nil
 	}
 	// A session that could not be seen to hold the key may do so.
 	err = v.holdKey(ctx)
@@ -223,19 +223,25 @@ func (v *viaServers) set(id, state string) bool {
 	return news
 }
 
-// publish writes how all checks of a service are. One at a time: what was seen
-// earlier must not be written later. It writes twice, because the servers that
-// follow, to whom most Envoys listen, hear that an entry counts with the next
-// one, and without one 50 to 100 ms later (hashicorp/raft, CommitTimeout).
+// publish writes how all checks of a service are, twice, because the servers
+// that follow, to whom most Envoys listen, hear that an entry counts with the
+// next one, and without one 50 to 100 ms later (hashicorp/raft, CommitTimeout).
 func (v *viaServers) publish(ctx context.Context, r *registration) error {
-	v.publishing.Lock()
-	defer v.publishing.Unlock()
-	entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r)}
-	err := v.write(ctx, "/v1/catalog/register", entry)
+	err := v.writeChecks(ctx, r)
 	if err == nil {
-		_ = v.write(ctx, "/v1/catalog/register", entry) // it changes nothing
+		_ = v.writeChecks(ctx, r) // the first has said it
 	}
 	return err
+}
+
+// writeChecks writes how all checks of a service are. One at a time: what was
+// seen earlier must not be written later.
+func (v *viaServers) writeChecks(ctx context.Context, r *registration) error {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	return v.write(ctx, "/v1/catalog/register", catalogEntry{
+		Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r),
+	})
 }
 
 // callTimeout bounds a call of the servers.
@@ -255,7 +261,8 @@ func (v *viaServers) list(ctx context.Context, path string, answer any) error {
 	return v.consul.list(ctx, v.access.serviceToken(), path, answer)
 }
 
-// handOver has the app's checks run here from now on.
+// handOver has the app's checks run here from now on. Callers learn something
+// only when the sidecar passes too, which is the next entry.
 func (v *viaServers) handOver(ctx context.Context, r *registration) error {
 	checks := v.probed(r)
 	if len(checks) == 0 {
@@ -264,7 +271,7 @@ func (v *viaServers) handOver(ctx context.Context, r *registration) error {
 	for _, check := range checks {
 		v.set(check.id, passing)
 	}
-	return v.publish(ctx, r)
+	return v.writeChecks(ctx, r)
 }
 
 // say writes the sidecar's state when it changes; nothing expires.

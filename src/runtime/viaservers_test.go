@@ -151,7 +151,7 @@ func TestRegistersAgainUntilAllIsThere(t *testing.T) {
 			case strings.HasPrefix(path, "/v1/session/renew/") && ended:
 				return http.StatusNotFound, "no such session"
 			case path == "/v1/catalog/register":
-				// The node, the first service and its sidecar, and then trouble once.
+				// The node, the first sidecar and its service, and then trouble once.
 				if registered++; registered == 4 {
 					return http.StatusInternalServerError, "No cluster leader"
 				}
