@@ -131,6 +131,55 @@ func TestSiblings(t *testing.T) {
 			t.Errorf("lost: %v", result)
 		}
 	})
+
+	t.Run("somebody deletes the signs of life", func(t *testing.T) {
+		// A new instance with the address of one that has just gone is to callers
+		// what that was, until they have heard of its end.
+		<-time.After(2 * time.Second)
+		scale(t, backend, 2)
+		served(t, caller, backend)
+		if err := shared.Consul(t.Context(), http.MethodDelete, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?recurse", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "both are there again", func(ctx ctx) error {
+			var keys []string
+			err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?keys", nil, &keys)
+			if err == nil && len(keys) != 2 {
+				err = fmt.Errorf("there are %v", keys)
+			}
+			return err
+		})
+		scale(t, backend, 3) // the third would bury them
+		served(t, caller, backend)
+		for _, line := range backend.Logs() {
+			if strings.Contains(line.Text, "took this instance for dead") {
+				t.Errorf("a living instance was buried: %v", line)
+			}
+		}
+	})
+
+	t.Run("the servers carry out an old write", func(t *testing.T) {
+		node := agentless.back + "-" + backend.Instance(0).GUID()
+		var before struct{ Node map[string]any }
+		if err := shared.Consul(t.Context(), http.MethodGet, "/v1/catalog/node/"+node, nil, &before); err != nil {
+			t.Fatal(err)
+		}
+		const nowhere = "192.0.2.1"
+		old := map[string]any{"Node": node, "ID": before.Node["ID"], "Address": nowhere, "NodeMeta": before.Node["Meta"]}
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", old, nil); err != nil {
+			t.Fatal(err)
+		}
+		waitLog(t, backend, fmt.Sprintf("the catalog has this instance at %q, not at", nowhere))
+		eventually(t, "it is where it was", func(ctx ctx) error {
+			var now struct{ Node map[string]any }
+			err := shared.Consul(ctx, http.MethodGet, "/v1/catalog/node/"+node, nil, &now)
+			if err == nil && now.Node["Address"] != before.Node["Address"] {
+				err = fmt.Errorf("it is at %v", now.Node["Address"])
+			}
+			return err
+		})
+		served(t, caller, backend)
+	})
 }
 
 // leaveBare makes a node as an instance does that is killed before it has said

@@ -207,6 +207,7 @@ func (a *access) obtain(ctx context.Context) error {
 	if agent == "" {
 		agent = got.SecretID
 		if err := a.setAgentToken(ctx, agent); err != nil {
+			_ = a.consul.logout(ctx, got.SecretID) // the next attempt logs in anew
 			return fmt.Errorf("the agent does not take its token: %w", err)
 		}
 	}

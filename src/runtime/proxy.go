@@ -212,7 +212,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 	if err != nil {
 		return err
 	}
-	r.registered = true
+	r.registered.Store(true)
 	p.declareDefaults(ctx, r)
 	var bootstrap []byte
 	err = p.timeline.await(ctx, stage{
@@ -238,6 +238,8 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 // declareDefaults lets callers know the protocol, and Consul the extensions of
 // Envoy. Calls work without, as plain TCP, so a failure is said and not fatal.
 func (p *proxy) declareDefaults(ctx context.Context, r *registration) {
+	ctx, cancel := context.WithTimeout(ctx, asideBudget)
+	defer cancel()
 	mine := serviceDefaults{Kind: "service-defaults", Name: r.name, Protocol: r.protocol, EnvoyExtensions: r.EnvoyExtensions}
 	if mine.Protocol == "" && mine.EnvoyExtensions == nil {
 		return
@@ -300,6 +302,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(stopBudget):
 		}
+		p.logout()
 		p.abandon()
 		p.registry.leave(ctx, false)
 		return nil
@@ -312,6 +315,7 @@ func (p *proxy) giveUp(ctx context.Context) {
 	p.deregister()
 	p.abandon()
 	p.registry.leave(ctx, true)
+	p.logout()
 }
 
 // attend passes the sidecar's check when the app works, and from then on says

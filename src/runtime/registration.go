@@ -21,7 +21,7 @@ type registration struct {
 	address  string
 	sidecar  int // the sidecar's public port
 
-	registered bool
+	registered atomic.Bool
 	shown      atomic.Bool            // it was in rotation once
 	works      atomic.Bool            // the app has passed its checks once
 	envoy      atomic.Pointer[envoy]  // nil until it is started

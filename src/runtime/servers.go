@@ -65,13 +65,19 @@ func (p *proxy) newServers(config *droplet.Servers) *servers {
 // pick is the host to ask.
 func (s *servers) pick(ctx context.Context) (string, error) {
 	s.mutex.Lock()
+	current := s.current
+	s.mutex.Unlock()
+	if current != "" {
+		return current, nil
+	}
+	hosts, err := s.resolve(ctx) // may take long
+	if err != nil {
+		return "", err
+	}
+	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.current != "" {
 		return s.current, nil
-	}
-	hosts, err := s.resolve(ctx)
-	if err != nil {
-		return "", err
 	}
 	s.current = hosts[rand.IntN(len(hosts))]
 	for i := 0; s.current == s.failed && i < len(hosts); i++ {
@@ -165,6 +171,9 @@ func (s *servers) xds() http.RoundTripper {
 func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	host, err := t.pick(request.Context())
 	if err != nil {
+		if request.Body != nil {
+			request.Body.Close()
+		}
 		return nil, err
 	}
 	request = request.Clone(request.Context())
@@ -181,7 +190,8 @@ func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	if response.StatusCode >= http.StatusInternalServerError || isFull(response.Header) {
+	// Too many requests are too many for this server.
+	if response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests || isFull(response.Header) {
 		t.lost(host)
 	}
 	response.Body = &stream{response.Body, response, func() { t.lost(host) }}

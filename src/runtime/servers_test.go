@@ -102,3 +102,45 @@ func pass(mutex *sync.Mutex, to io.Writer, from io.Reader) {
 		}
 	}
 }
+
+// TestAnotherServer: one that cannot do what it is asked for is not the next to
+// be asked, and one that refuses it is.
+func TestAnotherServer(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]string{
+		http.StatusOK:                  "127.0.0.2",
+		http.StatusForbidden:           "127.0.0.2",
+		http.StatusNotFound:            "127.0.0.2",
+		http.StatusTooManyRequests:     "127.0.0.3",
+		http.StatusInternalServerError: "127.0.0.3",
+		http.StatusServiceUnavailable:  "127.0.0.3",
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			s := &servers{names: []string{"127.0.0.2", "127.0.0.3"}, current: "127.0.0.2"}
+			api := &tripper{s, serverHTTP, scripted(func(string) (int, string) { return status, "" })}
+			request := httptest.NewRequest(http.MethodGet, "http://servers/v1/status/leader", nil)
+			if _, err := api.RoundTrip(request); err != nil {
+				t.Fatal(err)
+			}
+			if next, err := s.pick(t.Context()); next != want || err != nil {
+				t.Errorf("the next is %s (%v), want %s", next, err, want)
+			}
+		})
+	}
+}
+
+// TestNoServer: whoever writes what is to be sent does not wait for ever where
+// there is no server to send it to.
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	reader, writer := io.Pipe()
+	s := &servers{names: nil}
+	request := httptest.NewRequest(http.MethodPost, "http://servers/ads", reader)
+	if _, err := s.xds().RoundTrip(request); err == nil {
+		t.Fatal("there is an answer of no server")
+	}
+	if _, err := writer.Write([]byte("more")); err == nil {
+		t.Error("it was read")
+	}
+}

@@ -27,6 +27,11 @@ const (
 	// renewEvery is how often a session is renewed: late enough that a dead
 	// instance's ends well before its 20 s, and three times before it ends.
 	renewEvery = 5 * time.Second
+	// renewAgain is when it is tried again after a failure.
+	renewAgain = 2 * time.Second
+	// compareEvery is the number of renewals after which an instance looks how the
+	// catalog has it.
+	compareEvery = 6
 	// siblingWait is how long a request for news of the siblings stays open. It
 	// bounds how long a server that has vanished without a word is waited for.
 	siblingWait = 30 * time.Second
@@ -35,8 +40,8 @@ const (
 	turn  = 250 * time.Millisecond
 	turns = 4
 	// bareFor is how long a node has to be bare: one that is just being registered
-	// gets a session at once.
-	bareFor = time.Second
+	// gets a session at once, or after an answer of the servers that was lost.
+	bareFor = 3 * callTimeout
 )
 
 // keyPrefix is where the signs of life of one service are.
@@ -45,7 +50,7 @@ func (v *viaServers) keyPrefix() string { return droplet.AliveKeys(v.services[0]
 // newSession makes a session, which ends when it is no longer renewed.
 func (v *viaServers) newSession(ctx context.Context) (string, error) {
 	var session struct{ ID string }
-	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, "/v1/session/create", map[string]any{
+	err := v.put(ctx, v.access.serviceToken(), "/v1/session/create", map[string]any{
 		"Name": "mesh", "Node": v.inst.NodeName(), "NodeChecks": []string{}, "TTL": sessionTTL, "Behavior": "delete", "LockDelay": "0s",
 	}, &session)
 	if err != nil {
@@ -54,12 +59,19 @@ func (v *viaServers) newSession(ctx context.Context) (string, error) {
 	return session.ID, nil
 }
 
+// errEnded says that a session has ended.
+var errEnded = errors.New("the session has ended")
+
 // holdKey holds the instance's key with its session.
 func (v *viaServers) holdKey(ctx context.Context) error {
 	var held bool
 	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(v.session)
-	err := v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, path, nil, &held)
-	if err == nil && !held {
+	err := v.put(ctx, v.access.serviceToken(), path, nil, &held)
+	var status *statusError
+	switch {
+	case errors.As(err, &status) && strings.Contains(status.text, "invalid session"):
+		err = errEnded
+	case err == nil && !held:
 		err = errors.New("its key is held by another session")
 	}
 	if err != nil {
@@ -68,31 +80,120 @@ func (v *viaServers) holdKey(ctx context.Context) error {
 	return nil
 }
 
-// renew keeps the session alive. Where Consul has ended it, the instance was
-// taken for dead, and is registered again.
-func (v *viaServers) renew(ctx context.Context) {
-	complete := true // the servers have all of this instance
-	for pause(ctx, renewEvery) == nil {
-		v.mutex.Lock()
-		session := v.session
-		v.mutex.Unlock()
-		if complete {
-			err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
-			var status *statusError
-			if !errors.As(err, &status) || status.status != http.StatusNotFound {
-				continue // also while the servers are away: that ends no session
-			}
-			v.log("the servers took this instance for dead, it is registered again")
-			v.mutex.Lock()
-			v.session, v.alive = "", false
-			v.mutex.Unlock()
+// stayAlive keeps the session alive, once there is one, and the catalog as this
+// instance means it to be.
+func (v *viaServers) stayAlive(ctx context.Context) {
+	complete := true // the servers have all that was registered
+	for round := 1; ; round++ {
+		err := v.renew(ctx)
+		if err == nil && complete && round%compareEvery == 0 {
+			err = v.compare(ctx)
 		}
-		err := v.registerAll(ctx)
-		complete = err == nil
-		if err != nil && ctx.Err() == nil {
-			v.log("failed to register again: %v", err)
+		var lost *lostError
+		if errors.As(err, &lost) && complete {
+			v.log("%v, it is registered again", err)
+			complete = false
+		}
+		if !complete {
+			err = v.registerAll(ctx)
+			complete = err == nil
+			if err != nil && ctx.Err() == nil {
+				v.log("failed to register again: %v", err)
+			}
+		}
+		next := renewEvery
+		if err != nil {
+			next = renewAgain // servers that are away end no session
+		}
+		if pause(ctx, next) != nil {
+			return
 		}
 	}
+}
+
+// lostError says that the servers have not, or not all, of this instance.
+type lostError struct{ error }
+
+// renew keeps the session alive.
+func (v *viaServers) renew(ctx context.Context) error {
+	v.mutex.Lock()
+	session := v.session
+	v.mutex.Unlock()
+	if session != "" {
+		err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
+		var status *statusError
+		if !errors.As(err, &status) || status.status != http.StatusNotFound {
+			return err
+		}
+	} else if !slices.ContainsFunc(v.services, func(r *registration) bool { return r.registered.Load() }) {
+		return nil // there has been none yet
+	}
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.session == session {
+		v.session, v.alive, v.known = "", false, false
+	}
+	return &lostError{errors.New("the servers took this instance for dead")}
+}
+
+// compare looks twice whether the catalog has this instance as it means it to be,
+// as an agent does now and then. A write whose answer was lost may be carried out
+// after a newer one: servers without a leader hold it for seconds.
+func (v *viaServers) compare(ctx context.Context) error {
+	var lost *lostError
+	err := v.differs(ctx)
+	if !errors.As(err, &lost) {
+		return err
+	}
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
+	if err = v.differs(ctx); errors.As(err, &lost) {
+		v.mutex.Lock()
+		defer v.mutex.Unlock()
+		v.known = false
+	}
+	return err
+}
+
+// differs returns a lostError with the first difference.
+func (v *viaServers) differs(ctx context.Context) error {
+	v.mutex.Lock()
+	known, address := v.known, v.address()
+	v.mutex.Unlock()
+	if !known {
+		return nil // not yet
+	}
+	var there struct {
+		Node     struct{ Address string }
+		Services map[string]struct{} // by id
+	}
+	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
+		return err
+	}
+	if there.Node.Address != address {
+		return &lostError{fmt.Errorf("the catalog has this instance at %q, not at %s", there.Node.Address, address)}
+	}
+	for _, r := range v.services {
+		if !r.registered.Load() {
+			continue
+		}
+		for _, id := range []string{r.ID, droplet.SidecarID(r.ID)} {
+			if _, found := there.Services[id]; !found {
+				return &lostError{fmt.Errorf("the catalog does not have %s of this instance", id)}
+			}
+		}
+		found, err := v.checks(ctx, r)
+		if err != nil {
+			return err
+		}
+		for i, want := range v.catalogChecks(r) {
+			if found[i].Status != want.Status {
+				return &lostError{fmt.Errorf("the catalog has the check %s as %s, not as %s", want.CheckID, found[i].Status, want.Status)}
+			}
+		}
+	}
+	return nil
 }
 
 // watchSiblings takes instances out of the catalog whose key has gone. It
@@ -104,7 +205,10 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		alive, next, err := v.siblings(wait, index)
 		cancel()
 		var dead map[string]time.Duration
-		if err == nil {
+		switch {
+		case err == nil && !slices.Contains(alive, v.inst.NodeName()):
+			err = v.giveSignAgain(ctx)
+		case err == nil:
 			dead, err = v.dead(ctx, alive)
 		}
 		if errors.Is(err, errHidden) && !said {
@@ -133,6 +237,23 @@ func (v *viaServers) siblings(ctx context.Context, index uint64) (alive []string
 		alive = append(alive, strings.TrimPrefix(key, v.keyPrefix()))
 	}
 	return alive, next, err
+}
+
+// giveSignAgain is for an instance whose key somebody has deleted: its session
+// does not end by that. Others would take it for dead.
+func (v *viaServers) giveSignAgain(ctx context.Context) error {
+	v.mutex.Lock()
+	session := v.session
+	v.alive = false
+	v.mutex.Unlock()
+	if session == "" {
+		return errEnded // stayAlive registers all of it again
+	}
+	err := v.giveSign(ctx)
+	if err == nil {
+		v.log("the key of this instance was gone from the servers, and is there again")
+	}
+	return err
 }
 
 // dead lists the nodes that have the service and no sign of life, and those of
@@ -201,7 +322,9 @@ func (v *viaServers) bury(ctx context.Context, node string, least time.Duration,
 	if pause(ctx, least+wait) != nil {
 		return
 	}
-	now, _, err := v.siblings(ctx, 0)
+	look, cancel := context.WithTimeout(ctx, callTimeout)
+	now, _, err := v.siblings(look, 0)
+	cancel()
 	if err != nil {
 		return
 	}

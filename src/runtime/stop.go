@@ -59,7 +59,7 @@ func (p *proxy) deregister() {
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range p.services {
-		if !r.registered {
+		if !r.registered.Load() {
 			continue
 		}
 		group.Go(func() {

@@ -12,6 +12,8 @@ import (
 // address. Cloud Foundry gives addresses again, and callers would take the new
 // instance for the dead one until Consul forgets that.
 func (p *proxy) sweepAddress(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, asideBudget)
+	defer cancel()
 	nodes, err := p.consul.nodesAt(ctx, p.inst.Address.String())
 	swept := false
 	for _, node := range nodes {
@@ -31,6 +33,10 @@ func (p *proxy) sweepAddress(ctx context.Context) {
 		p.log("failed to look for dead nodes with this address, callers may take this instance for one: %v", err)
 	}
 }
+
+// asideBudget is for what an instance can be without: servers that do not answer
+// do not keep the app waiting.
+const asideBudget = 5 * time.Second
 
 // forgetting is how long callers are given to drop an address, with all that
 // they hold against it: they hear of it after 200 ms, or a little later, and

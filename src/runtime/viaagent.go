@@ -24,13 +24,22 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 	return []stage{{
 		name:      "agent up",
 		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(v.ports.HTTP),
-		condition: preflight.explainAgent(v.inst, v.consul.alive),
+		condition: preflight.explainAgent(v.inst, v.answers),
 	}, {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
 			"Are retry_join and datacenter in mesh.hcl those of the servers?",
 		condition: preflight.explainJoin(v.consul.joined),
 	}}, nil
+}
+
+// answers returns nil once the agent answers. Before it listens, a request costs
+// many times what a connection costs, and it is asked often then.
+func (v viaAgent) answers(ctx context.Context) error {
+	if err := dial(ctx, address(v.ports.HTTP)); err != nil {
+		return err
+	}
+	return v.consul.alive(ctx)
 }
 
 func (v viaAgent) register(ctx context.Context, r *registration) error {

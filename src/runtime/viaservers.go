@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -24,8 +25,9 @@ type viaServers struct {
 
 	mutex   sync.Mutex
 	states  map[string]string // of checks, by id; guarded by mutex
-	node    bool              // the catalog has the node, or may have it; guarded by mutex
-	shown   bool              // and that it is where it is; guarded by mutex
+	node    bool              // the catalog may have the node; guarded by mutex
+	known   bool              // it has; guarded by mutex
+	shown   bool              // and where it is; guarded by mutex
 	session string            // that the sign of life is given with; guarded by mutex
 	alive   bool              // it has been given; guarded by mutex
 }
@@ -42,7 +44,8 @@ func newViaServers(p *proxy) *viaServers {
 	return v
 }
 
-func (v *viaServers) stages(context.Context) ([]stage, error) {
+func (v *viaServers) stages(ctx context.Context) ([]stage, error) {
+	go v.stayAlive(ctx)
 	return []stage{{
 		name: "servers answer, leader known",
 		hint: fmt.Sprintf("is there a network policy to the Consul servers on %d and %d tcp? Are addresses and ports in mesh.hcl theirs?",
@@ -80,7 +83,7 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	if err := v.registerNode(ctx); err != nil {
 		return err
 	}
-	if !r.registered {
+	if !r.registered.Load() {
 		// With the node's entry, servers that follow know of the login before it.
 		v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
 	}
@@ -107,19 +110,25 @@ func (v *viaServers) enter(ctx context.Context, r *registration, service map[str
 	return v.write(ctx, "/v1/catalog/register", entry)
 }
 
-// registerNode makes the node known, unless it has a session: then it is.
+// registerNode makes the node known, once.
 func (v *viaServers) registerNode(ctx context.Context) error {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.session != "" {
+	if v.known {
 		return nil
 	}
 	v.node = true
-	address := nowhere
+	err := v.enterNode(ctx, v.address())
+	v.known = err == nil
+	return err
+}
+
+// address is where the catalog shall have the node. The caller holds the mutex.
+func (v *viaServers) address() string {
 	if v.shown {
-		address = v.inst.Address.String()
+		return v.inst.Address.String()
 	}
-	return v.enterNode(ctx, address)
+	return nowhere
 }
 
 // giveSign gives a sign of life, once.
@@ -136,9 +145,8 @@ func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	}
 	// A session that could not be seen to hold the key may do so.
 	err = v.holdKey(ctx)
-	var status *statusError
-	if errors.As(err, &status) {
-		v.session = "" // perhaps it has ended
+	if errors.Is(err, errEnded) {
+		v.session = ""
 	}
 	v.alive = err == nil
 	return err
@@ -165,11 +173,9 @@ func (v *viaServers) show(ctx context.Context, r *registration) error {
 }
 
 func (v *viaServers) enterNode(ctx context.Context, address string, checks ...catalogCheck) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	meta := map[string]string{metaApp: v.inst.App, metaProcess: v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
 	maps.Copy(meta, v.config.Servers.NodeMeta)
-	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/register", catalogEntry{
+	return v.put(ctx, v.access.agentToken(), "/v1/catalog/register", catalogEntry{
 		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta, Checks: checks,
 	}, nil)
 }
@@ -247,11 +253,15 @@ func (v *viaServers) writeChecks(ctx context.Context, r *registration) error {
 // callTimeout bounds a call of the servers.
 const callTimeout = 2 * time.Second
 
-// write is for what a service's own token may do.
-func (v *viaServers) write(ctx context.Context, path string, body any) error {
+func (v *viaServers) put(ctx context.Context, token credentials.Secret, path string, body, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return v.consul.callWith(ctx, v.access.serviceToken(), http.MethodPut, path, body, nil)
+	return v.consul.callWith(ctx, token, http.MethodPut, path, body, answer)
+}
+
+// write is for what a service's own token may do.
+func (v *viaServers) write(ctx context.Context, path string, body any) error {
+	return v.put(ctx, v.access.serviceToken(), path, body, nil)
 }
 
 // list reads all of something that a service's own token may read.
@@ -320,6 +330,11 @@ func (v *viaServers) deregister(ctx context.Context, r *registration) error {
 
 // leave takes the node away, and with it its sign of life, and logs out.
 func (v *viaServers) leave(context.Context, bool) {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), logoutBudget)
+		defer cancel()
+		v.access.logout(ctx)
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
 	defer cancel()
 	v.mutex.Lock()
@@ -338,16 +353,16 @@ func (v *viaServers) leave(context.Context, bool) {
 	if err != nil {
 		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
 	}
-	v.access.logout(ctx)
 }
 
-// leaveBudget is for the last words to the servers.
-const leaveBudget = time.Second
+// The last words to the servers.
+const (
+	leaveBudget  = 700 * time.Millisecond
+	logoutBudget = 300 * time.Millisecond
+)
 
 func (v *viaServers) removeNode(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return v.consul.callWith(ctx, v.access.agentToken(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
+	return v.put(ctx, v.access.agentToken(), "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
 }
 
 // keep keeps the instance alive in the catalog, and takes dead ones out of it.
@@ -358,14 +373,17 @@ func (v *viaServers) keep(ctx context.Context) {
 			group.Go(func() { v.run(ctx, r, check) })
 		}
 	}
-	group.Go(func() { v.renew(ctx) })
+	group.Go(func() { v.stayAlive(ctx) })
 	group.Go(func() { v.watchSiblings(ctx) })
 	group.Wait()
 }
 
-// registerAll is for an instance that was taken for dead.
+// registerAll makes known again what the catalog has had.
 func (v *viaServers) registerAll(ctx context.Context) error {
 	for _, r := range v.services {
+		if !r.registered.Load() {
+			continue
+		}
 		if err := v.register(ctx, r); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,19 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 		})
 	}
 	return &viaServers{proxy: p, states: map[string]string{}}
+}
+
+// running is an instance that has been registered, and is in rotation.
+func running(t *testing.T, servers scripted, services ...string) *viaServers {
+	t.Helper()
+	v := viaScripted(t, servers, services...)
+	v.inst.Address = netip.MustParseAddr("10.1.2.3")
+	v.session, v.node, v.known, v.shown, v.alive = "old", true, true, true, true
+	for _, r := range v.services {
+		r.registered.Store(true)
+		v.set(droplet.ReadyCheckID(r.ID), passing)
+	}
+	return v
 }
 
 // TestNodeIsRemovedWithoutSession: where the tokens make a node and no session,
@@ -143,7 +157,7 @@ func TestRegistersAgainUntilAllIsThere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ended, registered := true, 0
-		v := viaScripted(t, func(path string) (int, string) {
+		v := running(t, func(path string) (int, string) {
 			switch {
 			case path == "/v1/session/create":
 				ended = false
@@ -158,13 +172,87 @@ func TestRegistersAgainUntilAllIsThere(t *testing.T) {
 			}
 			return http.StatusOK, "true"
 		}, "one", "two")
-		v.session, v.alive = "old", true
 		ctx, cancel := context.WithTimeout(t.Context(), 4*renewEvery)
 		defer cancel()
-		v.renew(ctx)
+		v.stayAlive(ctx)
 		// The node and half of the rest, one refused; then both services and sidecars.
 		if registered != 4+4 {
 			t.Errorf("%d entries were written to the catalog, want 8", registered)
+		}
+	})
+}
+
+// TestLateWrite: servers without a leader may carry out a write after a newer one,
+// whose answer has come long before. The instance sees it and says it again.
+func TestLateWrite(t *testing.T) {
+	t.Parallel()
+	const there = `{"Node":{"Address":"10.1.2.3"},"Services":{"one":{},"one-sidecar-proxy":{}}}`
+	for name, test := range map[string]struct {
+		node, check string
+		want        int // entries: node, sidecar, service
+	}{
+		"all as it should be": {there, passing, 0},
+		"the node is nowhere": {`{"Node":{"Address":"192.0.2.1"},"Services":{"one":{},"one-sidecar-proxy":{}}}`, passing, 3},
+		"there is no node":    {`null`, passing, 3},
+		"there is no sidecar": {`{"Node":{"Address":"10.1.2.3"},"Services":{"one":{}}}`, passing, 3},
+		"a check is older":    {there, critical, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				registered := 0
+				node, check := test.node, test.check
+				v := running(t, func(path string) (int, string) {
+					switch path {
+					case "/v1/catalog/register":
+						registered++
+						node, check = there, passing
+					case "/v1/catalog/node/app-guid":
+						return http.StatusOK, node
+					case "/v1/health/node/app-guid":
+						return http.StatusOK, fmt.Sprintf(`[{"CheckID":%q,"Status":%q}]`, droplet.ReadyCheckID("one"), check)
+					}
+					return http.StatusOK, "true"
+				}, "one")
+				v.services[0].definition["connect"] = map[string]any{"sidecarservice": map[string]any{
+					"checks": []any{map[string]any{"CheckID": droplet.ReadyCheckID("one"), "name": "ready"}},
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*compareEvery*renewEvery)
+				defer cancel()
+				v.stayAlive(ctx)
+				if registered != test.want {
+					t.Errorf("%d entries were written, want %d", registered, test.want)
+				}
+			})
+		})
+	}
+}
+
+// TestKeyIsHeldAgain: where somebody deletes the keys, nobody takes the others
+// for dead.
+func TestKeyIsHeldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		keys, held := `["consul-mesh-buildpack/one/app-other"]`, 0
+		v := running(t, func(path string) (int, string) {
+			switch {
+			case path == "/v1/kv/consul-mesh-buildpack/one/":
+				time.Sleep(time.Second)
+				return http.StatusOK, keys
+			case path == "/v1/kv/consul-mesh-buildpack/one/app-guid":
+				held++
+				keys = `["consul-mesh-buildpack/one/app-guid"]`
+				return http.StatusOK, "true"
+			case strings.HasSuffix(path, "deregister"), strings.HasPrefix(path, "/v1/session/"):
+				t.Errorf("asked for %s", path)
+			}
+			return http.StatusOK, "[]"
+		}, "one")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		v.watchSiblings(ctx)
+		if held != 1 || !v.alive {
+			t.Errorf("the key was held %d times", held)
 		}
 	})
 }
