@@ -37,7 +37,7 @@ func (from address) String() string {
 	}
 	short := *from.url
 	short.User, short.RawQuery, short.Fragment = nil, "", ""
-	text := short.String()
+	text := redact(short.String()) // a password with a / makes the rest of it a path
 	if from.git {
 		text = "git::" + text
 	}
@@ -53,6 +53,7 @@ var validRef = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]*$`)
 // parse reads an address in go-getter's words:
 //
 //	/path/of/a/file
+//	/path/of/a/zip//path/in/the/archive
 //	https://host/envoy
 //	https://host/consul.zip//path/in/the/archive
 //	git::https://host/repository//path/in/it?ref=v1
@@ -61,7 +62,8 @@ var validRef = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]*$`)
 // the top. No error repeats the address, which may have credentials in it.
 func parse(uri string) (from address, err error) {
 	if !strings.Contains(uri, "://") {
-		return address{path: uri}, nil
+		from.path, from.inside, _ = strings.Cut(uri, "//")
+		return from, nil
 	}
 	forced, rest, found := strings.Cut(uri, "::")
 	switch {
@@ -101,7 +103,7 @@ func parse(uri string) (from address, err error) {
 }
 
 var (
-	userinfo = regexp.MustCompile(`://[^/@\s"']*@`)
+	userinfo = regexp.MustCompile(`://[^\s"']*@`) // passwords may have a / or @
 	query    = regexp.MustCompile(`(://[^?\s"']*)\?[^\s"']*`)
 )
 

@@ -5,6 +5,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -91,7 +92,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	if from.local() {
 		// It is at hand: a copy in the build cache would only make that larger.
 		s.Log("%s from %s", a, from)
-		err := place(path, func(to *os.File) error { return extractFile(a, from.path, to) })
+		err := place(path, func(to *os.File) error { return extractFile(a, from, to) })
 		if err != nil {
 			return fmt.Errorf("failed to install %s: %w", a, err)
 		}
@@ -130,8 +131,8 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 }
 
 // extractFile verifies a local file and writes its program.
-func extractFile(a Artifact, path string, to io.Writer) error {
-	file, err := os.Open(path)
+func extractFile(a Artifact, from address, to io.Writer) error {
+	file, err := os.Open(from.path)
 	if err != nil {
 		return err
 	}
@@ -142,10 +143,10 @@ func extractFile(a Artifact, path string, to io.Writer) error {
 			return err
 		}
 		if got := hex.EncodeToString(hash.Sum(nil)); got != a.SHA256 {
-			return fmt.Errorf("%s: %w", path, &mismatchError{got: got, want: a.SHA256})
+			return fmt.Errorf("%s: %w", from.path, &mismatchError{got: got, want: a.SHA256})
 		}
 	}
-	return extract(file, a.Name, to)
+	return extract(file, cmp.Or(from.inside, a.Name), to)
 }
 
 // place makes a file at path that can be run and not written, whole or not at all. write may put

@@ -134,6 +134,9 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 			summary, detail = "Undefined environment variable", fmt.Sprintf(
 				"%s is not set at staging. These are: %s.", name, strings.Join(c.visibleEnv(), ", "))
 		}
+		if summary != "" {
+			value = "" // HCL shows values beside what is wrong
+		}
 		if root := traversal.RootName(); root == "env" && name != "" {
 			env[name] = cty.StringVal(value)
 		}

@@ -41,9 +41,9 @@ type Service struct {
 	Name              string            `hcl:"name,label" is:"name"`
 	ID                string            `hcl:"id,optional" is:"name" without:"the service's name" doc:"The id in the catalog, unique within the file."`
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
-	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens, on loopback or on all addresses."`
+	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_NAME_PORT."`
 	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
-	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
+	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. One with requests has them balanced one by one, where tcp has connections, and waited for at a stop. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
@@ -52,7 +52,7 @@ type Service struct {
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
 	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances; an instance gets its first traffic when each has passed once. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
-	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the processes that have the service alone: a worker that calls others has a service of its own, and a task has no sidecars, so no upstreams."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -244,7 +244,7 @@ type Ports struct {
 
 // Envoy says which Envoy runs as the sidecar.
 type Envoy struct {
-	Version     string    `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul" doc:"A version or a constraint."`
+	Version     string    `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul; agentless the buildpack's default" doc:"A version or a constraint."`
 	Source      string    `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
 	SHA256      string    `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
 	Concurrency int       `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`

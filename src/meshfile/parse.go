@@ -61,7 +61,7 @@ func (d *Diagnostics) Error() string {
 }
 
 var (
-	userinfo = regexp.MustCompile(`://[^/@\s"]*@`)
+	userinfo = regexp.MustCompile(`://[^\s"]*@`) // passwords may have a / or @
 	query    = regexp.MustCompile(`(://[^?\s"]*\?)[^\s"]*`)
 )
 

@@ -245,3 +245,23 @@ func TestTags(t *testing.T) {
 	}
 	walk(reflect.TypeFor[Mesh]())
 }
+
+// TestRefusedValuesAreNotShown: HCL says what variables are beside a mistake,
+// and this language what is wrong with a value.
+func TestRefusedValuesAreNotShown(t *testing.T) {
+	t.Parallel()
+	context := Context{Env: map[string]string{"API_TOKEN": "can!ary"}, App: map[string]string{"name": "shop"}}
+	for _, value := range []string{
+		`regex("^[a-z]+$", env.API_TOKEN)`,
+		"<<-EOT\n  ${env.API_TOKEN}\nEOT\n",
+		"join(\"-\", [\n  app.name,\n  env.API_TOKEN,\n])",
+		`substr(env["API_TOKEN"], 0, 4)`,
+	} {
+		_, _, err := Parse("mesh.hcl", []byte("service \"shop\" {\n  id = "+value+"\n}\n"), context)
+		if err == nil || !strings.Contains(err.Error(), "API_TOKEN cannot be used") {
+			t.Errorf("%s: %v", value, err)
+		} else if strings.Contains(err.Error(), "can!") {
+			t.Errorf("the value is shown: %v", err)
+		}
+	}
+}

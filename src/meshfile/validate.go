@@ -133,6 +133,9 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 		v.upstream(u, s)
 		destination := Upstream{Service: u.Service, PreparedQuery: u.PreparedQuery, Namespace: u.Namespace,
 			Partition: u.Partition, Peer: u.Peer, Datacenter: u.Datacenter}
+		if u.PreparedQuery != "" {
+			destination.Service = "" // it is in its place
+		}
 		if other := destinations[destination]; other != nil && other.Name != u.Name {
 			v.fail(u.NameRange, "Two upstreams for one service", "The upstream %q on line %d calls the same. Consul has one for each.", other.Name, other.NameRange.Start.Line)
 		}

@@ -89,13 +89,13 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not an absolute path", fmt.Sprintf("%q: a file is named from the root, such as \"/home/vcap/tmp/x\", in at most 107 letters, digits and ._@+-.", text)
 	},
 	"ip": func(text string) (string, string) {
-		if _, err := netip.ParseAddr(text); err == nil {
+		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
 			return "", ""
 		}
 		return "Not an IP address", fmt.Sprintf("%q: it is such as \"127.0.0.2\".", text)
 	},
 	"host": func(text string) (string, string) {
-		if _, err := netip.ParseAddr(text); err == nil || validHost.MatchString(text) {
+		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" || validHost.MatchString(text) {
 			return "", ""
 		}
 		return "Not a name or address", fmt.Sprintf("%q: it is a host's name or IP address alone, without scheme, port or path.", text)
@@ -113,13 +113,13 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a constraint", fmt.Sprintf("%q: it is such as \">= 1.22\" or \"~> 1.38.0\".", text)
 	},
 	"loopback": func(text string) (string, string) {
-		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() {
+		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() && address.Zone() == "" {
 			return "", ""
 		}
 		return "Not a loopback address", fmt.Sprintf("%q: an upstream is for this app only, on an address such as 127.0.0.1.", text)
 	},
 	"listen": func(text string) (string, string) {
-		if address, err := netip.ParseAddrPort(text); err == nil && address.Port() != 0 {
+		if address, err := netip.ParseAddrPort(text); err == nil && address.Port() != 0 && address.Addr().Zone() == "" {
 			return "", ""
 		}
 		return "Not an address and port", fmt.Sprintf("%q: it is such as \"0.0.0.0:9102\".", text)
@@ -127,10 +127,15 @@ var kinds = map[string]func(text string) (summary, detail string){
 	// The addresses that consul connect envoy turns into a bootstrap.
 	"statsd": func(text string) (string, string) {
 		u, err := url.Parse(text)
-		if err == nil && (u.Scheme == "udp" && u.Hostname() != "" && u.Port() != "" || u.Scheme == "unix" && u.Path != "") {
+		if err == nil && u.Scheme == "unix" && u.Path != "" {
 			return "", ""
 		}
-		return "Not a statsd address", fmt.Sprintf("%q: it is such as \"udp://127.0.0.1:8125\" or \"unix:///var/run/statsd.sock\".", text)
+		if err == nil && u.Scheme == "udp" { // Envoy resolves no names here
+			if address, err := netip.ParseAddrPort(u.Host); err == nil && address.Port() != 0 && address.Addr().Zone() == "" {
+				return "", ""
+			}
+		}
+		return "Not a statsd address", fmt.Sprintf("%q: it is an IP address and a port, or a socket, such as \"udp://127.0.0.1:8125\" or \"unix:///var/run/statsd.sock\".", text)
 	},
 	"mode": func(text string) (string, string) {
 		if mode, err := strconv.ParseUint(text, 8, 32); err == nil && mode <= 0o777 && strings.HasPrefix(text, "0") {

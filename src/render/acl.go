@@ -68,12 +68,13 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 			set("service", droplet.SidecarID(name), "read")
 		}
 	}
+	nodes := droplet.NodeName(app, "")
+	if rules[`node_prefix `] == "" {
+		// Its own, to see whether the servers still have it.
+		set("node_prefix", nodes, "read")
+	}
 	if mesh.Agentless() {
-		nodes := droplet.NodeName(app, "")
 		set("session_prefix", nodes, "write")
-		if rules[`node_prefix `] == "" {
-			set("node_prefix", nodes, "read")
-		}
 		first := map[string]bool{} // the first service of a process shows that an instance lives
 		for _, service := range mesh.Services {
 			if !first[service.Process] {

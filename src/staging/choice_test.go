@@ -96,3 +96,18 @@ func TestVersions(t *testing.T) {
 		})
 	}
 }
+
+// TestManifestOfThePlatform: a platform team may offer another Envoy than the
+// one that is tested here.
+func TestManifestOfThePlatform(t *testing.T) {
+	f := newFoundation(t)
+	f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.35.3": "envoy"})
+	f.write(f.buildpack, "manifest.yml", strings.Replace(f.read("manifest.yml"), "1.38.x", "1.35.x", 1))
+	f.write(f.app, "mesh.hcl", `service "web" {}`)
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(f.output, "envoy 1.35.3 from") {
+		t.Errorf("it took another:\n%s", f.output)
+	}
+}

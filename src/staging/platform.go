@@ -132,6 +132,12 @@ func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
 	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256}, nil
 }
 
+// offers says whether the manifest has a version that matches a constraint.
+func (p *platform) offers(name, constraint string) bool {
+	_, err := libbuildpack.FindMatchingVersion(constraint, p.manifest.AllDependencyVersions(name))
+	return err == nil
+}
+
 // store is this buildpack's own folder in the build cache: as the last
 // buildpack it shares the cache with every last buildpack the app ever had.
 func (p *platform) store() artifact.Store {

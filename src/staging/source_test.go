@@ -57,6 +57,31 @@ func TestSourceInTheApp(t *testing.T) {
 	}
 }
 
+// TestArchiveInTheApp: the program is where the path after // says.
+func TestArchiveInTheApp(t *testing.T) {
+	for inside, says := range map[string]string{
+		"v1/bin/consul":    "",
+		"v2/bin/consul":    "failed to install consul",
+		"../../bin/consul": "points outside",
+		"":                 "points outside",
+	} {
+		t.Run(inside, func(t *testing.T) {
+			f := newFoundation(t)
+			f.write(f.app, "vendor/consul.zip", string(zipped(t, "v1/bin/consul", "in its depth")))
+			f.write(f.app, "mesh.hcl", fmt.Sprintf("service \"web\" {}\nconsul { source = %q }\n", "vendor/consul.zip//"+inside))
+			err := f.supply()
+			switch {
+			case says == "" && err != nil:
+				t.Fatal(err)
+			case says != "" && (err == nil || !strings.Contains(err.Error(), says)):
+				t.Fatalf("the error lacks %q: %v", says, err)
+			case says == "" && f.dep("bin/consul") != "in its depth":
+				t.Errorf("consul is %q", f.dep("bin/consul"))
+			}
+		})
+	}
+}
+
 // TestSourceOnAServer: an https address with a query that is a credential, as
 // buckets give them, and an archive with the program in its depth.
 func TestSourceOnAServer(t *testing.T) {

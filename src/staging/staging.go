@@ -109,6 +109,9 @@ func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	version := mesh.Envoy.Version
 	if version == "" && mesh.Envoy.Source == "" {
 		version = pairs.EnvoyFor(consul.Version)
+		if !p.offers("envoy", version) {
+			version = "" // a manifest of the platform's own has another default
+		}
 	}
 	envoy, err := p.find("envoy", version, mesh.Envoy.Source, mesh.Envoy.SHA256)
 	if err != nil {
@@ -135,14 +138,21 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 		return found, fmt.Errorf("failed to read the app: %w", err)
 	}
 	defer app.Close()
-	info, err := app.Stat(source) // follows links, inside the app
+	file, inside, archived := strings.Cut(source, "//")
+	info, err := app.Stat(file) // follows links, inside the app
+	if archived && !filepath.IsLocal(inside) {
+		err = fmt.Errorf("%q, after its //, points outside", inside)
+	}
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is no file")
 	}
 	if err != nil {
 		return found, fmt.Errorf("failed to read the source %s: %w\nhint: it is a file inside the app, and pushed with it", source, err)
 	}
-	found.URI = filepath.Join(p.stager.BuildDir(), source)
+	found.URI = filepath.Join(p.stager.BuildDir(), file)
+	if archived {
+		found.URI += "//" + inside
+	}
 	return found, nil
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -20,6 +22,9 @@ func (c *command) acl() func(string) error {
 		app := c.context.App["name"]
 		if app == "" {
 			return errors.New("the names of an app's nodes start with its own\nhint: -app NAME says what it is pushed as")
+		}
+		if droplet.NodeName(app, "") == "" {
+			return fmt.Errorf("of the app's name %q nothing is left that a node's name may have, so its policy would be for every node there is\nhint: push it under a name with letters from a to z, or digits", app)
 		}
 		if *servers == "" {
 			return errors.New("an empty prefix is every node there is\nhint: -servers says what the servers' node names start with")
@@ -39,7 +44,7 @@ func (c *command) acl() func(string) error {
 func (c *command) intentions() func(string) error {
 	dir := c.flags.String("out", "", "folder to write to")
 	return func(string) error {
-		names := c.flags.Args()
+		names := c.files
 		if len(names) == 0 {
 			names = []string{""}
 		}

@@ -47,6 +47,7 @@ var errSaid = errors.New("said")
 // command is one call of the tool.
 type command struct {
 	flags    *flag.FlagSet
+	files    []string
 	out, err io.Writer
 	context  meshfile.Context
 }
@@ -80,21 +81,29 @@ func run(args []string, out, stderr io.Writer) error {
 		})
 	}
 	work := prepare()
-	if err := c.flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
-		_, err := io.WriteString(out, usage)
-		return err
-	} else if err != nil {
-		return fmt.Errorf("%s: %w\n%s", name, err, usage)
+	for rest := args[1:]; len(rest) > 0; { // options may follow a file
+		if err := c.flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			_, err := io.WriteString(out, usage)
+			return err
+		} else if err != nil {
+			return fmt.Errorf("%s: %w\n%s", name, err, usage)
+		}
+		if rest = c.flags.Args(); len(rest) > 0 {
+			c.files, rest = append(c.files, rest[0]), rest[1:]
+		}
 	}
-	if c.flags.NArg() > 1 && name != "intentions" {
-		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.flags.Args(), usage)
+	file := ""
+	switch {
+	case len(c.files) > 1 && name != "intentions":
+		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.files, usage)
+	case len(c.files) > 0:
+		file = c.files[0]
 	}
-	return work(c.flags.Arg(0))
+	return work(file)
 }
 
 // load reads the named file, or the one of this folder, and prints its
 // warnings.
-// load reads the file, and prints what it warns of.
 func (c *command) load(file string) (*meshfile.Mesh, error) {
 	mesh, warnings, err := c.judge(file)
 	if warnings != nil {
