@@ -66,6 +66,9 @@ func probeHTTP(ctx context.Context, target string, check map[string]any) error {
 			request.Header.Add(name, fmt.Sprint(value))
 		}
 	}
+	if host := request.Header.Get("Host"); host != "" {
+		request.Host = host // net/http sends no such header
+	}
 	serverName, _ := check["tlsservername"].(string)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -79,6 +82,9 @@ func probeHTTP(ctx context.Context, target string, check map[string]any) error {
 		return err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusTooManyRequests {
+		return nil // an agent warns then, and callers go on
+	}
 	if response.StatusCode/100 != 2 {
 		return fmt.Errorf("%s %s answers %s", request.Method, target, response.Status)
 	}

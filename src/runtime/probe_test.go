@@ -18,6 +18,10 @@ func TestProbeHTTP(t *testing.T) {
 			http.Redirect(w, r, "/", http.StatusFound)
 		case r.URL.Path == "/post" && (r.Method != http.MethodPost || string(body) != "ping" || r.Header.Get("X-Probe") != "mesh"):
 			w.WriteHeader(http.StatusBadRequest)
+		case r.URL.Path == "/host" && r.Host != "shop.example.com":
+			w.WriteHeader(http.StatusNotFound)
+		case r.URL.Path == "/busy":
+			w.WriteHeader(http.StatusTooManyRequests)
 		}
 	})
 	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
@@ -30,6 +34,9 @@ func TestProbeHTTP(t *testing.T) {
 		"a path":                        {map[string]any{"http": plain.URL + "/"}, ""},
 		"method, body, header":          {map[string]any{"http": plain.URL + "/post", "method": "POST", "body": "ping", "header": map[string]any{"X-Probe": []any{"mesh"}}}, ""},
 		"without them":                  {map[string]any{"http": plain.URL + "/post"}, "answers 400"},
+		"a name":                        {map[string]any{"http": plain.URL + "/host", "header": map[string]any{"Host": []any{"shop.example.com"}}}, ""},
+		"another name":                  {map[string]any{"http": plain.URL + "/host"}, "answers 404"},
+		"too many requests":             {map[string]any{"http": plain.URL + "/busy"}, ""},
 		"a redirect":                    {map[string]any{"http": plain.URL + "/moved"}, ""},
 		"a redirect that is the answer": {map[string]any{"http": plain.URL + "/moved", "disableredirects": true}, "answers 302"},
 		"an unknown certificate":        {map[string]any{"http": secure.URL}, "certificate"},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -40,8 +41,9 @@ type proxy struct {
 	consul   *consul
 	registry registry
 	access   *access
-	unmoved  bool // the services may have an old token; of watchCredentials alone
-	xds      *xds // nil: Envoy asks the agent itself
+	seen     *credentials.Credentials // the binding at the last look; of watchCredentials alone
+	unmoved  bool                     // the services may have an old token; of watchCredentials alone
+	xds      *xds                     // nil: Envoy asks the agent itself
 	gate     *gate
 	services []*registration
 	envoys   []*envoy

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -91,7 +92,7 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	proxy := object(sidecar["proxy"])
 	r.sidecar = number(sidecar["port"])
 	r.protocol, _ = object(proxy["config"])["protocol"].(string)
-	i.findApp(r, proxy)
+	i.findApp(r, sidecar, proxy)
 	for _, check := range objects(definition["checks"]) {
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
@@ -99,6 +100,9 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 			body["Status"] = passing
 		}
 		r.checks = append(r.checks, body)
+	}
+	if has(r.checks, "udp") && !has(r.checks, "http", "tcp", "grpc", "h2ping") {
+		r.network = "" // it need not listen on the port's TCP
 	}
 	delete(definition, "checks")
 	var checks []any
@@ -182,7 +186,7 @@ func own(parent map[string]any, key string) map[string]any {
 }
 
 // findApp says where the app listens, and amends what staging took PORT for.
-func (i Instance) findApp(r *registration, proxy map[string]any) {
+func (i Instance) findApp(r *registration, sidecar, proxy map[string]any) {
 	if socket, ok := r.definition["socket_path"].(string); ok {
 		r.network, r.address = "unix", socket
 		return
@@ -202,12 +206,32 @@ func (i Instance) findApp(r *registration, proxy map[string]any) {
 	staged := r.address
 	r.address = net.JoinHostPort(host, strconv.Itoa(i.Port))
 	r.definition["port"] = i.Port
-	for _, check := range objects(r.definition["checks"]) {
+	for _, tagged := range object(r.definition["tagged_addresses"]) {
+		follow(object(tagged), "port", port, i.Port)
+	}
+	for _, path := range objects(object(proxy["expose"])["paths"]) {
+		follow(path, "local_path_port", port, i.Port)
+	}
+	for _, check := range slices.Concat(objects(r.definition["checks"]), objects(sidecar["checks"])) {
 		for _, kind := range []string{"http", "tcp", "udp", "grpc", "h2ping"} {
 			if text, ok := check[kind].(string); ok {
 				check[kind] = strings.Replace(text, staged, r.address, 1)
 			}
 		}
+	}
+}
+
+// has says whether one of the checks is of one of the kinds.
+func has(checks []map[string]any, kinds ...string) bool {
+	return slices.ContainsFunc(checks, func(check map[string]any) bool {
+		return slices.ContainsFunc(kinds, func(kind string) bool { return check[kind] != nil })
+	})
+}
+
+// follow amends a port that staging took for the app's.
+func follow(definition map[string]any, key string, staged, port int) {
+	if number(definition[key]) == staged {
+		definition[key] = port
 	}
 }
 

@@ -80,8 +80,10 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 	t.Parallel()
 	const services = `{"services": [{"id": "a", "name": "a", "port": 8080,
 		"checks": [{"id": "a:h", "name": "h", "http": "http://127.0.0.1:8080/h", "deregister_critical_service_after": "1m"}],
-		"connect": {"sidecar_service": {"port": 21000, "checks": [{"id": "r", "ttl": "10s"}, {"id": "s", "alias_service": "x"}],
-			"proxy": {"config": {"protocol": "http"}}}}}]}`
+		"tagged_addresses": {"wan": {"address": "192.0.2.2", "port": 8080}, "lan": {"address": "192.0.2.3", "port": 80}},
+		"connect": {"sidecar_service": {"port": 21000,
+			"checks": [{"id": "r", "ttl": "10s"}, {"id": "s", "alias_service": "x"}, {"id": "t", "tcp": "127.0.0.1:8080"}],
+			"proxy": {"config": {"protocol": "http"}, "expose": {"paths": [{"path": "/a", "local_path_port": 8080}, {"path": "/b", "local_path_port": 9999}]}}}}}]}`
 	for port, want := range map[string]int{"8080": 8080, "9090": 9090, "": 8080} {
 		inst := instanceOf(t, map[string]string{
 			"service.json": services,
@@ -116,8 +118,17 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 			t.Error("the app's checks are registered before they have passed")
 		}
 		sidecar := r.sidecarDefinition()
-		if diff := cmp.Diff([]map[string]any{{"CheckID": "r", "ttl": "10s"}, {"CheckID": "s", "aliasservice": "x", "status": "passing"}}, objects(sidecar["checks"])); diff != "" {
+		if diff := cmp.Diff([]map[string]any{
+			{"CheckID": "r", "ttl": "10s"}, {"CheckID": "s", "aliasservice": "x", "status": "passing"},
+			{"CheckID": "t", "tcp": fmt.Sprintf("127.0.0.1:%d", want)},
+		}, objects(sidecar["checks"])); diff != "" {
 			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
+		}
+		paths := objects(object(object(sidecar["proxy"])["expose"])["paths"])
+		tagged := object(r.definition["taggedaddresses"])
+		got := fmt.Sprint(paths[0]["localpathport"], paths[1]["localpathport"], object(tagged["wan"])["port"], object(tagged["lan"])["port"])
+		if others := fmt.Sprint(want, 9999, want, 80); got != others {
+			t.Errorf("PORT=%s: ports of paths and addresses are %s, want %s", port, got, others)
 		}
 	}
 }

@@ -135,24 +135,35 @@ func (p *proxy) reread(ctx context.Context) error {
 		return err
 	}
 	before := p.access.current()
-	if now == nil || reflect.DeepEqual(now, before) {
+	if now == nil || reflect.DeepEqual(now, p.seen) {
 		return nil // unbound: what there is stays until the restart
 	}
 	next := *before
-	next.CA, next.JWT, next.AgentToken, next.ServiceToken = now.CA, now.JWT, now.AgentToken, now.ServiceToken
-	if before.CA != next.CA && before.CA != "" && next.CA != "" {
+	if before.CA != "" && now.CA != "" {
+		next.CA = now.CA
+	}
+	if before.AuthMethod == now.AuthMethod && before.UseACL() && now.UseACL() {
+		next.JWT, next.AgentToken, next.ServiceToken = now.JWT, now.AgentToken, now.ServiceToken
+	}
+	if before.CA != next.CA {
 		if err := p.exchangeCA(ctx, &next); err != nil {
 			return err
 		}
 	}
-	if before.AuthMethod == "" && before.UseACL() && now.AuthMethod == "" && now.ServiceToken != "" {
-		if err := p.exchangeTokens(ctx, before, &next); err != nil {
-			return err
-		}
+	switch {
+	case !before.UseACL():
+	case before.AuthMethod == "" && next.ServiceToken != "":
+		err = p.exchangeTokens(ctx, before, &next)
+	case before.AuthMethod != "" && next.AgentToken != "" && before.AgentToken != next.AgentToken:
+		err = p.exchangeAgentToken(ctx, &next)
 	}
+	if err != nil {
+		return err
+	}
+	p.seen = now
 	p.access.mutex.Lock()
 	defer p.access.mutex.Unlock()
-	p.access.creds = now
+	p.access.creds = &next
 	if !reflect.DeepEqual(now, &next) {
 		p.log("the bound service %q has changed in more than tokens and ca, which the next start takes over", now.Binding)
 	}
@@ -189,6 +200,19 @@ func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Cr
 		return err
 	}
 	p.log("the agent and its services use the new tokens of the bound service %q", next.Binding)
+	return nil
+}
+
+// exchangeAgentToken is for a binding that has a token for the agent, and a login
+// for the services.
+func (p *proxy) exchangeAgentToken(ctx context.Context, next *credentials.Credentials) error {
+	if err := p.access.setAgentToken(ctx, next.AgentToken); err != nil {
+		return err
+	}
+	p.access.mutex.Lock()
+	p.access.agent = next.AgentToken
+	p.access.mutex.Unlock()
+	p.log("the agent uses the new agent_token of the bound service %q", next.Binding)
 	return nil
 }
 

@@ -233,10 +233,15 @@ const catalogLook = 5 * time.Second
 // that could not be heard for ten seconds, and its agent, which believes that
 // all is in order, would notice a minute after it is heard again.
 func (v viaAgent) watchCatalog(ctx context.Context) {
+	said := false
 	for pause(ctx, catalogLook) == nil {
 		look, cancel := context.WithTimeout(ctx, callTimeout)
 		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
 		cancel()
+		if errors.Is(err, errHidden) && !said {
+			v.log("whether the servers still have this instance cannot be seen, its token needs node:read for it: %v", err)
+			said = true
+		}
 		if err != nil || known || ctx.Err() != nil || v.stays(ctx) != nil {
 			continue
 		}
