@@ -56,6 +56,28 @@ func TestNoAgent(t *testing.T) {
 	}
 }
 
+// TestOpenServers: a bound service closes the mesh, but without an agent it is
+// the servers that do so, and these do not.
+func TestOpenServers(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]bool{"deny": true, "allow": false} {
+		app := agentless.echo(t, "open-"+name)
+		app.VcapServices = foundation.Bind(map[string]any{"datacenter": "cf", "default_policy": name})
+		running := agentless.launch(t, app)
+		if open {
+			waitLog(t, running, `every service of the mesh may call it`)
+			continue
+		}
+		waitLog(t, running, "passing, in rotation")
+		<-time.After(time.Second)
+		for _, line := range running.Logs() {
+			if strings.Contains(line.Text, "may call it") {
+				t.Errorf("nobody asked for anything else: %v", line)
+			}
+		}
+	}
+}
+
 // indexes are when the servers have last written something of all that an
 // instance writes.
 func indexes(t *testing.T) map[string]string {

@@ -67,6 +67,11 @@ func (c *closedMesh) agentless(t *testing.T) {
 			})
 		})
 	}
+	for _, line := range whole.Logs() {
+		if strings.Contains(line.Text, "may call it") {
+			t.Errorf("these servers deny what no intention allows: %v", line)
+		}
+	}
 	t.Run("login", c.loginAlone)
 	alone := c.direct(t, "direct-alone", `node_prefix "direct-alone-" { policy = "read" }`)
 	lonely := launch(t, alone)

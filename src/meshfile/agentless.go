@@ -23,6 +23,9 @@ var agentAttributes = []string{
 // not.
 var agentChecks = []string{"udp", "h2ping", "ttl", "alias"}
 
+// agentCheckAttributes are what an agent makes of a check's results.
+var agentCheckAttributes = []string{"failures_before_warning", "deregister_critical_service_after", "status"}
+
 // agentBootstrap are the keys of Envoy's bootstrap that only Consul's own
 // program knows.
 var agentBootstrap = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
@@ -55,10 +58,15 @@ func (v *validator) agentless(m *Mesh) {
 	v.addresses(c.Body, "addresses", c.Addresses)
 	for _, s := range m.Services {
 		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
-			kinds := content(check.Body, typeOfCheck).Attributes
+			given := content(check.Body, typeOfCheck).Attributes
 			for _, kind := range agentChecks {
-				if kinds[kind] != nil {
+				if given[kind] != nil {
 					v.fail(at(check.Body, kind), summary, `An agent runs %s checks. With mode = "agentless" there are http, tcp and grpc.`, kind)
+				}
+			}
+			for _, name := range agentCheckAttributes {
+				if given[name] != nil {
+					v.fail(at(check.Body, name), summary, `%s is for an agent. With mode = "agentless" a check is critical until it has passed, and then as its last runs were.`, name)
 				}
 			}
 			if check.GRPC != nil && check.TLS {

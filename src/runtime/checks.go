@@ -61,21 +61,21 @@ func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck
 		if ctx.Err() != nil {
 			return
 		}
-		state := ""
+		state, output := "", ""
 		if err == nil {
 			if good, bad = good+1, 0; good > check.successes {
 				state = passing
 			}
 		} else {
 			if good, bad = 0, bad+1; bad > check.failures {
-				state = critical
+				state, output = critical, err.Error()
 			}
 		}
-		if state == "" || !v.set(check.id, state) {
+		if state == "" || !v.set(check.id, state, output) {
 			continue
 		}
 		if failed := v.publish(ctx, r); failed != nil {
-			v.set(check.id, "") // it is still news
+			v.set(check.id, "", "") // it is still news
 			continue
 		}
 		if err != nil {

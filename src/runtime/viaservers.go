@@ -24,12 +24,12 @@ type viaServers struct {
 	publishing sync.Mutex
 
 	mutex   sync.Mutex
-	states  map[string]string // of checks, by id; guarded by mutex
-	node    bool              // the catalog may have the node; guarded by mutex
-	known   bool              // it has; guarded by mutex
-	shown   bool              // and where it is; guarded by mutex
-	session string            // that the sign of life is given with; guarded by mutex
-	alive   bool              // it has been given; guarded by mutex
+	states  map[string]checkState // by the checks' ids; guarded by mutex
+	node    bool                  // the catalog may have the node; guarded by mutex
+	known   bool                  // it has; guarded by mutex
+	shown   bool                  // and where it is; guarded by mutex
+	session string                // that the sign of life is given with; guarded by mutex
+	alive   bool                  // it has been given; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -39,7 +39,7 @@ type viaServers struct {
 const nowhere = "192.0.2.1"
 
 func newViaServers(p *proxy) *viaServers {
-	v := &viaServers{proxy: p, servers: p.newServers(p.config.Servers), states: map[string]string{}}
+	v := &viaServers{proxy: p, servers: p.newServers(p.config.Servers), states: map[string]checkState{}}
 	p.consul.http.Transport = v.servers.api()
 	return v
 }
@@ -73,8 +73,11 @@ type catalogEntry struct {
 
 // catalogCheck is a check in the catalog. Nobody but this instance runs it.
 type catalogCheck struct {
-	Node, CheckID, Name, Status, Output, ServiceID string
+	Node, CheckID, Name, Notes, Status, Output, ServiceID string
 }
+
+// checkState is how a check is, and why.
+type checkState struct{ status, output string }
 
 // register makes the sidecar known first, with all its checks: the servers begin
 // to make its Envoy's configuration then. The service comes last, when there is
@@ -190,43 +193,49 @@ const metaAgentless = "cf-agentless"
 func (v *viaServers) catalogChecks(r *registration) []catalogCheck {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	node, sidecarID := v.inst.NodeName(), droplet.SidecarID(r.ID)
 	var all []catalogCheck
-	worst := passing
+	add := func(id string, check map[string]any, state checkState, service string) {
+		name, _ := check["name"].(string)
+		notes, _ := check["notes"].(string)
+		all = append(all, catalogCheck{v.inst.NodeName(), id, name, notes, state.status, state.output, service})
+	}
+	worst := checkState{status: passing}
 	for _, check := range r.checks {
-		id, name := fmt.Sprint(check["ID"]), fmt.Sprint(check["name"])
+		id := fmt.Sprint(check["ID"])
 		state := v.stateOf(id)
-		if state == critical {
-			worst = critical
+		if state.status == critical {
+			worst.status = critical
 		}
-		all = append(all, catalogCheck{node, id, name, state, "", r.ID})
+		add(id, check, state, r.ID)
 	}
 	sidecar := r.sidecarDefinition()
 	for _, check := range objects(sidecar["checks"]) {
-		id, name := fmt.Sprint(check["CheckID"]), fmt.Sprint(check["name"])
+		id := fmt.Sprint(check["CheckID"])
 		state := v.stateOf(id)
 		if check["aliasservice"] == r.ID {
 			state = worst
 		}
-		all = append(all, catalogCheck{node, id, name, state, "", sidecarID})
+		add(id, check, state, droplet.SidecarID(r.ID))
 	}
 	return all
 }
 
-func (v *viaServers) stateOf(id string) string {
-	if state := v.states[id]; state != "" {
+func (v *viaServers) stateOf(id string) checkState {
+	if state := v.states[id]; state.status != "" {
 		return state
 	}
-	return critical
+	return checkState{status: critical}
 }
 
 // set notes how a check is, and returns whether that is news.
-func (v *viaServers) set(id, state string) bool {
+func (v *viaServers) set(id, status, output string) bool {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	news := v.states[id] != state
-	v.states[id] = state
-	return news
+	if v.states[id].status == status {
+		return false
+	}
+	v.states[id] = checkState{status, output}
+	return true
 }
 
 // publish writes how all checks of a service are, twice, because the servers
@@ -279,14 +288,14 @@ func (v *viaServers) handOver(ctx context.Context, r *registration) error {
 		return nil
 	}
 	for _, check := range checks {
-		v.set(check.id, passing)
+		v.set(check.id, passing, "")
 	}
 	return v.writeChecks(ctx, r)
 }
 
 // say writes the sidecar's state when it changes; nothing expires.
-func (v *viaServers) say(ctx context.Context, r *registration, status, _ string) error {
-	if !v.set(droplet.ReadyCheckID(r.ID), status) {
+func (v *viaServers) say(ctx context.Context, r *registration, status, output string) error {
+	if !v.set(droplet.ReadyCheckID(r.ID), status, output) {
 		return nil
 	}
 	var err error
@@ -297,7 +306,7 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, _ string)
 		err = v.publish(ctx, r)
 	}
 	if err != nil {
-		v.set(droplet.ReadyCheckID(r.ID), "") // it is still news
+		v.set(droplet.ReadyCheckID(r.ID), "", "") // it is still news
 	}
 	return err
 }
@@ -375,7 +384,41 @@ func (v *viaServers) keep(ctx context.Context) {
 	}
 	group.Go(func() { v.stayAlive(ctx) })
 	group.Go(func() { v.watchSiblings(ctx) })
+	group.Go(func() { v.noteOpen(ctx) })
 	group.Wait()
+}
+
+// nobody is the name of a caller that no intention knows of.
+const nobody = "consul-mesh-buildpack-nobody"
+
+// noteOpen says once where callers without an intention are let in although the
+// bound service denies it: without an agent the servers decide.
+func (v *viaServers) noteOpen(ctx context.Context) {
+	creds := v.access.current()
+	if creds == nil || creds.DefaultPolicy == "allow" {
+		return
+	}
+	for _, r := range v.services {
+		query := url.Values{"source": {nobody}, "destination": {r.name}}
+		var check struct{ Allowed bool }
+		err := poll(ctx, func(ctx context.Context) error {
+			err := v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
+			var status *statusError
+			if errors.As(err, &status) && status.status < http.StatusInternalServerError {
+				return &finalError{err}
+			}
+			return err
+		})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			v.log("%s: who may call it cannot be told: %v", r.ID, err)
+		case check.Allowed:
+			v.log("%s: every service of the mesh may call it. If no intention is meant to say so: without an agent it is not default_policy of the bound service %q that decides, "+
+				"but acl.default_policy or default_intention_policy of the Consul servers; one of them has to be deny", r.ID, creds.Binding)
+		}
+	}
 }
 
 // registerAll makes known again what the catalog has had.

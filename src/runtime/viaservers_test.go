@@ -42,7 +42,7 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 			definition: map[string]any{"id": id, "name": id, "connect": map[string]any{"sidecarservice": map[string]any{}}},
 		})
 	}
-	return &viaServers{proxy: p, states: map[string]string{}}
+	return &viaServers{proxy: p, states: map[string]checkState{}}
 }
 
 // running is an instance that has been registered, and is in rotation.
@@ -53,7 +53,7 @@ func running(t *testing.T, servers scripted, services ...string) *viaServers {
 	v.session, v.node, v.known, v.shown, v.alive = "old", true, true, true, true
 	for _, r := range v.services {
 		r.registered.Store(true)
-		v.set(droplet.ReadyCheckID(r.ID), passing)
+		v.set(droplet.ReadyCheckID(r.ID), passing, "")
 	}
 	return v
 }
@@ -269,11 +269,28 @@ func TestChecksAreThoseOfTheCatalog(t *testing.T) {
 	}, "one")
 	r := v.services[0]
 	r.checks = []map[string]any{{"ID": "one:a", "name": "a"}, {"ID": "one:b", "name": "b"}}
-	v.set("one:a", passing)
+	v.set("one:a", passing, "")
 	got, err := v.checks(t.Context(), r)
 	want := []CheckStatus{{ID: "one:a", Name: "a", Status: critical, Output: "refused"}, {ID: "one:b", Name: "b", Status: missing}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestChecksSayWhy: whoever looks at the catalog sees why a check is critical.
+func TestChecksSayWhy(t *testing.T) {
+	t.Parallel()
+	v := viaScripted(t, nil, "one")
+	r := v.services[0]
+	r.checks = []map[string]any{{"ID": "one:a", "name": "a", "notes": "ask the team"}, {"ID": "one:b", "name": "b"}}
+	v.set("one:a", critical, "connection refused")
+	v.set("one:b", passing, "")
+	want := []catalogCheck{
+		{"app-guid", "one:a", "a", "ask the team", critical, "connection refused", "one"},
+		{"app-guid", "one:b", "b", "", passing, "", "one"},
+	}
+	if diff := cmp.Diff(want, v.catalogChecks(r)); diff != "" {
+		t.Errorf("checks (-want +got):\n%s", diff)
 	}
 }
 

@@ -5,6 +5,12 @@ service "shop" {
     grpc = ""
     tls  = true
   }
+  check "health" {
+    http                              = "/health"
+    failures_before_warning           = 2
+    deregister_critical_service_after = "10m"
+    status                            = "passing"
+  }
   sidecar {
     expose { checks = true }
   }
