@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -200,6 +201,7 @@ func (v *viaServers) differs(ctx context.Context) error {
 // begins with those that died while no other lived.
 func (v *viaServers) watchSiblings(ctx context.Context) {
 	index, said := uint64(0), false
+	var burying sync.Map // nodes; a bare one takes a while, in which others may die
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
 		alive, next, err := v.siblings(wait, index)
@@ -222,7 +224,13 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		}
 		index = next
 		for node, least := range dead {
-			v.bury(ctx, node, least, alive)
+			if _, already := burying.LoadOrStore(node, true); already {
+				continue
+			}
+			go func() {
+				defer burying.Delete(node)
+				v.bury(ctx, node, least, slices.Clone(alive))
+			}()
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,6 +342,46 @@ func TestBareNodesAreBuried(t *testing.T) {
 		slices.Sort(buried)
 		if diff := cmp.Diff([]string{"app-bare", "app-sidecar"}, buried); diff != "" {
 			t.Errorf("buried (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestADeathBesideABareNode: a bare node is given some seconds, an instance that
+// has died meanwhile is not.
+func TestADeathBesideABareNode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		v := running(t, func(path string) (int, string) {
+			switch path {
+			case "/v1/kv/consul-mesh-buildpack/one/":
+				time.Sleep(time.Second)
+				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
+			case "/v1/catalog/nodes":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"}]`
+			case "/v1/catalog/service/one":
+				if time.Since(begun) > 2*time.Second {
+					return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
+				}
+			case "/v1/catalog/node-services/app-bare":
+				return http.StatusOK, `{"Services":[]}`
+			}
+			return http.StatusOK, `[]`
+		}, "one")
+		var mutex sync.Mutex
+		buried := map[string]time.Duration{}
+		v.log = func(_ string, args ...any) {
+			mutex.Lock()
+			defer mutex.Unlock()
+			if node := fmt.Sprint(args...); buried[node] == 0 {
+				buried[node] = time.Since(begun)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*bareFor)
+		defer cancel()
+		v.watchSiblings(ctx)
+		if dead, bare := buried["app-dead"], buried["app-bare"]; dead == 0 || dead > bareFor || bare < bareFor {
+			t.Errorf("buried after %v", buried)
 		}
 	})
 }
