@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -121,7 +122,33 @@ func (p *proxy) bootstrapConfig(ctx context.Context, r *registration) (msg, erro
 	}
 	sidecar := r.sidecarDefinition()
 	maps.Copy(config, object(object(sidecar["proxy"])["config"]))
+	for key := range sinkKinds {
+		text, _ := config[key].(string)
+		if _, err := statsAddress(text); text != "" && err != nil {
+			p.log("%s: no metrics are sent to the %s of proxy-defaults, %q: %v", r.ID, key, text, err)
+			delete(config, key)
+		}
+	}
 	return config, nil
+}
+
+// sinkKinds are the kinds of sinks by the keys of their addresses.
+var sinkKinds = map[string]string{"envoy_statsd_url": "StatsdSink", "envoy_dogstatsd_url": "DogStatsdSink"}
+
+// statsAddress is where a sink listens. An operator's may be meant for others:
+// Consul's own program knows variables in it, such as ${HOST_IP} on Kubernetes.
+func statsAddress(text string) (msg, error) {
+	u, err := url.Parse(text)
+	switch {
+	case strings.Contains(text, "$"):
+		return nil, errors.New("variables mean nothing here")
+	case err == nil && u.Scheme == "unix" && u.Path != "":
+		return pipe(u.Path), nil
+	case err == nil && u.Scheme == "udp":
+		address, err := netip.ParseAddrPort(u.Host)
+		return socketAddress(address.Addr().String(), int(address.Port())), err
+	}
+	return nil, errors.New("it is neither udp://IP:PORT nor unix:///PATH")
 }
 
 // streamAgain is how long Envoy waits, a random part of it, before it asks again
@@ -194,22 +221,14 @@ func statsSinks(config msg) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for key, kind := range map[string]string{"envoy_statsd_url": "StatsdSink", "envoy_dogstatsd_url": "DogStatsdSink"} {
+	for key, kind := range sinkKinds {
 		text, _ := config[key].(string)
 		if text == "" {
 			continue
 		}
-		u, err := url.Parse(text)
+		address, err := statsAddress(text)
 		if err != nil {
-			return nil, &finalError{fmt.Errorf("%s is no address: %w", key, err)}
-		}
-		address := pipe(u.Path)
-		if u.Scheme == "udp" {
-			host, port, err := hostPort(u.Host)
-			if err != nil {
-				return nil, &finalError{fmt.Errorf("%s: %w", key, err)}
-			}
-			address = socketAddress(host, port)
+			return nil, &finalError{fmt.Errorf("%s: %w", key, err)}
 		}
 		sinks = append(sinks, msg{"name": kind, "typed_config": msg{
 			"@type": "type.googleapis.com/envoy.config.metrics.v3." + kind, "address": address,

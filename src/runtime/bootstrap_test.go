@@ -1,0 +1,38 @@
+package runtime
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestSinksOfOthers: an operator's address of metrics that means nothing here
+// keeps no app from starting, and is said.
+func TestSinksOfOthers(t *testing.T) {
+	t.Parallel()
+	for text, says := range map[string]string{
+		"udp://127.0.0.1:8125":      "",
+		"unix:///var/run/stats":     "",
+		"udp://${HOST_IP}:8125":     "variables",
+		"$STATSD_URL":               "variables",
+		"udp://statsd.example:8125": "ParseAddr",
+		"tcp://127.0.0.1:8125":      "neither udp",
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			v := viaScripted(t, func(string) (int, string) {
+				return http.StatusOK, `[{"Config":{"envoy_statsd_url":"` + text + `"}}]`
+			}, "one")
+			said := ""
+			v.log = func(_ string, args ...any) { said = args[len(args)-1].(error).Error() }
+			config, err := v.bootstrapConfig(t.Context(), v.services[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			sinks, err := statsSinks(config)
+			if err != nil || len(sinks) == 1 != (says == "") || !strings.Contains(said, says) || says == "" && said != "" {
+				t.Errorf("%d sinks, %v; said %q, want %q", len(sinks), err, said, says)
+			}
+		})
+	}
+}
