@@ -202,6 +202,8 @@ func (v *viaServers) differs(ctx context.Context) error {
 func (v *viaServers) watchSiblings(ctx context.Context) {
 	index, said := uint64(0), false
 	var burying sync.Map // nodes; a bare one takes a while, in which others may die
+	var burials sync.WaitGroup
+	defer burials.Wait()
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
 		alive, next, err := v.siblings(wait, index)
@@ -227,10 +229,10 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 			if _, already := burying.LoadOrStore(node, true); already {
 				continue
 			}
-			go func() {
+			burials.Go(func() {
 				defer burying.Delete(node)
 				v.bury(ctx, node, least, slices.Clone(alive))
-			}()
+			})
 		}
 	}
 }
