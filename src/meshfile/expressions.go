@@ -136,13 +136,11 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 		}
 		if summary != "" {
 			value = "" // HCL shows values beside what is wrong
+			at := traversal.SourceRange()
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &at})
 		}
 		if root := traversal.RootName(); root == "env" && name != "" {
 			env[name] = cty.StringVal(value)
-		}
-		if summary != "" {
-			at := traversal.SourceRange()
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &at})
 		}
 	}
 	app := map[string]cty.Value{}

@@ -89,13 +89,13 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not an absolute path", fmt.Sprintf("%q: a file is named from the root, such as \"/home/vcap/tmp/x\", in at most 107 letters, digits and ._@+-.", text)
 	},
 	"ip": func(text string) (string, string) {
-		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
+		if ip(text).IsValid() {
 			return "", ""
 		}
 		return "Not an IP address", fmt.Sprintf("%q: it is such as \"127.0.0.2\".", text)
 	},
 	"host": func(text string) (string, string) {
-		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" || validHost.MatchString(text) {
+		if ip(text).IsValid() || validHost.MatchString(text) {
 			return "", ""
 		}
 		return "Not a name or address", fmt.Sprintf("%q: it is a host's name or IP address alone, without scheme, port or path.", text)
@@ -113,13 +113,13 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a constraint", fmt.Sprintf("%q: it is such as \">= 1.22\" or \"~> 1.38.0\".", text)
 	},
 	"loopback": func(text string) (string, string) {
-		if address, err := netip.ParseAddr(text); err == nil && address.IsLoopback() && address.Zone() == "" {
+		if ip(text).IsLoopback() {
 			return "", ""
 		}
 		return "Not a loopback address", fmt.Sprintf("%q: an upstream is for this app only, on an address such as 127.0.0.1.", text)
 	},
 	"listen": func(text string) (string, string) {
-		if address, err := netip.ParseAddrPort(text); err == nil && address.Port() != 0 && address.Addr().Zone() == "" {
+		if isIPAndPort(text) {
 			return "", ""
 		}
 		return "Not an address and port", fmt.Sprintf("%q: it is such as \"0.0.0.0:9102\".", text)
@@ -127,13 +127,9 @@ var kinds = map[string]func(text string) (summary, detail string){
 	// The addresses that consul connect envoy turns into a bootstrap.
 	"statsd": func(text string) (string, string) {
 		u, err := url.Parse(text)
-		if err == nil && u.Scheme == "unix" && u.Path != "" {
+		// Envoy resolves no names here.
+		if err == nil && (u.Scheme == "udp" && isIPAndPort(u.Host) || u.Scheme == "unix" && u.Path != "") {
 			return "", ""
-		}
-		if err == nil && u.Scheme == "udp" { // Envoy resolves no names here
-			if address, err := netip.ParseAddrPort(u.Host); err == nil && address.Port() != 0 && address.Addr().Zone() == "" {
-				return "", ""
-			}
 		}
 		return "Not a statsd address", fmt.Sprintf("%q: it is an IP address and a port, or a socket, such as \"udp://127.0.0.1:8125\" or \"unix:///var/run/statsd.sock\".", text)
 	},
@@ -312,4 +308,19 @@ func setDefault(value reflect.Value, text string) {
 	case reflect.Bool:
 		value.SetBool(text == "true")
 	}
+}
+
+// ip reads an IP address, the zero one where it is none. One with a zone is for
+// one machine alone.
+func ip(text string) netip.Addr {
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Zone() != "" {
+		return netip.Addr{}
+	}
+	return address
+}
+
+func isIPAndPort(text string) bool {
+	address, err := netip.ParseAddrPort(text)
+	return err == nil && address.Port() != 0 && address.Addr().Zone() == ""
 }

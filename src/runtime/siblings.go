@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,6 +173,10 @@ func (v *viaServers) differs(ctx context.Context) error {
 	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
 		return err
 	}
+	checks, err := v.health(ctx)
+	if err != nil {
+		return err
+	}
 	if there.Node.Address != address {
 		return &lostError{fmt.Errorf("the catalog has this instance at %q, not at %s", there.Node.Address, address)}
 	}
@@ -184,13 +189,9 @@ func (v *viaServers) differs(ctx context.Context) error {
 				return &lostError{fmt.Errorf("the catalog does not have %s of this instance", id)}
 			}
 		}
-		found, err := v.checks(ctx, r)
-		if err != nil {
-			return err
-		}
-		for i, want := range v.catalogChecks(r) {
-			if found[i].Status != want.Status {
-				return &lostError{fmt.Errorf("the catalog has the check %s as %s, not as %s", want.CheckID, found[i].Status, want.Status)}
+		for _, want := range v.catalogChecks(r) {
+			if status := cmp.Or(checks[want.CheckID].Status, missing); status != want.Status {
+				return &lostError{fmt.Errorf("the catalog has the check %s as %s, not as %s", want.CheckID, status, want.Status)}
 			}
 		}
 	}

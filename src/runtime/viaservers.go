@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -436,21 +437,27 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 
 // checks are as the catalog has them, which is what callers go by.
 func (v *viaServers) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
-	var there []catalogCheck
-	if err := v.list(ctx, "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
+	there, err := v.health(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var all []CheckStatus
 	for _, check := range v.catalogChecks(r) {
-		status := CheckStatus{ID: check.CheckID, Name: check.Name, Status: missing}
-		for _, found := range there {
-			if found.CheckID == check.CheckID {
-				status.Status, status.Output = found.Status, found.Output
-			}
-		}
-		all = append(all, status)
+		found := there[check.CheckID]
+		all = append(all, CheckStatus{ID: check.CheckID, Name: check.Name, Status: cmp.Or(found.Status, missing), Output: found.Output})
 	}
 	return all, nil
+}
+
+// health is what the catalog has of the checks of all services, by their ids.
+func (v *viaServers) health(ctx context.Context) (map[string]catalogCheck, error) {
+	var list []catalogCheck
+	err := v.list(ctx, "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &list)
+	there := map[string]catalogCheck{}
+	for _, check := range list {
+		there[check.CheckID] = check
+	}
+	return there, err
 }
 
 // problems tries to reach the servers.
