@@ -44,19 +44,47 @@ func (e *envoy) idle(ctx context.Context) error {
 	if e.service.protocol == "" {
 		return nil
 	}
-	const stat = "http.public_listener.downstream_rq_active"
-	stats, err := e.stats(ctx, stat)
+	stats, err := e.stats(ctx, statRequests)
 	if err != nil {
 		return err
 	}
-	switch value, found := stats[stat]; {
+	switch value, found := stats[statRequests]; {
 	case !found:
-		return &finalError{fmt.Errorf("envoy has no counter %s", stat)}
+		return &finalError{fmt.Errorf("envoy has no counter %s", statRequests)}
 	case value > 0:
 		return fmt.Errorf("%d requests in flight", value)
 	}
 	return nil
 }
+
+// flushed returns nil once nothing that an app which has ended said is left in
+// Envoy. It closes a TCP connection when that is so.
+func (e *envoy) flushed(ctx context.Context) error {
+	connections := fmt.Sprintf(`listener\..*_%d\.downstream_cx_active`, e.service.sidecar)
+	stats, err := e.stats(ctx, statRequests, statUnsent, connections)
+	if err != nil {
+		return err
+	}
+	if requests, found := stats[statRequests]; found {
+		if unsent := stats[statUnsent]; requests > 0 || unsent > 0 {
+			return fmt.Errorf("%d requests in flight, and %d bytes of answers", requests, unsent)
+		}
+		return nil
+	}
+	for _, open := range stats {
+		if open > 0 {
+			return fmt.Errorf("%d connections open", open)
+		}
+	}
+	return nil
+}
+
+// What callers of this instance have in flight: their requests, of protocols
+// that have some, and the bytes of answers.
+const (
+	statRequests = "http.public_listener.downstream_rq_active"
+	statUnsent   = "http.public_listener.downstream_cx_tx_bytes_buffered"
+)
 
 // stats gives those counters of the named that Envoy has.
 func (e *envoy) stats(ctx context.Context, names ...string) (map[string]int, error) {
@@ -226,14 +254,19 @@ func (e *envoy) validity(ctx context.Context) (from, until time.Time, err error)
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
 		return from, until, fmt.Errorf("failed to read Envoy's certificates: %w", err)
 	}
+	// Envoy keeps an old one for the connections that have it: the newest counts.
 	for _, certificate := range answer.Certificates {
+		var start, end time.Time
 		for _, link := range certificate.Chain {
-			if link.From.After(from) {
-				from = link.From
+			if link.From.After(start) {
+				start = link.From
 			}
-			if until.IsZero() || link.Until.Before(until) {
-				until = link.Until
+			if end.IsZero() || link.Until.Before(end) {
+				end = link.Until
 			}
+		}
+		if start.After(from) {
+			from, until = start, end
 		}
 	}
 	return from, until, nil

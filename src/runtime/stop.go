@@ -16,8 +16,11 @@ const (
 	stopBudget = 8 * time.Second
 	// killedBudget is for the end of a killed app to be seen.
 	killedBudget = 200 * time.Millisecond
+	// flushBudget is for what the app said last to reach its callers, within the
+	// above.
+	flushBudget = 3 * time.Second
 	// envoyBudget is for Envoy's own end.
-	envoyBudget = time.Second
+	envoyBudget = 800 * time.Millisecond
 )
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
@@ -48,8 +51,8 @@ func (p *proxy) stop() {
 			p.log("the app has not ended, leaving it to the platform")
 		}
 	}
-	p.abandon()
-	p.registry.leave(context.Background(), false)
+	p.flush(budget)
+	p.end(context.Background())
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
 }
 
@@ -69,6 +72,29 @@ func (p *proxy) deregister() {
 			}
 		})
 	}
+	group.Wait()
+}
+
+// flush waits until the Envoys have passed on what an app that has ended said.
+func (p *proxy) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushBudget)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, e := range p.envoys {
+		group.Go(func() {
+			if err := poll(ctx, e.flushed); err != nil {
+				p.log("%s: ending Envoy with %v", e.service.ID, err)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// end ends the Envoys and what is left of the instance in the catalog.
+func (p *proxy) end(ctx context.Context) {
+	var group sync.WaitGroup
+	group.Go(p.abandon)
+	group.Go(func() { p.registry.leave(ctx, false) })
 	group.Wait()
 }
 
