@@ -117,6 +117,10 @@ func TestStartCommands(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(app.Dir, "Procfile"), []byte(test.procfile), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			// It leaves a process behind, which would be a zombie of who comes next.
+			if err := os.WriteFile(filepath.Join(app.Dir, ".profile"), []byte("sleep 0.1 &\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			running := start(t, app)
 			if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
 				t.Errorf("%d wrappers", got)
@@ -140,12 +144,25 @@ func TestExitStatus(t *testing.T) {
 // TestShells: a person's is never wrapped or held, and finds the upstreams.
 func TestShells(t *testing.T) {
 	app := echo(t, "shells", `upstream "other-app" { port = 9001 }`)
+	// Nothing declares this command, so any other could be the app's too.
+	app.Command = "./echo"
+	if err := os.Remove(filepath.Join(app.Dir, "Procfile")); err != nil {
+		t.Fatal(err)
+	}
 	running := start(t, app)
 	instance := running.Instance(0)
 
 	output, status, err := instance.SSH(deadline(t), "echo $((6*7))")
 	if err != nil || status.Code != 0 || output != "42\n" {
 		t.Errorf("cf ssh -c: %q %v %v", output, status, err)
+	}
+	// The daemon hands its own environment on, and is known by its name alone.
+	launched := `/tmp/lifecycle/launcher /home/vcap/app "cat /proc/\$PPID/comm" ""`
+	output, status, err = instance.SSH(deadline(t), `cp /bin/bash /tmp/diego-sshd
+export $(tr '\0' '\n' </proc/$(pgrep -o echo)/environ | grep -E '^(VCAP_APPLICATION|CF_INSTANCE_|PORT|MEMORY_LIMIT)')
+/tmp/diego-sshd -c '`+launched+`; true'`)
+	if err != nil || status.Code != 0 || strings.Contains(output, "mesh") || !strings.Contains(output, "diego-sshd") {
+		t.Errorf("cf ssh -c with the launcher: %q %v %v", output, status, err)
 	}
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
 		var out bytes.Buffer

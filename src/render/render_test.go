@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -92,28 +93,29 @@ func TestSameBytesEveryTime(t *testing.T) {
 func TestProfileScript(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()
-	for path, mode := range map[string]os.FileMode{"deps/0/bin/mesh": 0o755, "app/.keep": 0o644} {
+	for path, text := range map[string]string{
+		"deps/0/bin/mesh": "#!/bin/sh\necho \"$@\"\n", "empty/0/bin/mesh": "", "cut/0/bin/mesh": "\x7fELF\x02\x01\x01", "app/.keep": "",
+	} {
 		full := filepath.Join(top, path)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(full, nil, mode); err != nil {
+		if err := os.WriteFile(full, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var script string
+	var script, sourced string
 	for _, file := range renderFile(t, "testdata/everything.hcl") {
 		if file.Path == "profile.d/mesh.sh" {
-			script = filepath.Join(top, "mesh.sh")
+			script, sourced = filepath.Join(top, "mesh.sh"), string(file.Content)
 			if err := os.WriteFile(script, file.Content, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	wrapped := `exec "$DEPS_DIR/0/bin/mesh" app -- bash -c "$0"`
+	wrapped := regexp.MustCompile(`(?s)'(mesh=\$.*?)' "\$2"`).FindStringSubmatch(sourced)[1]
 	for name, test := range map[string]struct {
 		program, command, prelude, staging string
-		deps                               string
 		want                               string
 	}{
 		"the app":                 {program: "launcher", command: "./run 'a b' && x", want: wrapped + "|./run 'a b' && x"},
@@ -124,27 +126,38 @@ func TestProfileScript(t *testing.T) {
 		"a person's shell":        {program: "shell", command: "bash", want: "bash"},
 		"a shell by the launcher": {program: "launcher", command: "bash", want: "bash"},
 		"an entrypoint prefix":    {program: "launcher", command: "./run", staging: `{"config":{"entrypoint_prefix":"x"}}`, want: "./run"},
-		"without the program":     {program: "launcher", command: "./run", deps: "elsewhere", want: "mesh: the app starts outside the mesh: " + top + "/elsewhere/0/bin/mesh is missing\n./run"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// Not parallel: the cases share staging_info.yml.
 			if err := os.WriteFile(filepath.Join(top, "staging_info.yml"), []byte(test.staging), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			deps := test.deps
-			if deps == "" {
-				deps = "deps"
-			}
 			cmd := exec.Command("bash", "-c", `cd "$1"; `+test.prelude+"\n"+
 				`source "$SCRIPT"; shift; printf %s "$1"; [ $# -eq 1 ] || printf '|%s' "${@:2}"`,
 				"/tmp/lifecycle/"+test.program, filepath.Join(top, "app"), test.command)
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SCRIPT=" + script, "DEPS_DIR=" + filepath.Join(top, deps)}
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SCRIPT=" + script, "DEPS_DIR=" + filepath.Join(top, "deps")}
 			got, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, got)
 			}
 			if string(got) != test.want {
 				t.Errorf("starts %q, want %q", got, test.want)
+			}
+		})
+	}
+	for deps, want := range map[string]string{
+		"deps":  "app -- bash -c echo the app\n",
+		"gone":  "mesh: the app starts outside the mesh: " + top + "/gone/0/bin/mesh is missing or broken\nthe app\n",
+		"empty": "mesh: the app starts outside the mesh: " + top + "/empty/0/bin/mesh is missing or broken\nthe app\n",
+		"cut":   "mesh: the app starts outside the mesh: " + top + "/cut/0/bin/mesh is missing or broken\nthe app\n",
+	} {
+		t.Run("runs with the program of "+deps, func(t *testing.T) {
+			cmd := exec.Command("bash", "-c", `cd "$1"; source "$SCRIPT"; shift; exec bash -c "$@"`,
+				"/tmp/lifecycle/launcher", filepath.Join(top, "app"), "echo the app")
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SCRIPT=" + script, "DEPS_DIR=" + filepath.Join(top, deps)}
+			got, err := cmd.CombinedOutput()
+			if err != nil || !strings.HasSuffix(string(got), want) {
+				t.Errorf("%v: it says %q, want %q", err, got, want)
 			}
 		})
 	}

@@ -29,8 +29,8 @@ func stopPatience(l droplet.Lifecycle) time.Duration {
 // passed on, SIGTERM when the instance is out of rotation. The result is the
 // command's exit status, 128+n where signal n ended it.
 //
-// A command that is not the app's (a task's, a sidecar's, one of a process
-// without a service) takes this process's place at once.
+// A command that is not the app's (a task's, a sidecar's, a person's, one of a
+// process without a service) takes this process's place at once.
 func App(ctx context.Context, inst Instance, log Log, command []string, exec Exec) (int, error) {
 	// From here on no signal may end this process before it is decided what
 	// the signal means.
@@ -44,6 +44,9 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 		}
 		return 0, exec(path, command, os.Environ())
 	}
+	if underSSH() {
+		return replace()
+	}
 	config, err := inst.config()
 	var kind string
 	if err == nil {
@@ -55,6 +58,9 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	}
 	if kind == kindTask {
 		log("a task gets no sidecars: it runs outside the mesh")
+	}
+	if kind == kindForeign && len(config.Services) == 0 {
+		log("no service of mesh.hcl is run by the process %s: it is outside the mesh", inst.Process)
 	}
 	if kind != kindApp && kind != kindMaybe {
 		return replace()
@@ -92,8 +98,9 @@ func (e *overtakenError) Error() string {
 // waitAtGate connects to the proxy as soon as there is one, and returns the
 // open connection and the first word on it.
 func waitAtGate(ctx context.Context, inst Instance, kind string, signals <-chan os.Signal) (net.Conn, string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var overtaken error // read once held is closed
 	held := make(chan struct{})
 	go func() {
 		defer close(held)
@@ -103,7 +110,8 @@ func waitAtGate(ctx context.Context, inst Instance, kind string, signals <-chan 
 				return
 			case sig := <-signals:
 				if s := sig.(syscall.Signal); s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGHUP {
-					cancel(&overtakenError{s})
+					overtaken = &overtakenError{s}
+					cancel()
 				}
 			}
 		}
@@ -129,14 +137,13 @@ func waitAtGate(ctx context.Context, inst Instance, kind string, signals <-chan 
 		conn = c
 		return nil
 	})
-	cause := context.Cause(ctx)
-	cancel(nil)
+	cancel()
 	<-held
-	if cause != nil {
+	if overtaken != nil {
 		if conn != nil {
 			conn.Close()
 		}
-		return nil, "", cause
+		return nil, "", overtaken
 	}
 	return conn, word, err
 }
@@ -203,7 +210,9 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 				// About this process: its child's state, Go's scheduler, the gate.
 			case syscall.SIGTERM:
-				mayStop, tooLong, lastMoment = released, time.After(patience), time.After(stopBudget)
+				if lastMoment == nil {
+					mayStop, tooLong, lastMoment = released, time.After(patience), time.After(stopBudget)
+				}
 			default:
 				_ = cmd.Process.Signal(sig)
 			}

@@ -66,6 +66,9 @@ func run(args []string, log runtime.Log) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if args[0] != "status" {
+		runtime.AdoptChildren()
+	}
 	switch {
 	case args[0] == "agent" || args[0] == "proxy":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -15,10 +15,12 @@ if [ -z "${mesh_profile_done:-}" ]; then
       { IFS= read -r -d '' mesh_staging <../staging_info.yml; } 2>/dev/null || :
       if [ -t 0 ] || [[ $mesh_staging == *entrypoint_prefix* ]]; then
         :
-      elif [ -x "${DEPS_DIR:-}/0/bin/mesh" ]; then
-        set -- "$1" 'exec "$DEPS_DIR/0/bin/mesh" app -- bash -c "$0"' "$2"
       else
-        echo "mesh: the app starts outside the mesh: ${DEPS_DIR:-}/0/bin/mesh is missing" >&2
+        set -- "$1" 'mesh=${DEPS_DIR:-}/0/bin/mesh
+          shopt -s execfail
+          [ ! -s "$mesh" ] || exec "$mesh" app -- bash -c "$0"
+          echo "mesh: the app starts outside the mesh: $mesh is missing or broken" >&2
+          exec bash -c "$0"' "$2"
       fi
       ;;
   esac
