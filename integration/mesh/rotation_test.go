@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,16 +81,28 @@ func (c *closedMesh) exchanged(t *testing.T) {
 	}
 	next["ca"] = c.Secure.CA.PEM + other.PEM // both, as while one takes over
 	c.bind(&back, next)
-	output, status, err := backend.Instance(0).SSH(deadline(t), "cat > "+file+" <<'EOF'\n"+back.VcapServices+"EOF\n")
-	if err != nil || status.Code != 0 {
-		t.Fatalf("%v %v: %s", status, err, output)
+	put := func(text string) {
+		t.Helper()
+		output, status, err := backend.Instance(0).SSH(deadline(t), "cat > "+file+" <<'EOF'\n"+text+"EOF\n")
+		if err != nil || status.Code != 0 {
+			t.Fatalf("%v %v: %s", status, err, output)
+		}
 	}
+	// A token that nobody knows changes nothing, also when its ready check would
+	// have expired.
+	put(strings.ReplaceAll(back.VcapServices, next["service_token"].(string), "00000000-0000-4000-8000-000000000000"))
+	waitLog(t, backend, `the servers do not know the service_token of the bound service "consul-credentials"`)
+	wait(t, 12)
+	if err := inRotation("exchanged")(deadline(t)); err != nil {
+		t.Errorf("a wrong token: %v\n%s", err, tail(backend))
+	}
+	put(back.VcapServices)
 	waitLog(t, backend, `the agent trusts the new ca of the bound service "consul-credentials"`)
 	waitLog(t, backend, `the agent and its services use the new tokens of the bound service "consul-credentials"`)
 	c.revoke(t, binding["service_token"])
 	c.revoke(t, binding["agent_token"])
 	c.policyInForce(t, caller, "exchanged-caller", "exchanged", 9001)
-	if n := len(said(backend, "the servers do not know")); n != 0 {
+	if n := len(said(backend, "the servers do not know")); n != 1 {
 		t.Errorf("the new tokens are not good:\n%s", tail(backend))
 	}
 	// The app's own check is still there: it was registered beside the service.

@@ -74,6 +74,13 @@ func (a *access) current() *credentials.Credentials {
 	return a.creds
 }
 
+// use makes credentials those of now.
+func (a *access) use(creds *credentials.Credentials) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.creds = creds
+}
+
 // authorize adds to a call of the agent's API the token that it needs: the
 // local one for what is about the agent itself, the agent's for the catalog of
 // nodes, and otherwise the service's.
@@ -234,22 +241,32 @@ func (a *access) setAgentToken(ctx context.Context, token credentials.Secret) er
 	return writeJSON(path, overlay)
 }
 
+// namedToken is a token, and how the bound service calls it.
+type namedToken struct {
+	name  string
+	token credentials.Secret
+}
+
+func tokensOf(service, agent credentials.Secret) []namedToken {
+	if agent == service {
+		return []namedToken{{"token", service}}
+	}
+	return []namedToken{{"service_token", service}, {"agent_token", agent}}
+}
+
 // verify returns nil if the servers know every token.
 func (a *access) verify(ctx context.Context) error {
 	a.mutex.Lock()
-	binding := a.creds.Binding
-	tokens := []struct {
-		name  string
-		token credentials.Secret
-	}{{"service_token", a.service}, {"agent_token", a.agent}}
-	if a.agent == a.service {
-		tokens = tokens[:1]
-		tokens[0].name = "token"
-	}
+	binding, tokens := a.creds.Binding, tokensOf(a.service, a.agent)
 	if a.login != nil {
 		tokens[0].name = "token of the login"
 	}
 	a.mutex.Unlock()
+	return a.known(ctx, binding, tokens)
+}
+
+// known returns nil if the servers know the tokens of a binding.
+func (a *access) known(ctx context.Context, binding string, tokens []namedToken) error {
 	for _, t := range tokens {
 		err := a.consul.readToken(ctx, t.token)
 		var status *statusError

@@ -96,6 +96,7 @@ func (i Instance) runAgent(ctx context.Context, files []string, output io.Writer
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopBudget // then one that hangs is killed
 	if err := cmd.Run(); err != nil {
 		return err
 	}

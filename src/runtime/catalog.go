@@ -14,7 +14,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// What is asked of the agent for `mesh status`.
+// What Consul knows of this instance and of its upstreams.
 
 // States of a check, as Consul names them, and what it has no name for: the
 // catalog does not have the check.
@@ -41,14 +41,24 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 	return all, err
 }
 
-// knows says whether the servers have a service of a node. Any of them may
-// answer, and where ACLs hide something it is an error.
-func (c *consul) knows(ctx context.Context, token credentials.Secret, node, id string) (bool, error) {
-	var answer struct{ Services []struct{ ID string } }
-	if err := c.list(ctx, token, "/v1/catalog/node-services/"+url.PathEscape(node)+"?stale", &answer); err != nil {
-		return false, err
+// knows says whether the servers have services of a node. Any of them may
+// answer, but only the leader that it has not; and where ACLs hide something it
+// is an error.
+func (c *consul) knows(ctx context.Context, token credentials.Secret, node string, ids []string) (bool, error) {
+	for _, consistency := range []string{"?stale", ""} {
+		var answer struct{ Services []struct{ ID string } }
+		if err := c.list(ctx, token, "/v1/catalog/node-services/"+url.PathEscape(node)+consistency, &answer); err != nil {
+			return false, err
+		}
+		there := map[string]bool{}
+		for _, service := range answer.Services {
+			there[service.ID] = true
+		}
+		if !slices.ContainsFunc(ids, func(id string) bool { return !there[id] }) {
+			return true, nil
+		}
 	}
-	return slices.ContainsFunc(answer.Services, func(s struct{ ID string }) bool { return s.ID == id }), nil
+	return false, nil
 }
 
 // upstream is a service that the app calls, as its sidecar is registered.
@@ -78,21 +88,59 @@ func (r *registration) upstreams() []upstream {
 
 // sidecarInstance is a sidecar of a service in the catalog.
 type sidecarInstance struct {
-	address string // with its port
-	passing bool
+	address         string // with its port
+	direct, passing bool
 }
 
-// instances lists those that an upstream leads to.
-func (c *consul) instances(ctx context.Context, u upstream) ([]sidecarInstance, error) {
-	if u.query {
+// destination is a service that calls to an upstream end at.
+type destination struct {
+	service, datacenter, peer string
+	direct                    bool // sidecars call its sidecars, without a gateway
+}
+
+// destinations are those of an upstream: its name is one of a discovery chain,
+// which resolvers, splitters and routers lead elsewhere.
+func (c *consul) destinations(ctx context.Context, u upstream) ([]destination, error) {
+	switch {
+	case u.query:
 		return nil, errors.New("a prepared query decides")
+	case u.peer != "":
+		return []destination{{service: u.name, peer: u.peer}}, nil
 	}
 	query := url.Values{}
 	if u.datacenter != "" {
-		query.Set("dc", u.datacenter)
+		query.Set("compile-dc", u.datacenter)
 	}
-	if u.peer != "" {
-		query.Set("peer", u.peer)
+	var answer struct {
+		Chain struct {
+			Datacenter string
+			Targets    map[string]struct {
+				Service, Datacenter, Peer string
+				MeshGateway               struct{ Mode string }
+			}
+		}
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/discovery-chain/"+url.PathEscape(u.name)+"?"+query.Encode(), nil, &answer); err != nil {
+		return nil, err
+	}
+	all := map[destination]bool{}
+	for _, target := range answer.Chain.Targets {
+		one := destination{service: target.Service, datacenter: target.Datacenter, peer: target.Peer}
+		one.direct = u.datacenter == "" && one.peer == "" && one.datacenter == answer.Chain.Datacenter &&
+			slices.Contains([]string{"", "none"}, target.MeshGateway.Mode)
+		all[one] = true
+	}
+	return slices.Collect(maps.Keys(all)), nil
+}
+
+// instances lists those of a destination.
+func (c *consul) instances(ctx context.Context, d destination) ([]sidecarInstance, error) {
+	query := url.Values{}
+	if d.datacenter != "" {
+		query.Set("dc", d.datacenter)
+	}
+	if d.peer != "" {
+		query.Set("peer", d.peer)
 	}
 	var answer []struct {
 		Node    struct{ Address string }
@@ -102,7 +150,7 @@ func (c *consul) instances(ctx context.Context, u upstream) ([]sidecarInstance, 
 		}
 		Checks []struct{ Status string }
 	}
-	if err := c.call(ctx, http.MethodGet, "/v1/health/connect/"+url.PathEscape(u.name)+"?"+query.Encode(), nil, &answer); err != nil {
+	if err := c.call(ctx, http.MethodGet, "/v1/health/connect/"+url.PathEscape(d.service)+"?"+query.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
 	var all []sidecarInstance
@@ -111,7 +159,7 @@ func (c *consul) instances(ctx context.Context, u upstream) ([]sidecarInstance, 
 		if address == "" {
 			address = entry.Node.Address
 		}
-		one := sidecarInstance{net.JoinHostPort(address, strconv.Itoa(entry.Service.Port)), true}
+		one := sidecarInstance{net.JoinHostPort(address, strconv.Itoa(entry.Service.Port)), d.direct, true}
 		for _, check := range entry.Checks {
 			one.passing = one.passing && check.Status != critical
 		}

@@ -10,9 +10,9 @@ import (
 
 // probedCheck is a check that is run here.
 type probedCheck struct {
-	id                string
-	definition        map[string]any
-	interval, timeout time.Duration
+	id         string
+	definition map[string]any
+	interval   time.Duration
 	// How many results of a kind in a row it takes.
 	successes, failures int
 }
@@ -31,7 +31,7 @@ func (v *viaServers) probed(r *registration) []probedCheck {
 		}
 		all = append(all, probedCheck{
 			id: id, definition: check,
-			interval: duration(check["interval"]), timeout: duration(check["timeout"]),
+			interval:  duration(check["interval"]),
 			successes: number(check["successbeforepassing"]), failures: number(check["failuresbeforecritical"]),
 		})
 	}
@@ -55,9 +55,7 @@ func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck
 		if !r.works.Load() {
 			continue
 		}
-		attempt, cancel := context.WithTimeout(ctx, check.timeout)
-		err := probe(attempt, check.definition)
-		cancel()
+		err := probe(ctx, check.definition)
 		if ctx.Err() != nil {
 			return
 		}

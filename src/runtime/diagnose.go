@@ -30,11 +30,12 @@ func (p *proxy) diagnose(ctx context.Context, s Status) []string {
 	if s.Agent.Seen != "" {
 		return problems // nothing can be said of the rest
 	}
-	if stage := pending(s.Stages); stage != nil && len(problems) == 0 {
+	stage := pending(s.Stages)
+	if stage != nil && len(problems) == 0 {
 		problems = append(problems, fmt.Sprintf("the start waits for %q: %s", stage.Name, stage.Seen))
 	}
 	for _, service := range s.Services {
-		problems = append(problems, p.serviceProblems(ctx, service)...)
+		problems = append(problems, p.serviceProblems(ctx, service, stage == nil)...)
 	}
 	return problems
 }
@@ -102,36 +103,30 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	var addresses []string
-	for _, name := range join {
-		host := hostOf(name)
-		lookup, cancel := context.WithTimeout(ctx, dialTimeout)
-		found, err := net.DefaultResolver.LookupHost(lookup, host)
-		cancel()
-		if err != nil && len(join) == 1 {
-			return []string{fmt.Sprintf("%s, the address of the servers in mesh.hcl (retry_join), does not resolve: do they run, with that internal route?", host)}
-		}
-		addresses = append(addresses, found...)
+	lookup, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	hosts, err := resolve(lookup, join)
+	if err != nil {
+		return []string{err.Error()}
 	}
-	if len(addresses) == 0 {
-		return []string{fmt.Sprintf("none of the servers' addresses in mesh.hcl (retry_join) resolves: %s", strings.Join(join, ", "))}
-	}
-	var problems []string
-	for _, port := range []int{p.ports.Gossip, serverRPC} {
-		if err := dialAny(ctx, addresses, port); err != nil {
-			protocols := "tcp"
-			if port == p.ports.Gossip {
-				protocols = "tcp and udp"
-			}
-			problems = append(problems, fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d %s?",
-				port, err, port, protocols))
-		}
-	}
-	return problems
+	return slices.Concat(
+		portProblems(ctx, hosts, p.ports.Gossip, "tcp and udp"),
+		portProblems(ctx, hosts, serverRPC, "tcp"))
 }
 
-// serviceProblems are those of one service, its Envoy and its upstreams.
-func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
+// portProblems says that no server can be reached on a port.
+func portProblems(ctx context.Context, hosts []string, port int, protocols string) []string {
+	err := dialAny(ctx, hosts, port)
+	if err == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d %s?",
+		port, err, port, protocols)}
+}
+
+// serviceProblems are those of one service, its Envoy and its upstreams. started
+// says that the start is over.
+func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus, started bool) []string {
 	var problems []string
 	if s.Seen != "" {
 		problems = append(problems, fmt.Sprintf("%s: nobody tells how its checks are: %s", s.ID, s.Seen))
@@ -141,7 +136,7 @@ func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus) []string {
 			problems = append(problems, fmt.Sprintf("%s: the catalog does not have the check %q: once the start is over, cf restart writes it again", s.ID, check.Name))
 		}
 		// That Envoy or the app are not ready is said with its reason elsewhere.
-		if check.Status == critical && check.ID != droplet.ReadyCheckID(s.ID) {
+		if check.Status == critical && (check.ID != droplet.ReadyCheckID(s.ID) || started && s.Envoy.Ready) {
 			problems = append(problems, fmt.Sprintf("%s: the check %q is critical: %s", s.ID, check.Name, strings.TrimSpace(check.Output)))
 		}
 	}
@@ -192,6 +187,8 @@ func upstreamProblem(ctx context.Context, u UpstreamStatus) string {
 		return fmt.Sprintf("upstream %s has no instance: does it run, in this mesh, under that name?", u.Name)
 	case u.Passing == 0:
 		return fmt.Sprintf("upstream %s has %d instances, and none passes its checks", u.Name, u.Instances)
+	case len(u.sidecars) == 0:
+		return "" // gateways are in between
 	}
 	var failed error
 	for _, sidecar := range u.sidecars {

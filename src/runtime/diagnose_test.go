@@ -1,6 +1,10 @@
 package runtime
 
 import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -91,5 +95,60 @@ func TestClockProblem(t *testing.T) {
 		if got := clockProblem(test.status, test.now); (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
 			t.Errorf("at %v: %q, want %q", test.now, got, test.want)
 		}
+	}
+}
+
+// TestAutoJoinIsNotSaid: how cloud auto-join finds servers may have keys in it.
+func TestAutoJoinIsNotSaid(t *testing.T) {
+	t.Parallel()
+	const join = "provider=aws tag_key=consul secret_access_key=s3cr3t"
+	var out bytes.Buffer
+	inst := Instance{RunDir: t.TempDir()}
+	j, err := inst.newJournal(consulJournal, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := "[ERROR] agent: Cannot discover address: cluster=LAN address=\"" + join + "\" error=timeout\n"
+	if n, err := j.Write([]byte(line)); n != len(line) || err != nil {
+		t.Fatal(n, err)
+	}
+	_, alone := resolve(t.Context(), []string{join})
+	_, beside := resolve(t.Context(), []string{join, "consul.invalid"})
+	for _, text := range []string{out.String(), strings.Join(inst.journalOf(consulJournal), "\n"), alone.Error(), beside.Error()} {
+		if strings.Contains(text, "s3cr3t") || text == "" {
+			t.Errorf("it says %q", text)
+		}
+	}
+	if !strings.Contains(out.String(), "error=timeout") || !strings.Contains(beside.Error(), "consul.invalid") {
+		t.Errorf("it lacks the rest: %q, %q", out.String(), beside)
+	}
+	hosts, err := resolve(t.Context(), []string{join, "127.0.0.1:8301", "[::1]:8301", "[::1]"})
+	if err != nil || len(hosts) != 3 {
+		t.Errorf("the others give %v, %v", hosts, err)
+	}
+}
+
+// TestDestinations: an upstream leads to where its discovery chain does.
+func TestDestinations(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/discovery-chain/shop" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `{"Chain": {"Datacenter": "cf", "Targets": {
+			"v1.web": {"Service": "web", "ServiceSubset": "v1", "Datacenter": "cf", "MeshGateway": {}},
+			"v2.web": {"Service": "web", "ServiceSubset": "v2", "Datacenter": "cf", "MeshGateway": {}},
+			"far":    {"Service": "web", "Datacenter": "far", "MeshGateway": {"Mode": "local"}}}}}`)
+	}))
+	t.Cleanup(server.Close)
+	c := &consul{base: server.URL}
+	got, err := c.destinations(t.Context(), upstream{name: "shop"})
+	want := map[destination]bool{{"web", "cf", "", true}: true, {"web", "far", "", false}: true}
+	if err != nil || len(got) != len(want) || !want[got[0]] || !want[got[1]] {
+		t.Errorf("it leads to %v, %v", got, err)
+	}
+	if _, err := c.destinations(t.Context(), upstream{name: "gone"}); err == nil {
+		t.Error("what the servers do not know is known")
 	}
 }

@@ -284,7 +284,7 @@ func (s *early) forget() {
 }
 
 // introduction is the first message of a stream (Envoy: service.discovery.v3,
-// DeltaDiscoveryRequest; gRPC over HTTP/2: a length-prefixed message). It says
+// DeltaDiscoveryRequest). It says
 // which Envoy this is, and asks for the one type that Consul has none of.
 func introduction(r *registration, node string) []byte {
 	const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
@@ -295,7 +295,12 @@ func introduction(r *registration, node string) []byte {
 	from := text(text(nil, 1, droplet.SidecarID(r.ID)), 2, r.name)
 	from = message(from, 3, metadata)
 	request := text(message(nil, 1, from), 2, runtimeType)
-	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(request))), request...)
+	return frame(request)
+}
+
+// frame is a message as gRPC sends it, not compressed.
+func frame(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 }
 
 // message appends a field that consists of others.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -42,9 +43,15 @@ func (i Instance) journalPath(program string) string {
 	return filepath.Join(i.RunDir, program+journalSuffix)
 }
 
+// autoJoin is how servers may be named by cloud auto-join. Keys may stand there,
+// and Consul says all of it where it finds none.
+var autoJoin = regexp.MustCompile(`provider=[^"\n]*`)
+
 // Write passes text on. That nothing could be kept is no reason to lose a log.
 func (j *journal) Write(text []byte) (int, error) {
-	n, err := j.out.Write(text)
+	n := len(text)
+	text = autoJoin.ReplaceAll(text, []byte("provider=…"))
+	_, err := j.out.Write(text)
 	j.part = append(j.part, text...)
 	for {
 		line, rest, ended := bytes.Cut(j.part, []byte("\n"))

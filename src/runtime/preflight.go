@@ -21,8 +21,9 @@ import (
 
 const (
 	// gossipPatience is how long an agent may take to be let in by servers that
-	// answer on the gossip port.
-	gossipPatience = 10 * time.Second
+	// answer on the gossip port. It asks one address after the other, and waits
+	// 10 s for one that is silent.
+	gossipPatience = 25 * time.Second
 	// sameVerdict is how often the servers have to say the same, one look
 	// after the other: one of them may be starting.
 	sameVerdict = 3
@@ -177,7 +178,7 @@ func (p *preflight) lookAtTLS(ctx context.Context) error {
 		first = rpcTLSInsecure
 	}
 	config := p.tlsConfig()
-	return p.any(serverRPC, func(address string) error { return p.handshake(ctx, address, first, config) })
+	return p.any(ctx, serverRPC, func(address string) error { return p.handshake(ctx, address, first, config) })
 }
 
 func (p *preflight) tlsConfig() *tls.Config {
@@ -235,20 +236,16 @@ func (p *preflight) handshake(ctx context.Context, address string, first byte, c
 
 // gossipAnswers says whether a server accepts connections for gossip.
 func (p *preflight) gossipAnswers(ctx context.Context) bool {
-	return p.any(p.gossip, func(address string) error {
+	return p.any(ctx, p.gossip, func(address string) error {
 		return dial(ctx, address)
 	}) == nil
 }
 
-// any tries the servers one after the other until one does. Cloud auto-join is
-// for the agent alone to resolve.
-func (p *preflight) any(port int, try func(address string) error) error {
-	err := errors.New("no address of a server to look at")
-	for _, server := range p.servers {
-		if strings.Contains(server, "provider=") {
-			continue
-		}
-		next := try(net.JoinHostPort(hostOf(server), strconv.Itoa(port)))
+// any tries the servers one after the other until one does.
+func (p *preflight) any(ctx context.Context, port int, try func(address string) error) error {
+	hosts, err := resolve(ctx, p.servers)
+	for _, host := range hosts {
+		next := try(net.JoinHostPort(host, strconv.Itoa(port)))
 		if next == nil {
 			return nil
 		}

@@ -1,47 +1,68 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 )
 
 // appReady returns nil once the app passes every check it declares, and
 // listens where it declares none.
 func (r *registration) appReady(ctx context.Context) error {
 	if r.network != "" {
-		if err := probeListener(ctx, r.network, r.address); err != nil {
+		listens, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		if err := probeListener(listens, r.network, r.address); err != nil {
 			return err
 		}
 	}
-	for _, check := range r.checks {
-		if err := probe(ctx, check); err != nil {
-			return fmt.Errorf("check %q: %w", check["name"], err)
-		}
-	}
-	return nil
+	return errors.Join(probeAll(ctx, r.checks)...)
 }
 
-// probe runs a check once, as the agent will after it is registered. Of kinds
-// that it does not know the agent is the only judge.
+// probeAll runs checks once, side by side, and says what is wrong with each.
+func probeAll(ctx context.Context, checks []map[string]any) []error {
+	wrong := make([]error, len(checks))
+	var group sync.WaitGroup
+	for i, check := range checks {
+		group.Go(func() {
+			if err := probe(ctx, check); err != nil {
+				wrong[i] = fmt.Errorf("check %q: %w", check["name"], err)
+			}
+		})
+	}
+	group.Wait()
+	return wrong
+}
+
+// isProbed says that probe runs a check. Of others the agent is the only judge.
+func isProbed(check map[string]any) bool {
+	return check["http"] != nil || check["tcp"] != nil || check["grpc"] != nil && check["grpcusetls"] != true
+}
+
+// probe runs a check once, as the agent will after it is registered, for as
+// long as its timeout lets it.
 func probe(ctx context.Context, check map[string]any) error {
+	if !isProbed(check) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, duration(check["timeout"]))
+	defer cancel()
 	if target, ok := check["http"].(string); ok {
 		return probeHTTP(ctx, target, check)
 	}
 	if target, ok := check["tcp"].(string); ok {
 		return probeListener(ctx, "tcp", target)
 	}
-	if target, ok := check["grpc"].(string); ok && check["grpcusetls"] != true {
-		server, service, _ := strings.Cut(target, "/")
-		return probeGRPC(ctx, server, service)
-	}
-	return nil
+	target, _ := check["grpc"].(string)
+	server, service, _ := strings.Cut(target, "/")
+	return probeGRPC(ctx, server, service)
 }
 
 func probeListener(ctx context.Context, network, target string) error {
@@ -58,7 +79,7 @@ func probeHTTP(ctx context.Context, target string, check map[string]any) error {
 	body, _ := check["body"].(string)
 	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
-		return &finalError{err}
+		return err
 	}
 	for name, values := range object(check["header"]) {
 		list, _ := values.([]any)
@@ -95,13 +116,8 @@ func probeHTTP(ctx context.Context, target string, check map[string]any) error {
 // Its two messages have one field each, so they are written out here instead
 // of linking a gRPC library that is larger than the whole program.
 func probeGRPC(ctx context.Context, server, service string) error {
-	message := append([]byte{0x0a, byte(len(service))}, service...) // field 1, a string
-	if len(service) > 127 {
-		return &finalError{errors.New("the name of a gRPC service has at most 127 bytes")}
-	}
-	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) // not compressed, length
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		"http://"+server+"/grpc.health.v1.Health/Check", strings.NewReader(string(frame)+string(message)))
+		"http://"+server+"/grpc.health.v1.Health/Check", bytes.NewReader(frame(text(nil, 1, service))))
 	if err != nil {
 		return err
 	}

@@ -195,9 +195,12 @@ func (p *proxy) explain(err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), explainBudget)
 	defer cancel()
-	hints := p.startCauses(ctx, p.status(ctx))
+	hints := p.startCauses(ctx, p.survey(ctx))
 	if len(hints) == 0 {
 		hints = []string{failed.stage.hint}
+		if lines := p.journals(); len(lines) > 0 {
+			hints = append(hints, "the last warning was: "+strings.TrimSpace(lines[len(lines)-1]))
+		}
 	}
 	return fmt.Errorf("%w\nhint: %s", err, strings.Join(hints, "\nhint: "))
 }
@@ -305,8 +308,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		case <-time.After(stopBudget):
 		}
 		p.logout()
-		p.abandon()
-		p.registry.leave(ctx, false)
+		p.end(ctx)
 		return nil
 	}
 }
@@ -315,6 +317,10 @@ func (p *proxy) serve(ctx context.Context) error {
 // says so.
 func (p *proxy) giveUp(ctx context.Context) {
 	p.deregister()
+	serves := func(e *envoy) bool { return e.alive() == nil && e.service.appWorks() }
+	if slices.ContainsFunc(p.envoys, serves) {
+		_ = pause(context.Background(), p.config.Lifecycle.DrainDelay) // callers are being told
+	}
 	p.abandon()
 	p.registry.leave(ctx, true)
 	p.logout()
@@ -355,6 +361,9 @@ func (a *attendance) cycle(ctx context.Context) {
 		return
 	}
 	if err := a.registry.say(ctx, r, status, output); err != nil {
+		if !a.first.Done {
+			a.timeline.saw(a.first, err)
+		}
 		return // the next cycle tries again
 	}
 	switch {
@@ -380,26 +389,36 @@ func (p *proxy) look(ctx context.Context, e *envoy) (status, output string) {
 // lets it, and then hands the checks to the agent.
 func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 	waiting := p.timeline.begin(r.ID + ": app ready")
-	for {
-		attempt, cancel := context.WithTimeout(ctx, waitingNote)
-		err := poll(attempt, r.appReady)
-		cancel()
+	noted := waiting.begun
+	err := pollUnbounded(ctx, func(ctx context.Context) error {
+		err := r.appReady(ctx)
 		if err == nil {
-			break
+			r.works.Store(true)
+			err = p.handOver(ctx, r)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		p.timeline.saw(waiting, err)
-		p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, time.Since(waiting.begun).Seconds(), err)
-	}
-	p.timeline.done(waiting)
-	r.works.Store(true)
-	err := poll(ctx, func(ctx context.Context) error { return p.registry.handOver(ctx, r) })
-	if err != nil {
-		p.log("%s: failed to register the app's checks: %v", r.ID, err)
+		if time.Since(noted) >= waitingNote {
+			noted = time.Now()
+			p.log("%s: the app is not ready after %.0f s, last seen: %v", r.ID, noted.Sub(waiting.begun).Seconds(), err)
+		}
+		return err
+	})
+	if err == nil {
+		p.timeline.done(waiting)
 	}
 	return err
+}
+
+func (p *proxy) handOver(ctx context.Context, r *registration) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	if err := p.registry.handOver(ctx, r); err != nil {
+		return fmt.Errorf("failed to register the app's checks: %w", err)
+	}
+	return nil
 }
 
 // notePromotion says once that the droplet was staged for another place, and
@@ -415,10 +434,14 @@ func (p *proxy) notePromotion() {
 // noteUnheld says once that an app runs without `mesh app`, so that it was not
 // held and will not be told when to stop.
 func (p *proxy) noteUnheld(ctx context.Context) {
-	select {
-	case <-ctx.Done():
+	if pause(ctx, wrapperGrace) != nil {
 		return
-	case <-time.After(wrapperGrace):
+	}
+	// It may still be busy with its profile scripts.
+	for !slices.ContainsFunc(p.services, (*registration).appWorks) {
+		if pause(ctx, beat) != nil {
+			return
+		}
 	}
 	if p.config.Lifecycle.HoldApp && !p.gate.occupied() {
 		p.log("the app did not wait for its mesh: its start command was not wrapped " +

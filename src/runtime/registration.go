@@ -1,12 +1,14 @@
 package runtime
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -23,10 +25,15 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered atomic.Bool
+	away       atomic.Bool            // the agent has dropped it, and is told again
 	shown      atomic.Bool            // it was in rotation once
 	works      atomic.Bool            // the app has passed its checks once
 	envoy      atomic.Pointer[envoy]  // nil until it is started
 	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
+
+	// writing is held while an agent is told of the service, so that what it hears
+	// last is what was made last.
+	writing sync.Mutex
 
 	// definition is the service and its sidecar, without the app's own checks, as
 	// /v1/agent/service/register takes it.
@@ -34,7 +41,7 @@ type registration struct {
 	// checks are the app's own, each the body of /v1/agent/check/register. The
 	// agent starts a check critical and runs it first after a random part of
 	// its interval; registered as passing once the app was seen to pass, they
-	// cost no time.
+	// cost no time. Those that only an agent runs do.
 	checks []map[string]any
 }
 
@@ -92,11 +99,14 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	proxy := object(sidecar["proxy"])
 	r.sidecar = number(sidecar["port"])
 	r.protocol, _ = object(proxy["config"])["protocol"].(string)
+	if definition["address"] != nil {
+		sidecar["address"] = i.Address.String() // it would get the service's, which is not for callers in the mesh
+	}
 	i.findApp(r, sidecar, proxy)
 	for _, check := range objects(definition["checks"]) {
 		body := apiCheck(check, "ID")
 		body["ServiceID"] = r.ID
-		if body["status"] == nil {
+		if body["status"] == nil && isProbed(body) {
 			body["Status"] = passing
 		}
 		r.checks = append(r.checks, body)
@@ -119,6 +129,9 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	r.definition = object(apiKeys(definition))
 	return r
 }
+
+// appWorks says that the app has passed its checks once.
+func (r *registration) appWorks() bool { return r.works.Load() }
 
 // state is what the agent was told last of the ready check, empty before.
 func (r *registration) state() string {
@@ -155,8 +168,8 @@ func (r *registration) body(state string) map[string]any {
 	}
 	var checks []any
 	for _, check := range objects(sidecar["checks"]) {
+		check = maps.Clone(check)
 		if state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
-			check = maps.Clone(check)
 			check["status"] = state
 		}
 		checks = append(checks, check)
@@ -175,6 +188,22 @@ func (r *registration) body(state string) map[string]any {
 	}
 	body["checks"] = checks
 	return body
+}
+
+// judge runs the checks of a body that the agent is to know at once, rather than
+// after its own first run. What it alone runs is taken to be as it was.
+func (r *registration) judge(ctx context.Context, checks []map[string]any) {
+	for i, wrong := range probeAll(ctx, checks) {
+		check := checks[i]
+		if check["CheckID"] == droplet.ReadyCheckID(r.ID) {
+			continue // which is said from here
+		}
+		delete(check, "status")
+		check["Status"] = passing
+		if wrong != nil {
+			check["Status"] = critical
+		}
+	}
 }
 
 // own gives an object a copy of the one at key, to be changed.

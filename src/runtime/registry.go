@@ -14,8 +14,7 @@ type registry interface {
 	// handOver has the app's checks, which it has just passed, decide from now
 	// on.
 	handOver(ctx context.Context, r *registration) error
-	// say tells how the sidecar's ready check is; repeat is whether the same
-	// was said some seconds ago.
+	// say tells how the sidecar's ready check is.
 	say(ctx context.Context, r *registration, status, output string) error
 	// deregister takes a service and its sidecar out of the catalog. One that is
 	// not there is fine.

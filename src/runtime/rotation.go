@@ -149,6 +149,9 @@ func (p *proxy) reread(ctx context.Context) error {
 		if err := p.exchangeCA(ctx, &next); err != nil {
 			return err
 		}
+		trusted := *before
+		trusted.CA = next.CA
+		p.access.use(&trusted)
 	}
 	switch {
 	case !before.UseACL():
@@ -161,9 +164,7 @@ func (p *proxy) reread(ctx context.Context) error {
 		return err
 	}
 	p.seen = now
-	p.access.mutex.Lock()
-	defer p.access.mutex.Unlock()
-	p.access.creds = &next
+	p.access.use(&next)
 	if !reflect.DeepEqual(now, &next) {
 		p.log("the bound service %q has changed in more than tokens and ca, which the next start takes over", now.Binding)
 	}
@@ -185,13 +186,17 @@ func (p *proxy) exchangeCA(ctx context.Context, next *credentials.Credentials) e
 }
 
 func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Credentials) error {
+	if before.AgentToken == next.AgentToken && before.ServiceToken == next.ServiceToken {
+		return nil
+	}
+	// What there is goes on until the servers know what is new.
+	if err := p.access.known(ctx, next.Binding, tokensOf(next.ServiceToken, next.AgentToken)); err != nil {
+		return err
+	}
 	if before.AgentToken != next.AgentToken {
 		if err := p.access.setAgentToken(ctx, next.AgentToken); err != nil {
 			return err
 		}
-	}
-	if before.AgentToken == next.AgentToken && before.ServiceToken == next.ServiceToken {
-		return nil
 	}
 	p.access.mutex.Lock()
 	p.access.service, p.access.agent = next.ServiceToken, next.AgentToken
@@ -206,6 +211,9 @@ func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Cr
 // exchangeAgentToken is for a binding that has a token for the agent, and a login
 // for the services.
 func (p *proxy) exchangeAgentToken(ctx context.Context, next *credentials.Credentials) error {
+	if err := p.access.known(ctx, next.Binding, []namedToken{{"agent_token", next.AgentToken}}); err != nil {
+		return err
+	}
 	if err := p.access.setAgentToken(ctx, next.AgentToken); err != nil {
 		return err
 	}

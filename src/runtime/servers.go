@@ -70,7 +70,7 @@ func (s *servers) pick(ctx context.Context) (string, error) {
 	if current != "" {
 		return current, nil
 	}
-	hosts, err := s.resolve(ctx) // may take long
+	hosts, err := resolve(ctx, s.names) // may take long
 	if err != nil {
 		return "", err
 	}
@@ -92,29 +92,34 @@ func hostOf(address string) string {
 	if host, _, err := net.SplitHostPort(address); err == nil {
 		return host
 	}
-	return address
+	return strings.Trim(address, "[]")
 }
 
-// resolve gives the addresses of all servers, at least one.
-func (s *servers) resolve(ctx context.Context) ([]string, error) {
-	var hosts []string
-	var failed error
-	for _, name := range s.names {
-		name = hostOf(name)
-		found, err := net.DefaultResolver.LookupHost(ctx, name)
-		if err != nil {
-			failed = fmt.Errorf("%s does not resolve: do the servers run, with that name?", name)
-		}
-		hosts = append(hosts, found...)
+// resolve gives the addresses behind the servers' names, at least one. Cloud
+// auto-join, which may have keys in it, is for an agent alone: it is left out,
+// and said by no error.
+func resolve(ctx context.Context, names []string) ([]string, error) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.Contains(name, "provider=") })
+	if len(names) == 0 {
+		return nil, errNoAddress
 	}
-	if len(hosts) == 0 {
-		if failed == nil {
-			failed = errors.New("no server is named")
-		}
-		return nil, failed
+	found := make([][]string, len(names))
+	var group sync.WaitGroup
+	for i, name := range names {
+		group.Go(func() { found[i], _ = net.DefaultResolver.LookupHost(ctx, hostOf(name)) })
 	}
-	return hosts, nil
+	group.Wait()
+	hosts := slices.Concat(found...)
+	switch {
+	case len(hosts) > 0:
+		return hosts, nil
+	case len(names) == 1:
+		return nil, fmt.Errorf("%s, the address of the servers, does not resolve: do they run, with that name?", hostOf(names[0]))
+	}
+	return nil, fmt.Errorf("none of the servers' addresses resolves: %s", strings.Join(names, ", "))
 }
+
+var errNoAddress = errors.New("the servers are named by cloud auto-join (provider=…) alone, which an agent resolves, and says in its log how")
 
 // lost says that a server does not answer, or knows no leader.
 func (s *servers) lost(host string) {

@@ -30,15 +30,25 @@ const (
 	pollLast  = 250 * time.Millisecond
 )
 
+// attemptTimeout is how long one try of a condition may take.
+const attemptTimeout = 2 * time.Second
+
 // poll tries a condition until it holds or ctx ends, and then returns the last
 // reason why it did not hold.
 func poll(ctx context.Context, condition func(context.Context) error) error {
+	return pollUnbounded(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		return condition(ctx)
+	})
+}
+
+// pollUnbounded is poll of a condition that bounds itself.
+func pollUnbounded(ctx context.Context, condition func(context.Context) error) error {
 	pause := pollFirst
 	var last error
 	for {
-		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := condition(attempt)
-		cancel()
+		err := condition(ctx)
 		if err == nil {
 			return nil
 		}

@@ -73,7 +73,7 @@ type UpstreamStatus struct {
 	Passing   int      `json:"passing"`           // of these
 	Denied    bool     `json:"denied,omitempty"`  // by intentions
 	Unknown   string   `json:"unknown,omitempty"` // why less is known
-	sidecars  []string // addresses of the passing ones
+	sidecars  []string // addresses of the passing ones that Envoy calls itself
 }
 
 // AskStatus asks the proxy of this instance. Where none answers, that is the
@@ -112,6 +112,13 @@ const statusBudget = 5 * time.Second
 func (p *proxy) status(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, statusBudget)
 	defer cancel()
+	s := p.survey(ctx)
+	s.Problems = p.diagnose(ctx, s)
+	return s
+}
+
+// survey is a status without what may be the cause of it.
+func (p *proxy) survey(ctx context.Context) Status {
 	s := Status{
 		App: p.inst.App, Process: p.inst.Process, Index: p.inst.Index,
 		Stages: p.timeline.list(), Agent: AgentStatus{Node: p.inst.NodeName()},
@@ -129,7 +136,6 @@ func (p *proxy) status(ctx context.Context) Status {
 		group.Go(func() { s.Services[i] = p.serviceStatus(ctx, r) })
 	}
 	group.Wait()
-	s.Problems = p.diagnose(ctx, s)
 	return s
 }
 
@@ -162,7 +168,15 @@ func (p *proxy) serviceStatus(ctx context.Context, r *registration) ServiceStatu
 
 func (p *proxy) upstreamStatus(ctx context.Context, r *registration, u upstream) UpstreamStatus {
 	s := UpstreamStatus{Name: u.name, Address: u.local}
-	instances, err := p.consul.instances(ctx, u)
+	destinations, err := p.consul.destinations(ctx, u)
+	var instances []sidecarInstance
+	for _, d := range destinations {
+		var found []sidecarInstance
+		if found, err = p.consul.instances(ctx, d); err != nil {
+			break
+		}
+		instances = append(instances, found...)
+	}
 	if err == nil && u.datacenter == "" && u.peer == "" {
 		s.Denied, err = p.consul.denied(ctx, r.name, u.name)
 	}
@@ -173,6 +187,8 @@ func (p *proxy) upstreamStatus(ctx context.Context, r *registration, u upstream)
 	for _, instance := range instances {
 		if instance.passing {
 			s.Passing++
+		}
+		if instance.passing && instance.direct {
 			s.sidecars = append(s.sidecars, instance.address)
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -43,6 +45,8 @@ func (v viaAgent) answers(ctx context.Context) error {
 }
 
 func (v viaAgent) register(ctx context.Context, r *registration) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	return v.consul.register(ctx, r.body(r.state()))
 }
 
@@ -57,6 +61,8 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 }
 
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	if status == passing && !r.shown.Load() {
 		if err := v.consul.register(ctx, r.body(status)); err != nil {
 			return err
@@ -67,6 +73,8 @@ func (v viaAgent) say(ctx context.Context, r *registration, status, output strin
 }
 
 func (v viaAgent) deregister(ctx context.Context, r *registration) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	// The sidecar first: it is what callers use, and without its service the
 	// agent would complain about it.
 	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
@@ -77,8 +85,26 @@ func (v viaAgent) deregister(ctx context.Context, r *registration) error {
 	return nil
 }
 
+// checks lists those that the agent has, and those that it should have.
 func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
-	return v.consul.checks(ctx, r.ID)
+	all, err := v.consul.checks(ctx, r.ID)
+	if err != nil || !r.registered.Load() {
+		return all, err
+	}
+	expect := func(id any, name any) {
+		if !slices.ContainsFunc(all, func(c CheckStatus) bool { return c.ID == id }) {
+			all = append(all, CheckStatus{ID: fmt.Sprint(id), Name: fmt.Sprint(name), Status: missing})
+		}
+	}
+	for _, check := range objects(r.sidecarDefinition()["checks"]) {
+		expect(check["CheckID"], check["name"])
+	}
+	if r.works.Load() {
+		for _, check := range r.checks {
+			expect(check["ID"], check["name"])
+		}
+	}
+	return all, nil
 }
 
 // leave takes care of the node: it leaves the catalog with the agent, unless
@@ -155,42 +181,55 @@ const hungAfter = 1500 * time.Millisecond
 // sending requests meanwhile, because the catalog does not hear of it before
 // the agent's peers give it up, after more than five seconds.
 func (v viaAgent) keep(ctx context.Context) {
-	if len(v.services) == 0 {
-		return
+	var group sync.WaitGroup
+	for _, r := range v.services {
+		group.Go(func() { v.keepRegistered(ctx, r) })
 	}
-	go v.endHungAgent(ctx)
-	go v.followLeave(ctx)
-	go v.watchCatalog(ctx)
+	group.Go(func() { v.endHungAgent(ctx) })
+	group.Go(func() { v.followLeave(ctx) })
+	group.Go(func() { v.watchCatalog(ctx) })
+	group.Wait()
+}
+
+func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
 	for ctx.Err() == nil {
-		id := droplet.SidecarID(v.services[0].ID)
-		err := v.consul.awaitGone(ctx, id)
+		err := v.consul.awaitGone(ctx, droplet.SidecarID(r.ID))
 		if ctx.Err() != nil {
 			return
 		}
 		begun := time.Now()
-		v.log("the agent no longer has this instance, which is registered again when it is back: %v", err)
-		if err := v.registerAgain(ctx); err != nil {
+		v.log("%s: the agent no longer has it, it is registered again when the agent is back: %v", r.ID, err)
+		r.away.Store(true)
+		if err := v.registerAgain(ctx, r); err != nil {
 			if ctx.Err() == nil {
-				v.log("failed to register again: %v", err)
+				v.log("%s: failed to register again: %v", r.ID, err)
 			}
 			continue
 		}
-		v.log("registered again (%.3f s)", time.Since(begun).Seconds())
+		r.away.Store(false)
+		v.log("%s: registered again (%.3f s)", r.ID, time.Since(begun).Seconds())
 	}
 }
 
-// registerAgain tells an agent that has been started again what it knew: the
-// services, and that the checks which passed last do so still.
-func (v viaAgent) registerAgain(ctx context.Context) error {
+// registerAgain tells an agent what it knew of a service. Where the app has
+// failed since, which is also why an agent may have dropped it
+// (deregister_critical_service_after), that waits until the app works.
+func (v viaAgent) registerAgain(ctx context.Context, r *registration) error {
 	if err := poll(ctx, v.stays); err != nil {
 		return err
 	}
-	for _, r := range v.services {
-		if err := poll(ctx, func(ctx context.Context) error { return v.register(ctx, r) }); err != nil {
+	if r.works.Load() {
+		if err := pollUnbounded(ctx, r.appReady); err != nil {
 			return err
 		}
 	}
-	return nil
+	return poll(ctx, func(ctx context.Context) error {
+		r.writing.Lock()
+		defer r.writing.Unlock()
+		body := r.body(r.state())
+		r.judge(ctx, slices.Concat(objects(body["checks"]), objects(object(object(body["connect"])["sidecarservice"])["checks"])))
+		return v.consul.register(ctx, body)
+	})
 }
 
 // stays returns nil where the agent has joined, and is not on its way out.
@@ -235,8 +274,14 @@ const catalogLook = 5 * time.Second
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	said := false
 	for pause(ctx, catalogLook) == nil {
+		var ids []string
+		for _, r := range v.services {
+			if !r.away.Load() {
+				ids = append(ids, droplet.SidecarID(r.ID))
+			}
+		}
 		look, cancel := context.WithTimeout(ctx, callTimeout)
-		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), droplet.SidecarID(v.services[0].ID))
+		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), ids)
 		cancel()
 		if errors.Is(err, errHidden) && !said {
 			v.log("whether the servers still have this instance cannot be seen, its token needs node:read for it: %v", err)
@@ -248,9 +293,6 @@ func (v viaAgent) watchCatalog(ctx context.Context) {
 		v.log("the servers no longer have this instance, it is registered again")
 		// The agent tells them only of what is new to itself.
 		v.proxy.deregister()
-		if err := v.registerAgain(ctx); err != nil && ctx.Err() == nil {
-			v.log("failed to register again: %v", err)
-		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -367,7 +368,7 @@ func (v *viaServers) leave(context.Context, bool) {
 
 // The last words to the servers.
 const (
-	leaveBudget  = 700 * time.Millisecond
+	leaveBudget  = 500 * time.Millisecond
 	logoutBudget = 300 * time.Millisecond
 )
 
@@ -462,16 +463,13 @@ func (v *viaServers) health(ctx context.Context) (map[string]catalogCheck, error
 
 // problems tries to reach the servers.
 func (v *viaServers) problems(ctx context.Context, s Status) []string {
-	hosts, err := v.servers.resolve(ctx)
+	hosts, err := resolve(ctx, v.servers.names)
 	if err != nil {
 		return []string{err.Error()}
 	}
-	var problems []string
-	for _, port := range []int{v.servers.http, v.servers.grpc} {
-		if err := dialAny(ctx, hosts, port); err != nil {
-			problems = append(problems, fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d tcp?", port, err, port))
-		}
-	}
+	problems := slices.Concat(
+		portProblems(ctx, hosts, v.servers.http, "tcp"),
+		portProblems(ctx, hosts, v.servers.grpc, "tcp"))
 	if len(problems) == 0 {
 		problems = []string{"the servers can be reached, and say: " + s.Agent.Seen}
 	}
