@@ -136,12 +136,12 @@ func failedStarts(t *testing.T, m mode) {
 		nowhere.consul = "consul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n"
 		tests = append(tests,
 			failedStart{elsewhere, elsewhere.echo(t, "elsewhere"), "the servers are of another datacenter"},
-			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers in mesh.hcl (retry_join), does not resolve"},
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve"},
 			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8301 tcp and udp?"})
 	} else {
 		nowhere.consul = "consul {\n  mode = \"agentless\"\n  addresses = [\"nowhere.apps.internal\"]\n}\n"
 		tests = append(tests,
-			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal does not resolve"},
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve"},
 			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8080 tcp?"})
 	}
 	var launched []*cell.RunningApp
