@@ -83,8 +83,8 @@ var Functions = map[string]function.Function{
 // credentials, in upper case. The file ends up in the droplet, so they are
 // refused.
 var SecretEnv = []string{
-	"VCAP_SERVICES*", "SERVICE_BINDING_ROOT", "*_URL", "*_URI", "*PASSWORD*", "*PASSWD*", "*SECRET*", "*TOKEN*",
-	"*CREDENTIAL*", "*API_KEY*", "*APIKEY*", "*PRIVATE_KEY*", "*ACCESS_KEY*", "*CERT*",
+	"VCAP_SERVICES*", "SERVICE_BINDING_ROOT", "*_URL", "*_URI", "*_DSN", "*PASSWORD*", "*PASSWD*", "*_PASS", "*PASSPHRASE*",
+	"*SECRET*", "*TOKEN*", "*JWT*", "*CREDENTIAL*", "*_KEY", "*API_KEY*", "*APIKEY*", "*PRIVATE_KEY*", "*ACCESS_KEY*", "*CERT*",
 }
 
 // InstanceEnv are patterns of names of variables that differ between

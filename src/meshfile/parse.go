@@ -60,17 +60,6 @@ func (d *Diagnostics) Error() string {
 	return fmt.Sprintf("%s in %s\n\n%s", strings.Join(parts, ", "), d.name, redact(bytes.TrimSpace(text.Bytes())))
 }
 
-var (
-	userinfo = regexp.MustCompile(`://[^\s"]*@`) // passwords may have a / or @
-	query    = regexp.MustCompile(`(://[^?\s"]*\?)[^\s"]*`)
-)
-
-// redact takes what may be credentials out of the addresses in a text: the
-// lines of the file that it shows are logged.
-func redact(text []byte) []byte {
-	return query.ReplaceAll(userinfo.ReplaceAll(text, []byte("://…@")), []byte("$1…"))
-}
-
 // Load reads and parses the mesh.hcl, or mesh.hcl.json, of the app in dir. A
 // missing or unreadable file is an error that says what to add and where; a
 // wrong one is a *Diagnostics. The warnings are nil where there are none.
@@ -138,6 +127,9 @@ func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *
 		diags = append(diags, v.diags...)
 	}
 	found := &Diagnostics{List: explain(diags), name: filename, files: parser.Files()}
+	if len(found.List) > 0 {
+		found.hideCredentials(src)
+	}
 	switch {
 	case found.List.HasErrors():
 		return nil, nil, found

@@ -265,3 +265,43 @@ func TestRefusedValuesAreNotShown(t *testing.T) {
 		}
 	}
 }
+
+// TestCredentialsAreNotShown: none belongs into the file, and none of one that
+// is there gets into a log.
+func TestCredentialsAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"consul {\n  token = \"can!ary\"\n}",
+		"consul {\n  token \"can!ary\"\n}",
+		"consul {\n  token = 'can!ary'\n}",
+		"consul {\n  token = canary\n}",
+		"consul {\n  token: \"can!ary\"\n}",
+		"consul {\n  token = \"can!ary\n}",
+		"consul {\n  gossip_key = <<-EOT\n    can!ary\n  EOT\n}",
+		"consul {\n  config = {\n    acl = { tokens = {\n      agent = \"can!ary\"\n    } }\n    encrypt = \"can!ary\" # was can!ary\n    server = true\n  }\n}",
+		"consul {\n  config = {\n    # token = \"can!ary\"\n    server = true\n  }\n}",
+		"consul {\n  config = jsonencode({ Password = \"can!ary\" })\n}",
+		"consul {\n  config = \"{\\\"token\\\": \\\"can!ary\\\"}\"\n}",
+		"consul { acl { tokens { agent = \"can!ary\" } } }",
+		"service \"web\" {\n  check \"c\" {\n    tcp = true\n    headers = { Authorization = [\"Bearer can!ary\"] }\n  }\n}",
+		"service \"web\" {\n  check \"c\" {\n    http = \"/\"\n    headers = { X-Anything = \"can!ary\" }\n  }\n}",
+		"service \"web\" {\n  check \"c\" {\n    http = \"/\"\n    headers = { X-Anything = [canary] }\n  }\n}",
+		"service \"web\" {\n  check \"c\" {\n    http = \"/\"\n    headers = { X-Anything = [regex(\"x\", env.PLAIN)] }\n  }\n}",
+		"service \"web\" {\n  meta = {\n    a = \"b\"\n    jwt = \"can!ary\"\n    \"consul-x\" = \"y\"\n  }\n}",
+		"service \"web\" {\n  meta = { db_password = \"" + strings.Repeat("can!ary", 80) + "\" }\n}",
+		"envoy {\n  extra_args = [\"-c\", \"--token=can!ary\"]\n}",
+		`{"service": {"web": {}}, "consul": {"token": "can!ary", "config": {"server": true, "encrypt": "can!ary"}}}`,
+		"{\"service\": {\"web\": {}}, \"consul\": {\"token\":\n\"can!ary\", \"config\": {\"server\": true, \"acl\": {\n\"tokens\": [\"can!ary\"]}}}}",
+	} {
+		name := Name
+		if strings.HasPrefix(text, "{") {
+			name = JSONName
+		}
+		_, _, err := Parse(name, []byte(text), Context{Env: map[string]string{"PLAIN": "can!ary"}})
+		if err == nil {
+			t.Errorf("nothing is wrong with\n%s", text)
+		} else if shown := err.Error(); strings.Contains(shown, "can!") || strings.Contains(shown, "canary") {
+			t.Errorf("what is said of\n%s\nshows it:\n%s", text, shown)
+		}
+	}
+}
