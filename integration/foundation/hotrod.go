@@ -85,7 +85,9 @@ func (f *Foundation) withoutAgent(source string) error {
 	if f.Secure != nil {
 		lines = agentlessMode // the ports are Consul's own
 	}
-	return os.WriteFile(path, []byte(strings.Replace(string(text), block, block+lines+"\n", 1)), 0o644)
+	// Without an agent the datacenter is the servers', and may not be said.
+	without := strings.NewReplacer(block, block+lines+"\n", "  datacenter = \"cf\"\n", "").Replace(string(text))
+	return os.WriteFile(path, []byte(without), 0o644)
 }
 
 // AgentlessLines are for the block consul of an app without an agent, where the

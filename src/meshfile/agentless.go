@@ -1,7 +1,9 @@
 package meshfile
 
 import (
+	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 )
@@ -16,7 +18,7 @@ const modeAgentless = "agentless"
 
 // agentAttributes of the block consul are about an agent.
 var agentAttributes = []string{
-	"version", "source", "sha256", "retry_join", "retry_interval", "retry_max", "log_level", "config", "memory",
+	"version", "source", "sha256", "retry_join", "retry_interval", "retry_max", "datacenter", "log_level", "config", "memory",
 }
 
 // agentChecks are the kinds of checks that an agent runs, and a sidecar does
@@ -45,6 +47,8 @@ func (v *validator) agentless(m *Mesh) {
 		case given[name] == nil:
 		case name == "retry_join":
 			v.fail(at(c.Body, name), summary, `mode = "agentless" runs no agent. Name the servers by addresses.`)
+		case name == "datacenter":
+			v.fail(at(c.Body, name), summary, `With mode = "agentless" it is that of the servers in addresses. Leave it out; the bound service's datacenter says for which the servers' certificates have to be.`)
 		default:
 			v.fail(at(c.Body, name), summary, `%s is about an agent, and mode = "agentless" runs none.`, name)
 		}
@@ -55,7 +59,10 @@ func (v *validator) agentless(m *Mesh) {
 	if given["addresses"] == nil {
 		c.Addresses = []string{DefaultRetryJoin}
 	}
-	v.addresses(c.Body, "addresses", c.Addresses)
+	v.addresses(c.Body, "addresses", c.Addresses, serverProblem)
+	for i, address := range c.Addresses {
+		c.Addresses[i] = withoutBrackets(address)
+	}
 	for _, s := range m.Services {
 		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
 			given := content(check.Body, typeOfCheck).Attributes
@@ -69,8 +76,8 @@ func (v *validator) agentless(m *Mesh) {
 					v.fail(at(check.Body, name), summary, `%s is for an agent. With mode = "agentless" a check is critical until it has passed, and then as its last runs were.`, name)
 				}
 			}
-			if check.GRPC != nil && check.TLS {
-				v.fail(at(check.Body, "tls"), summary, "An agent runs gRPC checks over TLS. Use tcp or http.")
+			if (check.GRPC != nil || check.TCP != nil) && check.TLS {
+				v.fail(at(check.Body, "tls"), summary, "An agent runs grpc and tcp checks over TLS. Use http with tls, or tcp without: the port accepts connections then.")
 			}
 		}
 		if s.Sidecar.Expose != nil && s.Sidecar.Expose.Checks {
@@ -82,6 +89,31 @@ func (v *validator) agentless(m *Mesh) {
 			v.fail(at(m.Envoy.Body, "bootstrap"), summary, "%s is read by Consul's own program, which mode = \"agentless\" does not bring.", key)
 		}
 	}
+}
+
+// serverProblem says what is wrong with the address of a server that the sidecar
+// itself asks, empty where nothing is: it is a host alone.
+func serverProblem(address string) string {
+	_, _, err := net.SplitHostPort(address)
+	switch {
+	case ip(withoutBrackets(address)).IsValid() || validHost.MatchString(address):
+		return ""
+	case strings.Contains(address, "provider="):
+		return `An agent finds servers by provider=…, and mode = "agentless" runs none. Name the servers, or a name that resolves to all of them.`
+	case strings.ContainsAny(address, "/@"):
+		return fmt.Sprintf("%q: a server is a name or an IP address alone. It is asked over TLS where the bound service has a ca.", address)
+	case err == nil:
+		return fmt.Sprintf("%q: a server has no port here. It is said once for all of them, such as ports { http = 8501 }.", address)
+	}
+	return fmt.Sprintf("%q: a server is a name or an IP address alone.", address)
+}
+
+// withoutBrackets is an IPv6 address as it is resolved.
+func withoutBrackets(address string) string {
+	if inner, bracket := strings.CutPrefix(address, "["); bracket {
+		return strings.TrimSuffix(inner, "]")
+	}
+	return address
 }
 
 // ServerPort is a port of the servers, 0 where the file leaves it to the

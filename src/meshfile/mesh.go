@@ -175,7 +175,7 @@ type Upstream struct {
 	Namespace     string    `hcl:"namespace,optional" is:"name" doc:"Consul Enterprise: the namespace."`
 	Partition     string    `hcl:"partition,optional" is:"name" doc:"Consul Enterprise: the admin partition."`
 	Peer          string    `hcl:"peer,optional" is:"name" doc:"The cluster peering it comes through. Not with datacenter."`
-	Datacenter    string    `hcl:"datacenter,optional" is:"datacenter" without:"the agent's" doc:"Where it runs."`
+	Datacenter    string    `hcl:"datacenter,optional" is:"datacenter" without:"the sidecar's own" doc:"Where it runs."`
 	Address       string    `hcl:"address,optional" default:"127.0.0.1" is:"loopback" doc:"The local address that the sidecar listens on for it."`
 	Port          int       `hcl:"port,optional" is:"port" without:"one from 20000 to 20999 that depends on the names in the file alone" doc:"The local port."`
 	Socket        string    `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port."`
@@ -216,14 +216,14 @@ type PassiveHealthCheck struct {
 // Consul says which Consul the app joins.
 type Consul struct {
 	Mode          string            `hcl:"mode,optional" default:"agent" oneof:"agent,agentless" doc:"Whether the app runs a Consul agent, or its sidecar asks the servers itself: docs/modes.md compares."`
-	Addresses     []string          `hcl:"addresses,optional" without:"consul-server.apps.internal" doc:"Agentless: names or addresses of the servers. Each is resolved, and tried until one answers."`
+	Addresses     []string          `hcl:"addresses,optional" without:"consul-server.apps.internal" doc:"Agentless: names or IP addresses of the servers, without port. Each is resolved, and tried until one answers."`
 	Version       string            `hcl:"version,optional" is:"version" without:"the buildpack's default" doc:"A version, or a constraint such as \"1.22.x\"."`
 	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
 	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
-	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers."`
+	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers: names or IP addresses, with a port where gossip has another, or a provider=… of Consul's cloud auto-join."`
 	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
 	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
-	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter. Agentless: not needed."`
+	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter. Agentless: refused, it is that of the servers in addresses."`
 	NodeMeta      map[string]string `hcl:"node_meta,optional" is:"meta" doc:"Metadata of the instance's node."`
 	LogLevel      string            `hcl:"log_level,optional" default:"warn" oneof:"trace,debug,info,warn,error" doc:"What the agent logs."`
 	Config        cty.Value         `hcl:"config,optional" is:"object" doc:"Further agent configuration, in Consul's words. A key that the buildpack sets itself is an error."`

@@ -1,6 +1,7 @@
 package meshfile
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -89,7 +90,7 @@ func (v *validator) consul(c *Consul) {
 	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
 		c.RetryJoin = []string{DefaultRetryJoin}
 	}
-	v.addresses(c.Body, "retry_join", c.RetryJoin)
+	v.addresses(c.Body, "retry_join", c.RetryJoin, joinProblem)
 	var details []string
 	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
 		// Consul reads keys in any case.
@@ -107,16 +108,27 @@ func (v *validator) consul(c *Consul) {
 }
 
 // addresses judges a list of servers.
-func (v *validator) addresses(body hcl.Body, name string, addresses []string) {
+func (v *validator) addresses(body hcl.Body, name string, addresses []string, problem func(string) string) {
 	if len(addresses) == 0 {
 		v.fail(at(body, name), "No server to join",
 			"%s lists at least one address of a Consul server, such as %q.", name, DefaultRetryJoin)
 	}
+	var details []string
 	for _, address := range addresses {
-		if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
-			v.fail(at(body, name), "Not an address", "%q is no address of a server.", address)
+		if detail := problem(address); detail != "" {
+			details = append(details, detail)
 		}
 	}
+	if len(details) > 0 {
+		v.fail(at(body, name), "Not an address", "%s", strings.Join(details, " "))
+	}
+}
+
+func joinProblem(address string) string {
+	if strings.TrimSpace(address) == "" || strings.ContainsFunc(address, isControl) {
+		return fmt.Sprintf("%q is no address of a server.", address)
+	}
+	return ""
 }
 
 // source checks where a program comes from instead of the manifest.

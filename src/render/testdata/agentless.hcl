@@ -9,7 +9,7 @@ service "shop" {
 
 consul {
   mode      = "agentless"
-  addresses = ["consul.example.com", "10.0.0.7"]
+  addresses = ["consul.example.com", "10.0.0.7", "2001:db8::1", "[2001:db8::2]"]
   node_meta = { zone = "a" }
 
   ports {

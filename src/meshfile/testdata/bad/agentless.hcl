@@ -5,6 +5,10 @@ service "shop" {
     grpc = ""
     tls  = true
   }
+  check "port" {
+    tcp = true
+    tls = true
+  }
   check "health" {
     http                              = "/health"
     failures_before_warning           = 2
@@ -21,6 +25,7 @@ consul {
   addresses  = []
   version    = "1.22.x"
   retry_join = ["consul-server.apps.internal"]
+  datacenter = "cf"
   config     = { log_json = true }
   ports { serf_lan = 8401 }
 }
