@@ -14,31 +14,84 @@ import (
 // The opaque parts of the language, which Consul and Envoy read, and what of
 // them has a place of its own.
 
-// sidecarConfigKeys and upstreamConfigKeys are the keys of opaque proxy
-// configuration that an attribute or block of the file says too.
+// The keys of opaque configurations that an attribute or block of the file says
+// too, as plainKey has them.
 var (
 	sidecarConfigKeys  = map[string]string{"protocol": "protocol"}
 	upstreamConfigKeys = map[string]string{
-		"protocol": "protocol", "connect_timeout_ms": "connect_timeout", "balance_outbound_connections": "balance",
-		"limits": "limits", "passive_health_check": "passive_health_check",
+		"protocol": "protocol", "connecttimeoutms": "connect_timeout", "balanceoutboundconnections": "balance",
+		"limits": "limits", "passivehealthcheck": "passive_health_check",
+	}
+	envoyKeys   = map[string]string{"envoytracingjson": "tracing_json"}
+	metricsKeys = map[string]string{
+		"envoyprometheusbindaddr": "prometheus", "envoystatsdurl": "statsd", "envoydogstatsdurl": "dogstatsd",
 	}
 )
 
+// plainKey is how Consul compares keys: connect_timeout_ms is ConnectTimeoutMs.
+func plainKey(key string) string { return strings.ToLower(strings.ReplaceAll(key, "_", "")) }
+
+// opaque is an opaque configuration, and the attribute that has it.
+type opaque struct {
+	body  hcl.Body
+	name  string
+	value cty.Value
+}
+
 // saidTwice refuses a key of an opaque configuration whose attribute or block
 // stands in the file too: one of them would be dropped.
-func (v *validator) saidTwice(body hcl.Body, t reflect.Type, configBody hcl.Body, config cty.Value, keys map[string]string) {
+func (v *validator) saidTwice(config opaque, details ...string) {
+	if len(details) > 0 {
+		v.fail(at(config.body, config.name), "Said twice", "%s Say each once.", strings.Join(details, " "))
+	}
+}
+
+// twice says which keys are attributes or blocks of a body too.
+func (config opaque) twice(body hcl.Body, t reflect.Type, keys map[string]string) (details []string) {
 	found := content(body, t)
 	given := func(name string) bool {
 		return found.Attributes[name] != nil || slices.ContainsFunc(found.Blocks, func(b *hcl.Block) bool { return b.Type == name })
 	}
-	var details []string
-	for _, key := range slices.Sorted(maps.Keys(attributesOf(config))) {
-		if name := keys[strings.ToLower(key)]; name != "" && given(name) {
-			details = append(details, key+" stands in config, and "+name+" beside it.")
+	for _, key := range config.keys() {
+		if name := keys[plainKey(key)]; name != "" && given(name) {
+			details = append(details, key+" in "+config.name+" is what "+name+" says too.")
 		}
 	}
-	if len(details) > 0 {
-		v.fail(at(configBody, "config"), "Said twice", "%s Say each once.", strings.Join(details, " "))
+	return details
+}
+
+func (config opaque) keys() []string { return slices.Sorted(maps.Keys(attributesOf(config.value))) }
+
+// configs checks the opaque configurations of all Envoys: those of sidecars,
+// and the one of the block envoy, which is for all.
+func (v *validator) configs(m *Mesh) {
+	e := m.Envoy
+	byEnvoy := func(config opaque) []string {
+		details := config.twice(e.Body, typeOfEnvoy, envoyKeys)
+		if e.Metrics != nil {
+			details = append(details, config.twice(e.Metrics.Body, typeOfMetrics, metricsKeys)...)
+		}
+		return details
+	}
+	bootstrap := opaque{e.Body, "bootstrap", e.Bootstrap}
+	v.saidTwice(bootstrap, byEnvoy(bootstrap)...)
+	common := map[string]bool{}
+	for _, key := range bootstrap.keys() {
+		common[plainKey(key)] = true
+	}
+	for _, s := range m.Services {
+		config := opaque{s.Sidecar.Body, "config", s.Sidecar.Config}
+		details := append(config.twice(s.Body, typeOfService, sidecarConfigKeys), byEnvoy(config)...)
+		for _, key := range config.keys() {
+			if common[plainKey(key)] {
+				details = append(details, key+" in config stands in bootstrap of the block envoy too.")
+			}
+		}
+		v.saidTwice(config, details...)
+		for _, u := range s.Upstreams {
+			config := opaque{u.Body, "config", u.Config}
+			v.saidTwice(config, config.twice(u.Body, typeOfUpstream, upstreamConfigKeys)...)
+		}
 	}
 }
 

@@ -34,6 +34,8 @@ var (
 	typeOfService  = reflect.TypeFor[Service]()
 	typeOfUpstream = reflect.TypeFor[Upstream]()
 	typeOfConsul   = reflect.TypeFor[Consul]()
+	typeOfEnvoy    = reflect.TypeFor[Envoy]()
+	typeOfMetrics  = reflect.TypeFor[Metrics]()
 )
 
 // FollowsPort says that the service listens on the app's PORT.

@@ -77,6 +77,7 @@ func (v *validator) mesh(m *Mesh) {
 			ids[id] = s
 		}
 	}
+	v.configs(m)
 	v.agentless(m)
 	if m.Lifecycle.DrainDelay == "" {
 		m.Lifecycle.DrainDelay = agentDrainDelay
@@ -126,7 +127,6 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	distinct(v, s.Sidecar.Checks, "check of the sidecar", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
 	v.accessLogs(s.Sidecar.AccessLogs)
 	distinct(v, s.Sidecar.EnvoyExtensions, "Envoy extension", func(e *EnvoyExtension) (string, hcl.Range) { return e.Name, e.NameRange })
-	v.saidTwice(s.Body, typeOfService, s.Sidecar.Body, s.Sidecar.Config, sidecarConfigKeys)
 	distinct(v, s.Upstreams, "upstream", func(u *Upstream) (string, hcl.Range) { return u.Name, u.NameRange })
 	destinations := map[Upstream]*Upstream{}
 	for _, u := range s.Upstreams {
@@ -257,7 +257,6 @@ func (v *validator) upstream(u *Upstream, s *Service) {
 	if has["socket_mode"] != nil && u.Socket == "" {
 		v.fail(at(u.Body, "socket_mode"), "A socket's mode without a socket", "Say socket = \"/home/vcap/tmp/x\" too.")
 	}
-	v.saidTwice(u.Body, typeOfUpstream, u.Body, u.Config, upstreamConfigKeys)
 }
 
 // variables refuses services and upstreams that would share environment
