@@ -48,7 +48,7 @@ type Service struct {
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
 
-	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic by DNS."`
+	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic of each instance, in the mesh and by Consul's DNS. In the mesh more than 128 counts as 128."`
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
 	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances; an instance gets its first traffic when each has passed once. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
@@ -58,7 +58,7 @@ type Service struct {
 	NameRange hcl.Range `hcl:"name,label_range"`
 }
 
-// Weights are Consul's DNS weights of a service.
+// Weights are the weights of a service and of its sidecar.
 type Weights struct {
 	Passing int `hcl:"passing,optional" default:"1" is:"weight" doc:"The weight while all checks pass."`
 	Warning int `hcl:"warning,optional" default:"1" is:"low_weight" doc:"The weight while a check warns."`

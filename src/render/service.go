@@ -46,9 +46,10 @@ type connect struct {
 }
 
 type sidecar struct {
-	Port   int     `json:"port"`
-	Checks []check `json:"checks"`
-	Proxy  proxy   `json:"proxy"`
+	Port    int      `json:"port"`
+	Weights *weights `json:"weights,omitempty"`
+	Checks  []check  `json:"checks"`
+	Proxy   proxy    `json:"proxy"`
 }
 
 type proxy struct {
@@ -139,9 +140,7 @@ func serviceDefinition(mesh *meshfile.Mesh, n int) (service, error) {
 	if s.Sidecar.LocalSocketPath != "" {
 		definition.Port, definition.SocketPath = 0, s.Sidecar.LocalSocketPath
 	}
-	if s.Weights != nil {
-		definition.Weights = &weights{s.Weights.Passing, s.Weights.Warning}
-	}
+	definition.Weights = renderWeights(s.Weights)
 	for _, a := range s.TaggedAddresses {
 		if definition.TaggedAddresses == nil {
 			definition.TaggedAddresses = map[string]address{}
@@ -168,6 +167,9 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 	}
 	rendered := sidecar{
 		Port: s.Sidecar.Port,
+		// Callers in the mesh go by the sidecar's, which gets none of the
+		// service's by itself.
+		Weights: renderWeights(s.Weights),
 		// Without checks of its own a sidecar gets Consul's default, a TCP
 		// check that starts critical and runs every 10 s.
 		Checks: []check{
@@ -205,6 +207,13 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 		rendered.Proxy.Upstreams = append(rendered.Proxy.Upstreams, one)
 	}
 	return rendered, nil
+}
+
+func renderWeights(w *meshfile.Weights) *weights {
+	if w == nil {
+		return nil
+	}
+	return &weights{w.Passing, w.Warning}
 }
 
 func renderGateway(mode string) *gateway {
