@@ -195,9 +195,9 @@ type Upstream struct {
 
 // Limits bound the load on an upstream.
 type Limits struct {
-	MaxConnections        int `hcl:"max_connections,optional" is:"count" without:"Envoy's 1024" doc:"Connections of this sidecar."`
-	MaxPendingRequests    int `hcl:"max_pending_requests,optional" is:"count" without:"Envoy's 1024" doc:"Requests that wait for a connection."`
-	MaxConcurrentRequests int `hcl:"max_concurrent_requests,optional" is:"count" without:"Envoy's 1024" doc:"Requests in flight."`
+	MaxConnections        int `hcl:"max_connections,optional" is:"limit" without:"Envoy's 1024" doc:"Connections of this sidecar."`
+	MaxPendingRequests    int `hcl:"max_pending_requests,optional" is:"limit" without:"Envoy's 1024" doc:"Requests that wait for a connection."`
+	MaxConcurrentRequests int `hcl:"max_concurrent_requests,optional" is:"limit" without:"Envoy's 1024" doc:"Requests in flight."`
 
 	Body hcl.Body `hcl:",body"`
 }

@@ -54,6 +54,7 @@ var kinds = map[string]func(text string) (summary, detail string){
 	},
 	"port":       between(1, 65535, "Port out of range", "A port is a number from %d to %d, not %s."),
 	"count":      between(0, 1<<31-1, "Number out of range", "It is a whole number from %d to %d, not %s."),
+	"limit":      between(1, 1<<31-1, "Number out of range", "A limit is a whole number from %d to %d, not %s. Without it there is Envoy's own."),
 	"percent":    between(0, 100, "Number out of range", "A percentage is a number from %d to %d, not %s."),
 	"threads":    between(1, 128, "Number out of range", "Envoy runs with %d to %d threads, not %s."),
 	"memory":     between(16, 65536, "Memory out of range", "It is a number of MB from %d to %d, not %s."),

@@ -1,0 +1,5 @@
+service "shop" {
+  upstream "billing" {
+    limits { max_connections = 0 }
+  }
+}
