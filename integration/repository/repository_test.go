@@ -150,9 +150,10 @@ func TestManifestFiles(t *testing.T) {
 func TestEveryMeshFileParses(t *testing.T) {
 	t.Parallel()
 	count := 0
+	context := meshfile.Context{App: map[string]string{"name": "shop", "space": "dev"}}
 	parse := func(where, text string) {
 		count++
-		if _, _, err := meshfile.Parse(filepath.Base(where)+".hcl", []byte(text), meshfile.Context{}); err != nil {
+		if _, _, err := meshfile.Parse(filepath.Base(where)+".hcl", []byte(text), context); err != nil {
 			t.Errorf("%s: %v", where, err)
 		}
 	}

@@ -38,10 +38,11 @@ type Mesh struct {
 
 // Service is what one service offers and what it calls.
 type Service struct {
-	Name              string            `hcl:"name,label" is:"name"`
-	ID                string            `hcl:"id,optional" is:"name" without:"the service's name" doc:"The id in the catalog, unique within the file."`
+	Label             string            `hcl:"label,label" is:"name"`
+	Name              string            `hcl:"name,optional" is:"name" without:"the label" doc:"The name in Consul, by which others call it. Unlike the label it may be an expression, so that one file registers shop-dev here and shop-prod there. The rest of the file, the environment and messages go by the label."`
+	ID                string            `hcl:"id,optional" is:"name" without:"the name" doc:"The id in the catalog, unique within the file."`
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
-	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_NAME_PORT."`
+	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_LABEL_PORT."`
 	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
 	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. One with requests has them balanced one by one, where tcp has connections, and waited for at a stop. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
@@ -55,7 +56,7 @@ type Service struct {
 	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the processes that have the service alone: a worker that calls others has a service of its own, and a task has no sidecars, so no upstreams."`
 
 	Body      hcl.Body  `hcl:",body"`
-	NameRange hcl.Range `hcl:"name,label_range"`
+	NameRange hcl.Range `hcl:"label,label_range"`
 }
 
 // Weights are the weights of a service and of its sidecar.

@@ -196,6 +196,7 @@ var wordings = []struct {
 	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have tuple$`), "$1$2 required, but this is a list."},
 	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have (.*)$`), "$1$2 required, but this is of the type $3."},
 	{regexp.MustCompile(`^Unsuitable value: (.*)$`), "$1."},
+	{regexp.MustCompile(`^Template sequences are not allowed in this string\..*`), "A label is plain text. An expression can stand in name of a service, and in service of an upstream."},
 	{regexp.MustCompile(`^All (\S+) blocks must have 1 labels \((\S+)\)\.$`), `The $2 stands before the brace: $1 "…" { … }`},
 	{regexp.MustCompile(`^Only 1 labels \((\S+)\) are expected for (\S+) blocks\.$`), `It has one, the $1: $2 "…" { … }`},
 }

@@ -54,7 +54,7 @@ func (s *Service) Listens() bool {
 
 // Variable is the stem of the service's environment variable, such as
 // MESH_SERVICE_MY_API.
-func (s *Service) Variable() string { return variable("MESH_SERVICE_", s.Name) }
+func (s *Service) Variable() string { return variable("MESH_SERVICE_", s.Label) }
 
 // Variable is the stem of the environment variables that name the upstream's
 // local address, such as MESH_UPSTREAM_MY_API.
@@ -133,7 +133,7 @@ func (m *Mesh) assignPorts() {
 			if port := assigned[name]; port != 0 && !used[s.Process+name] {
 				u.Port = port
 			} else {
-				u.Port = freePort(taken, s.Name+"/"+name)
+				u.Port = freePort(taken, s.Label+"/"+name)
 				assigned[name] = u.Port
 			}
 			used[s.Process+name] = true
@@ -184,15 +184,15 @@ func (v *validator) ports(m *Mesh) {
 		}
 		if s.FollowsPort() {
 			if other := ports[AppPort]; other.at.Filename != "" {
-				v.fail(s.NameRange, "Port already taken", "The service %q listens on the app's PORT, as %s on line %d does. Give one of them another port.", s.Name, other.owner, other.at.Start.Line)
+				v.fail(s.NameRange, "Port already taken", "The service %q listens on the app's PORT, as %s on line %d does. Give one of them another port.", s.Label, other.owner, other.at.Start.Line)
 			}
-			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Name), s.NameRange}
+			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Label), s.NameRange}
 		}
 		v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Name), portAt(s.Body, "port"))
 		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Name), portAt(s.Sidecar.Body, "port"))
 		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Name), portAt(m.Envoy.Body, "admin_port"))
 		if m.Envoy.Metrics != nil {
-			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Name), portAt(m.Envoy.Metrics.Body, "prometheus"))
+			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), portAt(m.Envoy.Metrics.Body, "prometheus"))
 		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
@@ -212,7 +212,7 @@ func (v *validator) ports(m *Mesh) {
 		}
 	}
 	for _, s := range m.Services {
-		socket(s.Process, s.Sidecar.LocalSocketPath, fmt.Sprintf("the service %q", s.Name), portAt(s.Sidecar.Body, "local_service_socket_path"))
+		socket(s.Process, s.Sidecar.LocalSocketPath, fmt.Sprintf("the service %q", s.Label), portAt(s.Sidecar.Body, "local_service_socket_path"))
 	}
 	for _, s := range m.Services {
 		for _, u := range s.Upstreams {

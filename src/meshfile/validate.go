@@ -59,20 +59,27 @@ func (v *validator) mesh(m *Mesh) {
 		if byProcess[s.Process] == nil {
 			byProcess[s.Process] = map[string]*Service{}
 		}
-		byProcess[s.Process][s.Name] = s
+		byProcess[s.Process][s.Label] = s
 	}
-	first, ids := map[string]*Service{}, map[string]*Service{}
+	first, ids, names := map[string]*Service{}, map[string]*Service{}, map[string]*Service{}
 	for _, s := range m.Services {
-		if other := first[s.Name]; other != nil {
-			v.fail(s.NameRange, "Duplicate service", "The service %q stands on line %d already.", s.Name, other.NameRange.Start.Line)
+		if other := first[s.Label]; other != nil {
+			v.fail(s.NameRange, "Duplicate service", "The service %q stands on line %d already.", s.Label, other.NameRange.Start.Line)
 			continue
 		}
-		first[s.Name] = s
+		first[s.Label] = s
 		v.service(s, byProcess[s.Process])
+		inProcess := s.Process + "/" + s.Name
+		if other := names[inProcess]; other != nil {
+			v.fail(firstGiven(portAt(s.Body, "name"), s.NameRange), "Duplicate name",
+				"The service %q on line %d has the name %s in Consul already. In one process each has a name of its own.", other.Label, other.NameRange.Start.Line, other.Name)
+			continue
+		}
+		names[inProcess] = s
 		for _, id := range []string{s.ID, s.ID + sidecarSuffix} {
 			if other := ids[id]; other != nil {
 				v.fail(firstGiven(portAt(s.Body, "id"), s.NameRange), "Duplicate id",
-					"The service %q on line %d and its sidecar have the ids %s and %s already.", other.Name, other.NameRange.Start.Line, other.ID, other.ID+sidecarSuffix)
+					"The service %q on line %d and its sidecar have the ids %s and %s already.", other.Label, other.NameRange.Start.Line, other.ID, other.ID+sidecarSuffix)
 			}
 			ids[id] = s
 		}
@@ -99,11 +106,14 @@ var ownedChecks = []string{"ready", "alias"}
 
 // service checks one service. siblings are the services of its instance.
 func (v *validator) service(s *Service, siblings map[string]*Service) {
+	if s.Name == "" {
+		s.Name = s.Label
+	}
 	if s.ID == "" {
 		s.ID = s.Name
 	}
 	if strings.ContainsAny(s.Name, "_.") || s.Name != strings.ToLower(s.Name) {
-		v.warn(s.NameRange, "A name that Consul's DNS cannot serve",
+		v.warn(firstGiven(portAt(s.Body, "name"), s.NameRange), "A name that Consul's DNS cannot serve",
 			"%q has letters other than a-z, digits and dashes: %s.service.consul will not resolve. Calls through the mesh work.", s.Name, s.Name)
 	}
 	distinct(v, s.Checks, "check", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
@@ -120,7 +130,7 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	if s.Sidecar.Expose != nil {
 		for _, p := range s.Sidecar.Expose.Paths {
 			if p.LocalPort == 0 && !s.HasPort() && portAt(p.Body, "local_path_port").Filename == "" {
-				v.fail(p.NameRange, "A path without a port", "The service %q has no port. Say local_path_port.", s.Name)
+				v.fail(p.NameRange, "A path without a port", "The service %q has no port. Say local_path_port.", s.Label)
 			}
 		}
 	}
@@ -199,7 +209,7 @@ func (v *validator) check(c *Check, s *Service, siblings map[string]*Service) {
 	case kind == "alias" && siblings[*c.Alias] == nil:
 		v.fail(at(c.Body, "alias"), "No such service in this instance",
 			"An alias follows another service of the process %s. These are: %s.", s.Process, strings.Join(slices.Sorted(maps.Keys(siblings)), ", "))
-	case kind == "alias" && *c.Alias == s.Name:
+	case kind == "alias" && *c.Alias == s.Label:
 		v.fail(at(c.Body, "alias"), "A check cannot follow its own service", "Name another service of this instance.")
 	case kind != "ttl" && kind != "alias" && !elsewhere && !s.HasPort():
 		v.fail(c.NameRange, "A check without a port", "The service %q has no port. Give it one, or use a ttl check.", s.Name)

@@ -79,7 +79,7 @@ func renderCheck(mesh *meshfile.Mesh, s *meshfile.Service, id string, c *meshfil
 	case c.Alias != nil:
 		rendered.AliasService = *c.Alias
 		for _, other := range mesh.Services {
-			if other.Name == *c.Alias {
+			if other.Label == *c.Alias {
 				rendered.AliasService = other.ID
 			}
 		}

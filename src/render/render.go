@@ -94,7 +94,7 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 	for i, service := range mesh.Services {
 		extensions, err := envoyExtensions(service.Sidecar)
 		if err != nil {
-			return c, fmt.Errorf("service %s: %w", service.Name, err)
+			return c, fmt.Errorf("service %s: %w", service.Label, err)
 		}
 		c.Services = append(c.Services, droplet.Service{
 			ID:          service.ID,

@@ -113,7 +113,7 @@ func serviceDefinitions(mesh *meshfile.Mesh) (services, error) {
 	for i, s := range mesh.Services {
 		definition, err := serviceDefinition(mesh, i)
 		if err != nil {
-			return all, fmt.Errorf("service %s: %w", s.Name, err)
+			return all, fmt.Errorf("service %s: %w", s.Label, err)
 		}
 		all.Services = append(all.Services, definition)
 	}
