@@ -174,6 +174,9 @@ func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 		diag.Detail = string(redact([]byte(diag.Detail)))
 		switch diag.Summary {
 		case "Unsupported argument", "Unsupported block type", "Missing required argument", "Extraneous JSON object property":
+			if name := quoted.FindStringSubmatch(diag.Detail); name != nil && foreign[name[1]] != "" {
+				diag.Detail += " " + foreign[name[1]]
+			}
 			diag.Detail += " The whole language is described in " + Reference + "."
 		}
 	}
@@ -200,6 +203,39 @@ var wordings = []struct {
 	{regexp.MustCompile(`^All (\S+) blocks must have 1 labels \((\S+)\)\.$`), `The $2 stands before the brace: $1 "…" { … }`},
 	{regexp.MustCompile(`^Only 1 labels \((\S+)\) are expected for (\S+) blocks\.$`), `It has one, the $1: $2 "…" { … }`},
 }
+
+var quoted = regexp.MustCompile(`"([^"]+)"`)
+
+// foreign are names of Consul's own definitions, with what to say here.
+var foreign = map[string]string{
+	"connect":                theSidecar,
+	"sidecar_service":        theSidecar,
+	"proxy":                  theSidecar,
+	"upstreams":              `Each is a block of its service: upstream "NAME" {}.`,
+	"destination_name":       "It is service here.",
+	"local_bind_address":     "It is address here.",
+	"local_bind_port":        "It is port here.",
+	"local_bind_socket_path": "It is socket here.",
+	"checks":                 `Each is a block: check "NAME" { … }.`,
+	"alias_service":          "It is alias here.",
+	"args":                   noScripts,
+	"script":                 noScripts,
+	"docker_container_id":    noScripts,
+	"token":                  "Credentials come from a bound service.",
+	"tokens":                 "Credentials come from a bound service.",
+	"encrypt":                "Credentials come from a bound service.",
+	"dns":                    "Consul's DNS is not served in the container. An upstream is found on loopback.",
+	"https":                  noSuchPort,
+	"grpc_tls":               noSuchPort,
+	"serf_wan":               noSuchPort,
+	"server":                 noSuchPort,
+}
+
+const (
+	theSidecar = "Every service has a sidecar. What there is to say of it stands in sidecar {}, and upstreams in the service."
+	noScripts  = "Programs are not run for a check here. Use http, tcp, grpc or ttl."
+	noSuchPort = "The container's agent listens on http, grpc and serf_lan alone."
+)
 
 func start(diag *hcl.Diagnostic) hcl.Pos {
 	if diag.Subject == nil {

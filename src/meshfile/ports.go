@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/hashicorp/hcl/v2"
@@ -86,16 +87,13 @@ func (m *Mesh) MetricsPort(n int) int {
 }
 
 // platformPort names who uses a port in every container, if anyone does
-// (Cloud Foundry: docs of cf ssh and of Diego's instance identity proxies;
-// Consul: docs/install/ports).
+// (Cloud Foundry: docs of cf ssh and of Diego's instance identity proxies).
 func platformPort(port int) string {
 	switch {
 	case port == 2222:
 		return "Cloud Foundry's ssh daemon"
 	case port >= 61001 && port <= 61003, port == 61443:
 		return "Cloud Foundry's own proxy"
-	case port == 8300, port == 8302, port == 8503, port == 8600:
-		return "Consul"
 	}
 	return ""
 }
@@ -188,9 +186,13 @@ func (v *validator) ports(m *Mesh) {
 			}
 			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Label), s.NameRange}
 		}
-		v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Name), portAt(s.Body, "port"))
-		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Name), portAt(s.Sidecar.Body, "port"))
-		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Name), portAt(m.Envoy.Body, "admin_port"))
+		if s.Port == AppPort && s.Process == webProcess && !slices.ContainsFunc(m.Services, (*Service).FollowsPort) {
+			v.fail(portAt(s.Body, "port"), "Port already taken", "%d is the app's PORT. Leave port out: the service %q follows PORT then.", s.Port, s.Label)
+		} else {
+			v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Label), portAt(s.Body, "port"))
+		}
+		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Label), portAt(s.Sidecar.Body, "port"))
+		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Label), portAt(m.Envoy.Body, "admin_port"))
 		if m.Envoy.Metrics != nil {
 			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), portAt(m.Envoy.Metrics.Body, "prometheus"))
 		}

@@ -16,6 +16,8 @@ type validator struct {
 	diags hcl.Diagnostics
 	// broken says that decoding found mistakes: a service may be one of them.
 	broken bool
+	// noAgent says that the app runs no Consul agent.
+	noAgent bool
 }
 
 func (v *validator) add(severity hcl.DiagnosticSeverity, subject hcl.Range, summary, detail string, args ...any) {
@@ -50,6 +52,7 @@ func (v *validator) mesh(m *Mesh) {
 	if len(m.Services) == 0 && !v.broken {
 		v.fail(v.whole, "No service", `A %s names at least one service of the app. The smallest is: service "my-app" {}`, Name)
 	}
+	v.noAgent = m.Agentless()
 	v.consul(m.Consul)
 	v.envoy(m.Envoy)
 	v.source(m.Consul.Body, m.Consul.Source, m.Consul.SHA256)
@@ -212,8 +215,20 @@ func (v *validator) check(c *Check, s *Service, siblings map[string]*Service) {
 	case kind == "alias" && *c.Alias == s.Label:
 		v.fail(at(c.Body, "alias"), "A check cannot follow its own service", "Name another service of this instance.")
 	case kind != "ttl" && kind != "alias" && !elsewhere && !s.HasPort():
-		v.fail(c.NameRange, "A check without a port", "The service %q has no port. Give it one, or use a ttl check.", s.Name)
+		v.fail(c.NameRange, "A check without a port", "The service %q %s.", s.Label, v.insteadOfPort(s))
 	}
+}
+
+// insteadOfPort says what a check can do in a service without a port.
+func (v *validator) insteadOfPort(s *Service) string {
+	hint := "has no port. Give it one, or use"
+	if s.Listens() {
+		hint = "listens on a Unix socket, which a check does not reach. Use"
+	}
+	if !v.noAgent {
+		hint += " a ttl check, or"
+	}
+	return hint + " http with a whole URL"
 }
 
 func first(list []string) string {
@@ -277,21 +292,23 @@ func (v *validator) variables(m *Mesh) {
 		line                 int
 	}
 	first := map[string]owner{}
-	claim := func(variable, what, process, value string, at hcl.Range) {
+	claim := func(variable, what, process, value string, at hcl.Range, hint string) {
 		other, taken := first[variable]
 		switch {
 		case !taken:
 			first[variable] = owner{what, process, value, at.Start.Line}
 		case other.process == process || other.value != value:
-			v.fail(at, "Two for one variable", "The %s and the %s on line %d would both be found in %s.", what, other.what, other.line, variable)
+			v.fail(at, "Two for one variable", "The %s and the %s on line %d would both be found in %s. %s", what, other.what, other.line, variable, hint)
 		}
 	}
 	for _, s := range m.Services {
 		if s.HasPort() {
-			claim(s.Variable()+"_PORT", fmt.Sprintf("service %q", s.Name), s.Process, fmt.Sprint(s.Port), s.NameRange)
+			claim(s.Variable()+"_PORT", fmt.Sprintf("service %q", s.Label), s.Process, fmt.Sprint(s.Port), s.NameRange,
+				fmt.Sprintf("Give it another label: service %q { name = %q }", s.Label+"-2", s.Name))
 		}
 		for _, u := range s.Upstreams {
-			claim(u.Variable()+"_ADDR", fmt.Sprintf("upstream %q", u.Name), s.Process, u.LocalAddress(), u.NameRange)
+			claim(u.Variable()+"_ADDR", fmt.Sprintf("upstream %q", u.Name), s.Process, u.LocalAddress(), u.NameRange,
+				fmt.Sprintf("Give it another name: upstream %q { service = %q }", u.Name+"-"+s.Label, u.Service))
 		}
 	}
 }

@@ -2,6 +2,4 @@ service "shop" { port = 2222 }
 service "admin" {
   port = 61001
   upstream "a" { port = 61443 }
-  upstream "b" { port = 8300 }
-  upstream "c" { port = 8600 }
 }
