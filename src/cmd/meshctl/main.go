@@ -23,7 +23,8 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   schema     describe the whole language as JSON
   acl        show the ACL policies that the file needs      [-out DIR] [-servers PREFIX]
   intentions show the intentions that upstreams need, of any
-             number of files together                       [-out DIR]
+             number of files together; written, each
+             replaces all others of its destination         [-out DIR]
 
 FILE is mesh.hcl, or mesh.hcl.json, in this folder unless it is named.
 Expressions see the environment; what Cloud Foundry would say of the app is
