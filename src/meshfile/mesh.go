@@ -44,16 +44,16 @@ type Service struct {
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
 	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_LABEL_PORT."`
 	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
-	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. One with requests has them balanced one by one, where tcp has connections, and waited for at a stop. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
+	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and nothing is waited for. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
 
 	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic of each instance, in the mesh and by Consul's DNS. In the mesh more than 128 counts as 128."`
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
-	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances; an instance gets its first traffic when each has passed once. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
+	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances. An instance gets its first traffic when each has passed once: http, tcp, and grpc without tls are run while it starts, the others are critical until the agent has run them, or the app has reported. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
-	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the processes that have the service alone: a worker that calls others has a service of its own, and a task has no sidecars, so no upstreams."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Only in the service's own process somebody listens there. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"label,label_range"`
@@ -86,8 +86,8 @@ type Check struct {
 	UDP    *bool   `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
 	GRPC   *string `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
 	H2Ping *bool   `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
-	TTL    *string `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often."`
-	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance."`
+	TTL    *string `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often: PUT http://127.0.0.1:8500/v1/agent/check/pass/ID, at the port http in ports. ID is the service's id, a colon and the check's name, such as shop:beat. Where ACLs are on, with the service's token in the header X-Consul-Token."`
+	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
 
 	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs, at least 100ms."`
 	Timeout                string              `hcl:"timeout,optional" default:"1s" is:"interval" doc:"How long one may take, at least 100ms."`
@@ -102,7 +102,7 @@ type Check struct {
 	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
 	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
 	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m."`
-	Status                 string              `hcl:"status,optional" without:"passing, once the app has passed it" oneof:"passing,warning,critical" doc:"The state before its first run."`
+	Status                 string              `hcl:"status,optional" without:"passing for one that was run while the instance started, otherwise critical" oneof:"passing,warning,critical" doc:"The state before the agent's first run."`
 	Notes                  string              `hcl:"notes,optional" doc:"For people."`
 
 	Body      hcl.Body  `hcl:",body"`
@@ -116,9 +116,9 @@ type Sidecar struct {
 	LocalSocketPath string      `hcl:"local_service_socket_path,optional" is:"absolute" without:"the service's port" doc:"The Unix socket that the app listens on."`
 	MeshGateway     string      `hcl:"mesh_gateway,optional" without:"none" oneof:"none,local,remote" doc:"Whether calls to other datacenters go through mesh gateways."`
 	Config          cty.Value   `hcl:"config,optional" is:"object" doc:"Opaque proxy configuration, in Consul's words, such as max_inbound_connections."`
-	Checks          []*Check    `hcl:"check,block" doc:"A further check of the sidecar itself."`
+	Checks          []*Check    `hcl:"check,block" doc:"A further check of the app, which counts for the sidecar alone."`
 	Expose          *Expose     `hcl:"expose,block" doc:"HTTP paths of the app that are reached without mutual TLS, through a listener of the sidecar."`
-	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults."`
+	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults; enabled = false does not turn that off."`
 
 	EnvoyExtensions []*EnvoyExtension `hcl:"envoy_extension,block" doc:"An extension of the sidecar's Envoy, in the order in which they are applied. Consul takes extensions from configuration entries alone, so they stand in the service's service-defaults entry, that the first instance makes where Consul has none; the app's log says when the entry that is there lacks one."`
 
@@ -158,7 +158,7 @@ type ExposePath struct {
 
 // AccessLogs is Envoy's access log.
 type AccessLogs struct {
-	Enabled             bool   `hcl:"enabled,optional" default:"true" doc:"Whether requests are logged."`
+	Enabled             bool   `hcl:"enabled,optional" default:"true" doc:"Whether requests and connections are logged."`
 	DisableListenerLogs bool   `hcl:"disable_listener_logs,optional" doc:"Leaves out connections that no filter accepts."`
 	Type                string `hcl:"type,optional" default:"stdout" oneof:"stdout,stderr,file" doc:"Where to."`
 	Path                string `hcl:"path,optional" is:"absolute" doc:"The file, for type file."`
@@ -187,8 +187,8 @@ type Upstream struct {
 	MeshGateway   string    `hcl:"mesh_gateway,optional" without:"the sidecar's" oneof:"none,local,remote" doc:"Whether calls go through mesh gateways."`
 	Config        cty.Value `hcl:"config,optional" is:"object" doc:"Opaque upstream configuration, in Consul's words."`
 
-	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time."`
-	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default."`
+	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time. Where a service-defaults entry of this app has Limits in its UpstreamConfig too, it is as for passive_health_check."`
+	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default. Without an agent this counts, and its defaults, where a service-defaults entry of this app has a PassiveHealthCheck in its UpstreamConfig too. With an agent what that entry says counts, and this for the rest."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -206,10 +206,10 @@ type Limits struct {
 // PassiveHealthCheck is Envoy's outlier detection for an upstream.
 type PassiveHealthCheck struct {
 	Interval                string `hcl:"interval,optional" default:"10s" is:"interval" doc:"Time between two looks at the counters."`
-	MaxFailures             int    `hcl:"max_failures,optional" default:"5" is:"count" doc:"Server errors in a row until an instance is left out. 0 turns it off."`
-	EnforcingConsecutive5xx int    `hcl:"enforcing_consecutive_5xx,optional" default:"100" is:"percent" doc:"The chance that it really is."`
-	MaxEjectionPercent      int    `hcl:"max_ejection_percent,optional" default:"50" is:"percent" doc:"How many of the instances may be left out. Envoy's own 10 is none of three."`
-	BaseEjectionTime        string `hcl:"base_ejection_time,optional" default:"30s" is:"interval" doc:"For how long, times the number of times."`
+	MaxFailures             int    `hcl:"max_failures,optional" default:"5" is:"count" doc:"Server errors in a row until an instance is left out. 0 says nothing at all: a service-defaults entry decides, and without one Envoy, which leaves out at most one instance of ten."`
+	EnforcingConsecutive5xx int    `hcl:"enforcing_consecutive_5xx,optional" default:"100" is:"percent" doc:"How likely an instance with so many errors is really left out. 0 never leaves one out."`
+	MaxEjectionPercent      int    `hcl:"max_ejection_percent,optional" default:"50" is:"percent" doc:"How many of the instances may be left out at a time. Envoy's own 10 would be none of nine or fewer."`
+	BaseEjectionTime        string `hcl:"base_ejection_time,optional" default:"30s" is:"interval" doc:"How long an instance is left out the first time. The second time it is twice as long, and so on."`
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -273,7 +273,7 @@ type Metrics struct {
 type Lifecycle struct {
 	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone."`
 	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
-	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s: they hear of it after 200 ms, without agents after up to 700 ms where a server has just sent their Envoy to another."`
+	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
 	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
 
 	Body hcl.Body `hcl:",body"`
