@@ -12,9 +12,6 @@ import (
 // App is the app's name.
 func (i *Instance) App() string { return i.run.app.Name }
 
-// ProcessType is "web" or another type of the app.
-func (i *Instance) ProcessType() string { return i.processType }
-
 // Index is CF_INSTANCE_INDEX.
 func (i *Instance) Index() int { return i.index }
 

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,14 +94,6 @@ func registrationHasWhatTheFileSays(t *testing.T, m mode) {
 			t.Errorf("%s (-want +got):\n%s", pair.what, diff)
 		}
 	}
-	var checks []struct{ CheckID, Status string }
-	eventually(t, "all checks pass", func(ctx ctx) error {
-		return shared.Consul(ctx, "GET", "/v1/health/node/"+nodeOf(running), nil, &checks)
-	})
-	status := map[string]string{}
-	for _, check := range checks {
-		status[check.CheckID] = check.Status
-	}
 	want := map[string]string{
 		"full:health": "passing", "full:alive": "passing",
 		"full-sidecar-proxy:ready": "passing", "full-sidecar-proxy:alias": "passing",
@@ -108,9 +101,20 @@ func registrationHasWhatTheFileSays(t *testing.T, m mode) {
 	if m.gossip {
 		want["serfHealth"] = "passing"
 	}
-	if diff := cmp.Diff(want, status); diff != "" {
-		t.Errorf("checks (-want +got):\n%s", diff)
-	}
+	eventually(t, "all checks pass", func(ctx ctx) error {
+		var checks []struct{ CheckID, Status string }
+		if err := shared.Consul(ctx, "GET", "/v1/health/node/"+nodeOf(running), nil, &checks); err != nil {
+			return err
+		}
+		status := map[string]string{}
+		for _, check := range checks {
+			status[check.CheckID] = check.Status
+		}
+		if diff := cmp.Diff(want, status); diff != "" {
+			return fmt.Errorf("checks (-want +got):\n%s", diff)
+		}
+		return nil
+	})
 }
 
 // TestStagingTwiceGivesTheSameBytes, of everything that is rendered.

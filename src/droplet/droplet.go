@@ -36,7 +36,7 @@ const (
 	ProxySidecar = "mesh-envoy"
 )
 
-// RunDir is the private folder of the sidecars, from the droplet's top
+// RunDir is the folder of the running sidecars, from the droplet's top
 // (/home/vcap). It is made in the container and ends with it.
 const RunDir = "tmp/mesh"
 

@@ -1,7 +1,7 @@
 // Package meshfile reads mesh.hcl, the one file an app author writes.
 //
 // Parse turns its text into a Mesh with every default filled in, or into an
-// Error that holds every mistake at once, each with its line and a hint. The
+// Diagnostics that hold every mistake at once, each with its line and a hint. The
 // package knows neither Consul's API nor Cloud Foundry's staging: what a Mesh
 // becomes is the business of package render.
 //

@@ -63,7 +63,7 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 				set("service_prefix", "", "read")
 				continue
 			}
-			name := serviceOf(upstream)
+			name := upstream.Service
 			set("service", name, "read")
 			set("service", droplet.SidecarID(name), "read")
 		}
@@ -101,13 +101,6 @@ func rule(resource, name, access string) string {
 // policyName keeps to the characters that Consul lets a policy's name have.
 func policyName(app string) string { return strings.TrimSuffix(droplet.NodeName(app, ""), "-") }
 
-func serviceOf(upstream *meshfile.Upstream) string {
-	if upstream.Service != "" {
-		return upstream.Service
-	}
-	return upstream.Name
-}
-
 // Intention is a configuration entry that lets callers through.
 type Intention struct {
 	Destination string
@@ -125,7 +118,7 @@ func Intentions(meshes ...*meshfile.Mesh) []Intention {
 				if upstream.PreparedQuery != "" || upstream.Peer != "" || upstream.Partition != "" || upstream.Namespace != "" {
 					continue
 				}
-				name := serviceOf(upstream)
+				name := upstream.Service
 				if callers[name] == nil {
 					callers[name] = map[string]bool{}
 				}

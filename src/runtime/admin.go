@@ -158,7 +158,7 @@ func (e *envoy) configured() func(context.Context) error {
 		case stats[statClusters] > 0 && stats[statListeners] > 0:
 			return nil
 		case stats[statConnected] == 0:
-			return errors.New("envoy is not connected to the Consul agent's gRPC port")
+			return errors.New("envoy has no stream from Consul's gRPC port")
 		}
 		return errors.New("consul has not told Envoy what to do yet")
 	}
@@ -200,11 +200,8 @@ func (e *envoy) listeners(ctx context.Context) ([]string, error) {
 	return all, err
 }
 
-// endpoints counts what a cluster has.
-type endpoints struct{ Healthy, All int }
-
-// clusters gives the endpoints of every cluster that Envoy knows.
-func (e *envoy) clusters(ctx context.Context) (map[string]endpoints, error) {
+// clusters counts the healthy endpoints of every cluster that Envoy knows.
+func (e *envoy) clusters(ctx context.Context) (map[string]int, error) {
 	text, err := e.get(ctx, "/clusters?format=json")
 	if err != nil {
 		return nil, err
@@ -223,17 +220,16 @@ func (e *envoy) clusters(ctx context.Context) (map[string]endpoints, error) {
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
 		return nil, fmt.Errorf("failed to read Envoy's clusters: %w", err)
 	}
-	all := map[string]endpoints{}
+	healthy := map[string]int{}
 	for _, cluster := range answer.Clusters {
-		count := endpoints{All: len(cluster.Hosts)}
+		healthy[cluster.Name] = 0
 		for _, host := range cluster.Hosts {
 			if host.Health.EDS == "HEALTHY" && !host.Health.Outlier {
-				count.Healthy++
+				healthy[cluster.Name]++
 			}
 		}
-		all[cluster.Name] = count
 	}
-	return all, nil
+	return healthy, nil
 }
 
 // validity is from when and until when the sidecar's certificates are valid;

@@ -12,7 +12,7 @@ import (
 )
 
 // The gate is where the app waits for its proxy. `mesh app` connects to a Unix
-// socket in the private folder and says what it is about to run; the proxy
+// socket in the run folder and says what it is about to run; the proxy
 // answers when it may start, and later when it may stop. A connection lives as
 // long as the command that is behind it, which is how the proxy knows when the
 // app has ended.

@@ -1,17 +1,18 @@
 // Package runtime is what runs in the container: `mesh agent` and `mesh proxy`,
-// the two sidecars, and `mesh app`, which holds the app until its mesh is
-// ready. It reads what staging left (package droplet) and knows neither
+// the two sidecars, `mesh app`, which holds the app until its mesh is ready, and
+// `mesh status`. It reads what staging left (package droplet) and knows neither
 // mesh.hcl nor libbuildpack nor how anything was fetched.
 //
-//	mesh agent   lays what differs between instances over agent.json and
-//	             becomes the Consul agent
+//	mesh agent   lays what differs between instances over agent.json and runs
+//	             the Consul agent, again and again where it ends
 //	mesh proxy   waits for the agent and a leader, registers the services,
 //	             boots an Envoy for each, lets the app start, says when it may
 //	             get traffic, and takes all of it down again
 //	mesh app     runs the app's start command when the proxy says so, and
 //	             passes SIGTERM on when no caller sends requests any more
+//	mesh status  asks the proxy how everything is
 //
-// Proxy and app meet at a Unix socket in the instance's private folder
+// Proxy, app and status meet at a Unix socket in the instance's run folder
 // (gate.go). Every wait is for a condition, bounded, named and logged.
 package runtime
 
@@ -100,7 +101,7 @@ func (i Instance) requirePlatform() error {
 
 func (i Instance) makeRunDir() error {
 	if err := os.MkdirAll(i.RunDir, 0o700); err != nil {
-		return fmt.Errorf("failed to make the private folder of the sidecars: %w", err)
+		return fmt.Errorf("failed to make the run folder of the sidecars: %w", err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	goruntime "runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -282,6 +283,7 @@ func (p *proxy) serve(ctx context.Context) error {
 	go p.noteUnheld(health)
 	go p.registry.keep(health)
 	go p.watchCredentials(health)
+	go giveBack(health)
 	select {
 	case <-ctx.Done():
 		cancel()
@@ -310,6 +312,14 @@ func (p *proxy) serve(ctx context.Context) error {
 		p.logout()
 		p.end(ctx)
 		return nil
+	}
+}
+
+// giveBack returns to the container what the start, and then each minute, has
+// left of free memory: Go keeps most of it for what comes next.
+func giveBack(ctx context.Context) {
+	for wait := 10 * time.Second; pause(ctx, wait) == nil; wait = time.Minute {
+		debug.FreeOSMemory()
 	}
 }
 

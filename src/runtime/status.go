@@ -206,10 +206,7 @@ func (e *envoy) status(ctx context.Context) EnvoyStatus {
 	listeners, listenersErr := e.listeners(ctx)
 	s.Listeners = listeners
 	clusters, clustersErr := e.clusters(ctx)
-	s.Clusters = map[string]int{}
-	for name, count := range clusters {
-		s.Clusters[name] = count.Healthy
-	}
+	s.Clusters = clusters
 	for _, err := range []error{err, certErr, listenersErr, clustersErr} {
 		if err != nil {
 			s.Seen = err.Error()

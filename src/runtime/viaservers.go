@@ -136,27 +136,6 @@ func (v *viaServers) address() string {
 	return nowhere
 }
 
-// giveSign gives a sign of life, once.
-func (v *viaServers) giveSign(ctx context.Context) (err error) {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	if v.alive {
-		return nil
-	}
-	if v.session == "" {
-		if v.session, err = v.newSession(ctx); err != nil {
-			return err
-		}
-	}
-	// A session that could not be seen to hold the key may do so.
-	err = v.holdKey(ctx)
-	if errors.Is(err, errEnded) {
-		v.session = ""
-	}
-	v.alive = err == nil
-	return err
-}
-
 // show tells where the node is, once, together with the checks of a service
 // where one token may write both: callers who saw the node before its checks
 // pass might go on for a second without it.

@@ -16,7 +16,7 @@ import (
 
 // platform is the adapter to libbuildpack: manifest, choice of versions, the
 // folders of a staging, and how a buildpack prints. No other file of the
-// project but this one imports it.
+// buildpack but this one imports it.
 type platform struct {
 	manifest *libbuildpack.Manifest
 	stager   *libbuildpack.Stager

@@ -54,7 +54,7 @@ func (p *proxy) refresh(ctx context.Context) error {
 		}
 	}
 	if p.access.due() {
-		if err := p.renew(ctx); err != nil {
+		if err := p.renewLogin(ctx); err != nil {
 			return err
 		}
 	}
@@ -87,9 +87,9 @@ func (a *access) due() bool {
 	return time.Since(a.login.since) > whole*2/3
 }
 
-// renew logs in again, moves everything over to the new token and ends the old
+// renewLogin logs in again, moves everything over to the new token and ends the old
 // one.
-func (p *proxy) renew(ctx context.Context) error {
+func (p *proxy) renewLogin(ctx context.Context) error {
 	p.access.mutex.Lock()
 	old := p.access.login
 	p.access.mutex.Unlock()
