@@ -204,6 +204,7 @@ func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
 			if ctx.Err() == nil {
 				v.log("%s: failed to register again: %v", r.ID, err)
 			}
+			_ = pause(ctx, watchInterval)
 			continue
 		}
 		r.away.Store(false)

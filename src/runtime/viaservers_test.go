@@ -22,6 +22,9 @@ import (
 type scripted func(path string) (status int, body string)
 
 func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
 	status, body := s(r.URL.Path)
 	if status == 0 {
 		return nil, context.DeadlineExceeded

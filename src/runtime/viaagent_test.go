@@ -1,0 +1,278 @@
+package runtime
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// script is an agent that answers by a path's first words, and writes down what
+// it was asked.
+type script struct {
+	mutex   sync.Mutex
+	answers map[string]func(before int) (status int, body string) // guarded by mutex
+	asked   []string                                              // guarded by mutex
+}
+
+func (s *script) answer(path string) (int, string) {
+	s.mutex.Lock()
+	known := len(s.asked)
+	before := 0
+	var answer func(int) (int, string)
+	for prefix, f := range s.answers {
+		if strings.HasPrefix(path, prefix) {
+			answer = f
+			for _, earlier := range s.asked[:known] {
+				if strings.HasPrefix(earlier, prefix) {
+					before++
+				}
+			}
+		}
+	}
+	s.asked = append(s.asked, path)
+	s.mutex.Unlock()
+	if answer == nil {
+		return http.StatusOK, "null"
+	}
+	return answer(before)
+}
+
+func (s *script) count(path string) int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return len(slices.DeleteFunc(slices.Clone(s.asked), func(asked string) bool { return !strings.HasPrefix(asked, path) }))
+}
+
+// Paths that an agent is asked for.
+const (
+	askMembers    = "/v1/agent/members"
+	askLeader     = "/v1/status/leader"
+	askSidecar    = "/v1/agent/service/one-sidecar-proxy"
+	askCatalog    = "/v1/catalog/node-services/"
+	askNode       = "/v1/catalog/node/"
+	tellRegister  = "/v1/agent/service/register"
+	tellGone      = "/v1/agent/service/deregister/"
+	tellNodeGone  = "/v1/catalog/deregister"
+	askVersion    = "/v1/agent/version"
+	serverAndSelf = `[{"Status": 1, "Tags": {"role": "consul"}}]`
+)
+
+// scriptedAgent has one service, in rotation.
+func scriptedAgent(t *testing.T, s *script) viaAgent {
+	t.Helper()
+	v := viaScripted(t, s.answer, "one")
+	v.config.Servers = nil
+	v.joined = time.Now()
+	for path, body := range map[string]string{
+		askMembers: serverAndSelf, askLeader: `"10.0.0.1:8300"`, askCatalog: `{"Services": [{"ID": "one-sidecar-proxy"}]}`, askNode: `{}`,
+	} {
+		if s.answers[path] == nil {
+			s.answers[path] = func(int) (int, string) { return http.StatusOK, body }
+		}
+	}
+	one := v.services[0]
+	one.registered.Store(true)
+	one.shown.Store(true)
+	state := passing
+	one.said.Store(&state)
+	v.proxy.registry = viaAgent{v.proxy}
+	return viaAgent{v.proxy}
+}
+
+// keepFor runs keep for a while.
+func keepFor(v viaAgent, long time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), long)
+	defer cancel()
+	v.keep(ctx)
+}
+
+// staysOpen answers a blocking query when nothing has changed.
+func staysOpen() (int, string) {
+	time.Sleep(time.Minute)
+	return http.StatusOK, `{"ContentHash": "same"}`
+}
+
+// TestAgentForgets: a service that the agent has dropped is told again, at once
+// where the app works, and otherwise when it does.
+func TestAgentForgets(t *testing.T) {
+	t.Parallel()
+	for name, works := range map[string]bool{"the app works": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			over, end := context.WithCancel(t.Context()) // in real time: a socket is asked
+			s := &script{answers: map[string]func(int) (int, string){
+				askSidecar: func(before int) (int, string) {
+					if before == 0 {
+						return http.StatusNotFound, "unknown service"
+					}
+					<-over.Done()
+					return 0, ""
+				},
+			}}
+			v := scriptedAgent(t, s)
+			one := v.services[0]
+			one.works.Store(true)
+			one.network, one.address = "unix", filepath.Join(t.TempDir(), "app")
+			kept := make(chan struct{})
+			listen := func() {
+				listener, err := net.Listen("unix", one.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { listener.Close() })
+			}
+			if works {
+				listen()
+			}
+			go func() {
+				defer close(kept)
+				v.keep(over)
+			}()
+			if !works {
+				<-time.After(200 * time.Millisecond)
+				if n := s.count(tellRegister); n != 0 || !one.away.Load() {
+					t.Errorf("it was registered %d times while the app did not work", n)
+				}
+				listen()
+			}
+			for begun := time.Now(); one.away.Load() || s.count(tellRegister) == 0; time.Sleep(5 * time.Millisecond) {
+				if time.Since(begun) > 10*time.Second {
+					t.Fatal("it is not registered again")
+				}
+			}
+			end()
+			<-kept
+			if n := s.count(tellRegister); n != 1 {
+				t.Errorf("it was registered %d times", n)
+			}
+		})
+	}
+}
+
+// TestCatalogForgets: what the servers have dropped is taken away from the agent,
+// which then is told again. One follower that lags behind is no reason.
+func TestCatalogForgets(t *testing.T) {
+	const nothing, all = `{"Services": []}`, `{"Services": [{"ID": "one-sidecar-proxy"}]}`
+	for name, test := range map[string]struct {
+		answers []string // to one look after the other
+		away    bool     // the agent has dropped the service, which is told again
+		want    int      // services and sidecars that were deregistered
+	}{
+		"all is there":       {[]string{all}, false, 0},
+		"a follower lags":    {[]string{nothing, all}, false, 0},
+		"the leader says so": {[]string{nothing, nothing, all}, false, 2},
+		"it is on its way":   {[]string{nothing}, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{answers: map[string]func(int) (int, string){
+					askSidecar: func(int) (int, string) { return staysOpen() },
+					askCatalog: func(before int) (int, string) {
+						return http.StatusOK, test.answers[min(before, len(test.answers)-1)]
+					},
+				}}
+				v := scriptedAgent(t, s)
+				v.services[0].away.Store(test.away)
+				keepFor(v, catalogLook+time.Second)
+				if n := s.count(tellGone); n != test.want {
+					t.Errorf("%d were deregistered, want %d", n, test.want)
+				}
+			})
+		})
+	}
+}
+
+// TestAgentLeaves: an agent that leaves by itself takes its services with it,
+// once, and its node.
+func TestAgentLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: map[string]func(int) (int, string){
+			askSidecar: func(int) (int, string) { return staysOpen() },
+			askMembers: func(before int) (int, string) {
+				if before < 2 {
+					return http.StatusOK, serverAndSelf
+				}
+				return http.StatusOK, `[{"Status": 2}]`
+			},
+			askNode: func(before int) (int, string) {
+				if before == 0 {
+					return http.StatusOK, `{"Node": {}}`
+				}
+				return http.StatusInternalServerError, "it has left"
+			},
+		}}
+		keepFor(scriptedAgent(t, s), 5*time.Second)
+		if gone, node := s.count(tellGone), s.count(tellNodeGone); gone != 2 || node != 1 {
+			t.Errorf("%d services and %d nodes were deregistered", gone, node)
+		}
+	})
+}
+
+// TestHungAgent: one that holds a question is ended, one that refuses it is not.
+func TestHungAgent(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int // 0: no answer in time
+		want   bool
+	}{"hangs": {0, true}, "refuses": {http.StatusForbidden, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{answers: map[string]func(int) (int, string){
+					askSidecar: func(int) (int, string) { return staysOpen() },
+					askVersion: func(int) (int, string) { return test.status, "" },
+				}}
+				v := scriptedAgent(t, s)
+				v.inst = Instance{RunDir: t.TempDir(), App: "app", GUID: "guid"}
+				ended := false
+				v.proxy.log = func(format string, _ ...any) {
+					ended = ended || strings.Contains(format, "has not answered for")
+				}
+				keepFor(v, 2*time.Second)
+				if ended != test.want {
+					t.Errorf("it was ended: %v", ended)
+				}
+			})
+		})
+	}
+}
+
+// TestAgentLacks: a status names the checks that the agent should have.
+func TestAgentLacks(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: map[string]func(int) (int, string){
+		"/v1/agent/checks": func(int) (int, string) {
+			return http.StatusOK, `{"one:health": {"Name": "health", "Status": "critical", "ServiceID": "one"},
+				"other": {"Name": "other", "Status": "passing", "ServiceID": "two"}}`
+		},
+	}}
+	v := scriptedAgent(t, s)
+	one := v.services[0]
+	one.works.Store(true)
+	one.checks = []map[string]any{{"ID": "one:health", "name": "health"}, {"ID": "one:more", "name": "more"}}
+	object(object(one.definition["connect"])["sidecarservice"])["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID("one"), "name": "ready"}}
+	checks, err := v.checks(t.Context(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, check := range checks {
+		got[check.ID] = check.Status
+	}
+	want := map[string]string{"one:health": critical, "one:more": missing, droplet.ReadyCheckID("one"): missing}
+	if len(got) != len(want) {
+		t.Errorf("it has %v", got)
+	}
+	for id, status := range want {
+		if got[id] != status {
+			t.Errorf("%s is %q, want %q", id, got[id], status)
+		}
+	}
+}
