@@ -23,7 +23,7 @@ const (
 	// gossipPatience is how long an agent may take to be let in by servers that
 	// answer on the gossip port. It asks one address after the other, and waits
 	// 10 s for one that is silent.
-	gossipPatience = 25 * time.Second
+	gossipPatience = 15 * time.Second
 	// sameVerdict is how often the servers have to say the same, one look
 	// after the other: one of them may be starting.
 	sameVerdict = 3
