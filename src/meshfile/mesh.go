@@ -44,7 +44,7 @@ type Service struct {
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
 	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_LABEL_PORT."`
 	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
-	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and nothing is waited for. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
+	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and a stop waits for none. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
@@ -101,7 +101,7 @@ type Check struct {
 	SuccessBeforePassing   int                 `hcl:"success_before_passing,optional" is:"count" without:"0" doc:"Successes in a row before it passes."`
 	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
 	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
-	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m."`
+	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m. It comes back when the app works."`
 	Status                 string              `hcl:"status,optional" without:"passing for one that was run while the instance started, otherwise critical" oneof:"passing,warning,critical" doc:"The state before the agent's first run."`
 	Notes                  string              `hcl:"notes,optional" doc:"For people."`
 

@@ -152,6 +152,7 @@ func (p *proxy) reread(ctx context.Context) error {
 		trusted := *before
 		trusted.CA = next.CA
 		p.access.use(&trusted)
+		p.seen = nil // the binding of before would be news again
 	}
 	switch {
 	case !before.UseACL():

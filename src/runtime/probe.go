@@ -23,7 +23,16 @@ func (r *registration) appReady(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(probeAll(ctx, r.checks)...)
+	var wrong []string
+	for _, err := range probeAll(ctx, r.checks) {
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	if len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
 }
 
 // probeAll runs checks once, side by side, and says what is wrong with each.

@@ -416,8 +416,11 @@ func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
 		}
 		return err
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		p.timeline.done(waiting)
+	case ctx.Err() == nil:
+		p.log("%s: the app gets no traffic: %v", r.ID, err)
 	}
 	return err
 }
