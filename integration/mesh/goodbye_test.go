@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,7 +73,8 @@ func callsOnTheWayOut(t *testing.T, m mode) {
 	}
 }
 
-// TestSlowCheck: a check has its own timeout, at the start too.
+// TestSlowCheck: a check has its own timeout, at the start too, and when an agent
+// is told again.
 func TestSlowCheck(t *testing.T) { inBothModes(t, slowCheck) }
 
 func slowCheck(t *testing.T, m mode) {
@@ -81,8 +83,24 @@ func slowCheck(t *testing.T, m mode) {
   timeout  = "5s"
   interval = "5s"
 }`)
-	m.start(t, app)
+	running := m.start(t, app)
 	eventually(t, "the sidecar is in rotation", inRotation("sluggish"))
+	if m.agents == 0 {
+		return
+	}
+	wait(t, 6) // an agent that ends sooner is not started again
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(find(t, processes, "bin/consul agent"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitLog(t, running, "registered again (")
+	wait(t, 7) // its first synchronisations are done
+	if err := inRotation("sluggish")(deadline(t)); err != nil {
+		t.Errorf("after the agent's end: %v\n%s", err, tail(running))
+	}
 }
 
 // calls has an app call its upstream on a port.

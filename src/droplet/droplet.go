@@ -122,6 +122,10 @@ func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
 // sidecar of a service may get traffic.
 func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":ready" }
 
+// AliasCheckID is the id of the check of a sidecar that follows those of its
+// service.
+func AliasCheckID(serviceID string) string { return SidecarID(serviceID) + ":alias" }
+
 // AliveKeys is where the instances of a service without agents show that they
 // live, in Consul's key/value store.
 func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }

@@ -101,7 +101,7 @@ type Check struct {
 	SuccessBeforePassing   int                 `hcl:"success_before_passing,optional" is:"count" without:"0" doc:"Successes in a row before it passes."`
 	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
 	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
-	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m. It comes back when the app works."`
+	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m. The sidecar registers it again as critical, where it stays until the app works."`
 	Status                 string              `hcl:"status,optional" without:"passing for one that was run while the instance started, otherwise critical" oneof:"passing,warning,critical" doc:"The state before the agent's first run."`
 	Notes                  string              `hcl:"notes,optional" doc:"For people."`
 

@@ -276,6 +276,8 @@ func TestCredentialsAreNotShown(t *testing.T) {
 		"consul {\n  token = 'can!ary'\n}",
 		"consul {\n  token = canary\n}",
 		"consul {\n  token: \"can!ary\"\n}",
+		"consul {\n  token = app.space == \"prod\" ? \"can!ary\" : \"none\"\n}",
+		"consul {\n  token = app.space == \"prod\" ? (app.name == \"a\" ? \"can!ary\" : \"none\") : \"can!ary\"\n}",
 		"consul {\n  token = \"can!ary\n}",
 		"consul {\n  gossip_key = <<-EOT\n    can!ary\n  EOT\n}",
 		"consul {\n  config = {\n    acl = { tokens = {\n      agent = \"can!ary\"\n    } }\n    encrypt = \"can!ary\" # was can!ary\n    server = true\n  }\n}",

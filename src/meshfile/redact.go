@@ -82,13 +82,15 @@ func crossOut(src []byte) (text []byte, hidden []string) {
 	}
 	const none = -1
 	depth, secret := 0, none // secret is how deep the key stands whose value this is
+	ofConditionals := colonsOfConditionals(tokens)
+	assignsAt := func(i int) bool { return isOneOf(i, assigns) && !ofConditionals[i] }
 	for i, token := range tokens {
 		word, next := string(token.Bytes), i+1
 		quote := 0 // how much deeper a key in quotes is than its value
 		if token.Type == hclsyntax.TokenQuotedLit {
 			quote, next = 1, i+2
 		}
-		named := isOneOf(next, assigns)
+		named := assignsAt(next)
 		begins := token.Type == hclsyntax.TokenIdent && isOneOf(i-1, beforeKey)
 		isKey := named || token.Type == hclsyntax.TokenIdent && isOneOf(next, opens)
 		switch {
@@ -99,12 +101,12 @@ func crossOut(src []byte) (text []byte, hidden []string) {
 				secret = none
 			}
 		case isOneOf(i, ends):
-			if depth <= secret && !isOneOf(i-1, assigns) {
+			if depth <= secret && !assignsAt(i-1) {
 				secret = none
 			}
 		case secret == none && (named || begins) && isSecretKey(word):
 			secret = depth - quote
-		case secret != none && !isKey && !isOneOf(i, assigns) && !isConstant(word), tellsCredential(token):
+		case secret != none && !isKey && !assignsAt(i) && !isConstant(word), tellsCredential(token):
 			for at := token.Range.Start.Byte; at < token.Range.End.Byte; at++ {
 				if text[at] != '\n' {
 					text[at] = cross
@@ -119,6 +121,27 @@ func crossOut(src []byte) (text []byte, hidden []string) {
 		}
 	}
 	return text, hidden
+}
+
+// colonsOfConditionals are the places of those colons that stand in c ? a : b.
+func colonsOfConditionals(tokens hclsyntax.Tokens) map[int]bool {
+	colons := map[int]bool{}
+	open := []int{0} // question marks without their colons, by depth
+	for i, token := range tokens {
+		deepest := len(open) - 1
+		switch {
+		case slices.Contains(opens, token.Type):
+			open = append(open, 0)
+		case slices.Contains(closes, token.Type) && deepest > 0:
+			open = open[:deepest]
+		case token.Type == hclsyntax.TokenQuestion:
+			open[deepest]++
+		case token.Type == hclsyntax.TokenColon && open[deepest] > 0:
+			open[deepest]--
+			colons[i] = true
+		}
+	}
+	return colons
 }
 
 var (

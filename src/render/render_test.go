@@ -113,7 +113,7 @@ func TestProfileScript(t *testing.T) {
 			}
 		}
 	}
-	wrapped := regexp.MustCompile(`(?s)'(mesh=\$.*?)' "\$2"`).FindStringSubmatch(sourced)[1]
+	wrapped := regexp.MustCompile(`(?s)'(set -- "\$\{DEPS.*?)' "\$2"`).FindStringSubmatch(sourced)[1]
 	for name, test := range map[string]struct {
 		program, command, prelude, staging string
 		want                               string

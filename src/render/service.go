@@ -174,7 +174,7 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 		// check that starts critical and runs every 10 s.
 		Checks: []check{
 			{ID: droplet.ReadyCheckID(s.ID), Name: "App and Envoy are ready", TTL: readyTTL},
-			{ID: droplet.SidecarID(s.ID) + ":alias", Name: "Checks of " + s.Name, AliasService: s.ID},
+			{ID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
 		},
 		Proxy: proxy{
 			LocalServiceAddress:    s.Sidecar.LocalAddress,

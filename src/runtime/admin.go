@@ -44,6 +44,9 @@ func (e *envoy) idle(ctx context.Context) error {
 	if e.service.protocol == "" {
 		return nil
 	}
+	if err := e.alive(); err != nil {
+		return err
+	}
 	stats, err := e.stats(ctx, statRequests)
 	if err != nil {
 		return err
@@ -58,23 +61,17 @@ func (e *envoy) idle(ctx context.Context) error {
 }
 
 // flushed returns nil once nothing that an app which has ended said is left in
-// Envoy. It closes a TCP connection when that is so.
+// Envoy.
 func (e *envoy) flushed(ctx context.Context) error {
-	connections := fmt.Sprintf(`listener\..*_%d\.downstream_cx_active`, e.service.sidecar)
-	stats, err := e.stats(ctx, statRequests, statUnsent, connections)
+	if err := e.alive(); err != nil {
+		return err
+	}
+	stats, err := e.stats(ctx, statRequests, statUnsentHTTP, statUnsentTCP)
 	if err != nil {
 		return err
 	}
-	if requests, found := stats[statRequests]; found {
-		if unsent := stats[statUnsent]; requests > 0 || unsent > 0 {
-			return fmt.Errorf("%d requests in flight, and %d bytes of answers", requests, unsent)
-		}
-		return nil
-	}
-	for _, open := range stats {
-		if open > 0 {
-			return fmt.Errorf("%d connections open", open)
-		}
+	if requests, unsent := stats[statRequests], stats[statUnsentHTTP]+stats[statUnsentTCP]; requests > 0 || unsent > 0 {
+		return fmt.Errorf("%d requests in flight, and %d bytes of answers", requests, unsent)
 	}
 	return nil
 }
@@ -82,8 +79,9 @@ func (e *envoy) flushed(ctx context.Context) error {
 // What callers of this instance have in flight: their requests, of protocols
 // that have some, and the bytes of answers.
 const (
-	statRequests = "http.public_listener.downstream_rq_active"
-	statUnsent   = "http.public_listener.downstream_cx_tx_bytes_buffered"
+	statRequests   = "http.public_listener.downstream_rq_active"
+	statUnsentHTTP = "http.public_listener.downstream_cx_tx_bytes_buffered"
+	statUnsentTCP  = "tcp.public_listener.downstream_cx_tx_bytes_buffered"
 )
 
 // stats gives those counters of the named that Envoy has.

@@ -41,24 +41,25 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 	return all, err
 }
 
-// knows says whether the servers have services of a node. Any of them may
-// answer, but only the leader that it has not; and where ACLs hide something it
-// is an error.
-func (c *consul) knows(ctx context.Context, token credentials.Secret, node string, ids []string) (bool, error) {
+// unknown are those of a node's services that the servers do not have. Any of
+// them may answer, but only the leader that it has not; and where ACLs hide
+// something it is an error.
+func (c *consul) unknown(ctx context.Context, token credentials.Secret, node string, ids []string) ([]string, error) {
 	for _, consistency := range []string{"?stale", ""} {
 		var answer struct{ Services []struct{ ID string } }
 		if err := c.list(ctx, token, "/v1/catalog/node-services/"+url.PathEscape(node)+consistency, &answer); err != nil {
-			return false, err
+			return nil, err
 		}
 		there := map[string]bool{}
 		for _, service := range answer.Services {
 			there[service.ID] = true
 		}
-		if !slices.ContainsFunc(ids, func(id string) bool { return !there[id] }) {
-			return true, nil
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return there[id] })
+		if len(ids) == 0 {
+			break
 		}
 	}
-	return false, nil
+	return ids, nil
 }
 
 // upstream is a service that the app calls, as its sidecar is registered.
@@ -95,7 +96,8 @@ type sidecarInstance struct {
 // destination is a service that calls to an upstream end at.
 type destination struct {
 	service, datacenter, peer string
-	direct                    bool // sidecars call its sidecars, without a gateway
+	local                     bool // it is in this datacenter, and no peer's
+	direct                    bool // and its sidecars are called without a gateway
 }
 
 // destinations are those of an upstream: its name is one of a discovery chain,
@@ -126,8 +128,8 @@ func (c *consul) destinations(ctx context.Context, u upstream) ([]destination, e
 	all := map[destination]bool{}
 	for _, target := range answer.Chain.Targets {
 		one := destination{service: target.Service, datacenter: target.Datacenter, peer: target.Peer}
-		one.direct = u.datacenter == "" && one.peer == "" && one.datacenter == answer.Chain.Datacenter &&
-			slices.Contains([]string{"", "none"}, target.MeshGateway.Mode)
+		one.local = u.datacenter == "" && one.peer == "" && one.datacenter == answer.Chain.Datacenter
+		one.direct = one.local && slices.Contains([]string{"", "none"}, target.MeshGateway.Mode)
 		all[one] = true
 	}
 	return slices.Collect(maps.Keys(all)), nil

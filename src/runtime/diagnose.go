@@ -133,7 +133,7 @@ func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus, started bo
 	}
 	for _, check := range s.Checks {
 		if check.Status == missing {
-			problems = append(problems, fmt.Sprintf("%s: the catalog does not have the check %q: once the start is over, cf restart writes it again", s.ID, check.Name))
+			problems = append(problems, fmt.Sprintf("%s: Consul does not have the check %q: once the start is over, cf restart writes it again", s.ID, check.Name))
 		}
 		// That Envoy or the app are not ready is said with its reason elsewhere.
 		if check.Status == critical && (check.ID != droplet.ReadyCheckID(s.ID) || started && s.Envoy.Ready) {

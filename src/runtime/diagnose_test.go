@@ -101,14 +101,14 @@ func TestClockProblem(t *testing.T) {
 // TestAutoJoinIsNotSaid: how cloud auto-join finds servers may have keys in it.
 func TestAutoJoinIsNotSaid(t *testing.T) {
 	t.Parallel()
-	const join = "provider=aws tag_key=consul secret_access_key=s3cr3t"
+	const join = `access_key_id=s3cr3t provider=aws tag_key=consul secret_access_key="s3cr3t=="`
 	var out bytes.Buffer
 	inst := Instance{RunDir: t.TempDir()}
 	j, err := inst.newJournal(consulJournal, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := "[ERROR] agent: Cannot discover address: cluster=LAN address=\"" + join + "\" error=timeout\n"
+	line := fmt.Sprintf("[ERROR] agent: Cannot discover address: cluster=LAN address=%q error=timeout\n[WARN] agent: %s\n", join, join)
 	if n, err := j.Write([]byte(line)); n != len(line) || err != nil {
 		t.Fatal(n, err)
 	}
@@ -144,7 +144,7 @@ func TestDestinations(t *testing.T) {
 	t.Cleanup(server.Close)
 	c := &consul{base: server.URL}
 	got, err := c.destinations(t.Context(), upstream{name: "shop"})
-	want := map[destination]bool{{"web", "cf", "", true}: true, {"web", "far", "", false}: true}
+	want := map[destination]bool{{"web", "cf", "", true, true}: true, {"web", "far", "", false, false}: true}
 	if err != nil || len(got) != len(want) || !want[got[0]] || !want[got[1]] {
 		t.Errorf("it leads to %v, %v", got, err)
 	}

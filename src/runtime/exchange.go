@@ -42,11 +42,9 @@ func (p *proxy) watchCredentials(ctx context.Context) {
 // refresh does what is due, and returns what is wrong with the credentials. The
 // servers that cannot be asked are no news of the credentials.
 func (p *proxy) refresh(ctx context.Context) error {
-	if err := p.reread(ctx); err != nil {
-		return err
-	}
+	wrong := p.reread(ctx)
 	if !p.access.enabled() {
-		return nil
+		return wrong
 	}
 	if p.unmoved { // the last time it did not come through
 		if err := p.moveServices(ctx); err != nil {
@@ -60,10 +58,10 @@ func (p *proxy) refresh(ctx context.Context) error {
 	}
 	err := p.access.verify(ctx)
 	var refused *refusedError
-	if errors.As(err, &refused) {
-		return err
+	if wrong == nil && errors.As(err, &refused) {
+		wrong = err
 	}
-	return nil
+	return wrong
 }
 
 // pause waits, unless ctx ends.
@@ -149,9 +147,11 @@ func (p *proxy) reread(ctx context.Context) error {
 		if err := p.exchangeCA(ctx, &next); err != nil {
 			return err
 		}
-		trusted := *before
-		trusted.CA = next.CA
-		p.access.use(&trusted)
+	}
+	if before.CA != next.CA || before.JWT != next.JWT {
+		taken := *before
+		taken.CA, taken.JWT = next.CA, next.JWT
+		p.access.use(&taken)
 		p.seen = nil // the binding of before would be news again
 	}
 	switch {

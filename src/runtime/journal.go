@@ -43,14 +43,20 @@ func (i Instance) journalPath(program string) string {
 	return filepath.Join(i.RunDir, program+journalSuffix)
 }
 
-// autoJoin is how servers may be named by cloud auto-join. Keys may stand there,
-// and Consul says all of it where it finds none.
-var autoJoin = regexp.MustCompile(`provider=[^"\n]*`)
+// Servers may be named by cloud auto-join. Keys may stand there, before and after
+// the provider, and Consul says all of it where it finds none.
+var (
+	quotedAutoJoin = regexp.MustCompile(`"(?:\\.|[^"\\\n])*provider=(?:\\.|[^"\\\n])*"`)
+	autoJoin       = regexp.MustCompile(`(?:\w+=\S+ )*provider=[^\n]*`)
+)
 
 // Write passes text on. That nothing could be kept is no reason to lose a log.
 func (j *journal) Write(text []byte) (int, error) {
 	n := len(text)
-	text = autoJoin.ReplaceAll(text, []byte("provider=…"))
+	if bytes.Contains(text, []byte("provider=")) {
+		text = quotedAutoJoin.ReplaceAll(text, []byte(`"…"`))
+		text = autoJoin.ReplaceAll(text, []byte("…"))
+	}
 	_, err := j.out.Write(text)
 	j.part = append(j.part, text...)
 	for {

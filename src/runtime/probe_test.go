@@ -1,12 +1,15 @@
 package runtime
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
@@ -78,25 +81,40 @@ func TestChecksHaveTheirOwnTimes(t *testing.T) {
 	}
 }
 
-// TestJudge: an agent that is told again hears how the checks are, and of those
-// that it alone runs that they are as they were.
-func TestJudge(t *testing.T) {
+// TestStates: an agent that is told again hears how the checks are, of those that
+// it alone runs how they were, and not to deregister the service before long.
+func TestStates(t *testing.T) {
 	t.Parallel()
 	broken := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(broken.Close)
-	r := &registration{Service: droplet.Service{ID: "shop"}}
-	for kind, test := range map[string]struct {
-		check map[string]any
-		want  any
-	}{
-		"fails":       {map[string]any{"http": broken.URL, "Status": passing}, critical},
-		"says so":     {map[string]any{"http": broken.URL, "status": passing}, critical},
-		"of an agent": {map[string]any{"ttl": "10s"}, passing},
-		"the ready":   {map[string]any{"CheckID": droplet.ReadyCheckID("shop"), "ttl": "10s"}, nil},
-	} {
-		r.judge(t.Context(), []map[string]any{test.check})
-		if test.check["Status"] != test.want {
-			t.Errorf("one that %s is %v, want %v", kind, test.check["Status"], test.want)
-		}
+	good := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(good.Close)
+	ready, alias := droplet.ReadyCheckID("shop"), droplet.AliasCheckID("shop")
+	r := &registration{
+		Service: droplet.Service{ID: "shop"},
+		checks: []map[string]any{
+			{"ID": "fails", "http": broken.URL, "Status": passing, "deregistercriticalserviceafter": "1m"},
+			{"ID": "reported", "ttl": "10m"}, {"ID": "never reported", "ttl": "10m"},
+		},
+		definition: map[string]any{"connect": map[string]any{"sidecarservice": map[string]any{"checks": []any{
+			map[string]any{"CheckID": ready, "ttl": "10s"},
+			map[string]any{"CheckID": alias, "aliasservice": "shop", "status": passing},
+			map[string]any{"CheckID": "works", "http": good.URL, "status": critical},
+		}}}},
+	}
+	r.works.Store(true)
+	r.remembered.Store(&map[string]string{"reported": passing})
+	got := map[any]string{}
+	body := r.bodyAgain(r.states(t.Context()))
+	sidecar := object(object(body["connect"])["sidecarservice"])
+	for _, check := range append(objects(body["checks"]), objects(sidecar["checks"])...) {
+		got[check["CheckID"]] = fmt.Sprintf("%v %v %v", check["Status"], check["status"], check["deregistercriticalserviceafter"])
+	}
+	want := map[any]string{
+		"fails": "critical <nil> <nil>", "reported": "passing <nil> <nil>", "never reported": "critical <nil> <nil>",
+		ready: "<nil> <nil> <nil>", alias: "critical <nil> <nil>", "works": "passing <nil> <nil>",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Status, status and deregistering (-want +got):\n%s", diff)
 	}
 }

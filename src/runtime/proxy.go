@@ -447,10 +447,14 @@ func (p *proxy) notePromotion() {
 // noteUnheld says once that an app runs without `mesh app`, so that it was not
 // held and will not be told when to stop.
 func (p *proxy) noteUnheld(ctx context.Context) {
-	if pause(ctx, wrapperGrace) != nil {
+	// It may still be busy with its profile scripts.
+	grace := wrapperGrace
+	if !slices.ContainsFunc(p.services, (*registration).tells) {
+		grace = waitingNote
+	}
+	if pause(ctx, grace) != nil {
 		return
 	}
-	// It may still be busy with its profile scripts.
 	for !slices.ContainsFunc(p.services, (*registration).appWorks) {
 		if pause(ctx, beat) != nil {
 			return

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,11 +26,12 @@ type registration struct {
 	sidecar  int // the sidecar's public port
 
 	registered atomic.Bool
-	away       atomic.Bool            // the agent has dropped it, and is told again
-	shown      atomic.Bool            // it was in rotation once
-	works      atomic.Bool            // the app has passed its checks once
-	envoy      atomic.Pointer[envoy]  // nil until it is started
-	said       atomic.Pointer[string] // the state of the ready check that the agent was told last
+	away       atomic.Bool                       // the agent has dropped it, and is told again
+	remembered atomic.Pointer[map[string]string] // states of checks by id, as an agent had them
+	shown      atomic.Bool                       // it was in rotation once
+	works      atomic.Bool                       // the app has passed its checks once
+	envoy      atomic.Pointer[envoy]             // nil until it is started
+	said       atomic.Pointer[string]            // the state of the ready check that the agent was told last
 
 	// writing is held while an agent is told of the service, so that what it hears
 	// last is what was made last.
@@ -130,6 +132,11 @@ func (i Instance) newRegistration(service droplet.Service, definition map[string
 	return r
 }
 
+// tells says that it can be seen whether the app works.
+func (r *registration) tells() bool {
+	return r.network != "" || slices.ContainsFunc(r.checks, isProbed)
+}
+
 // appWorks says that the app has passed its checks once.
 func (r *registration) appWorks() bool { return r.works.Load() }
 
@@ -190,20 +197,71 @@ func (r *registration) body(state string) map[string]any {
 	return body
 }
 
-// judge runs the checks of a body that the agent is to know at once, rather than
-// after its own first run. What it alone runs is taken to be as it was.
-func (r *registration) judge(ctx context.Context, checks []map[string]any) {
+// ownChecks are the app's, once it works, and those of its sidecar that the file
+// declares.
+func (r *registration) ownChecks() []map[string]any {
+	var all []map[string]any
+	if r.works.Load() {
+		all = append(all, r.checks...)
+	}
+	for _, check := range objects(r.sidecarDefinition()["checks"]) {
+		if check["CheckID"] != droplet.ReadyCheckID(r.ID) && check["CheckID"] != droplet.AliasCheckID(r.ID) {
+			all = append(all, check)
+		}
+	}
+	return all
+}
+
+// isAgents says that only an agent runs a check, or the app reports to it.
+func isAgents(check map[string]any) bool { return !isProbed(check) }
+
+// states are those of the checks by their ids: what an agent alone runs is as it
+// was seen last.
+func (r *registration) states(ctx context.Context) map[string]string {
+	checks := r.ownChecks()
+	remembered := map[string]string{}
+	if last := r.remembered.Load(); last != nil {
+		remembered = *last
+	}
+	states := map[string]string{droplet.AliasCheckID(r.ID): passing}
 	for i, wrong := range probeAll(ctx, checks) {
-		check := checks[i]
-		if check["CheckID"] == droplet.ReadyCheckID(r.ID) {
+		id, apps := checks[i]["ID"].(string)
+		if !apps {
+			id, _ = checks[i]["CheckID"].(string)
+		}
+		state := passing
+		switch {
+		case isAgents(checks[i]):
+			state = cmp.Or(remembered[id], critical)
+		case wrong != nil:
+			state = critical
+		}
+		states[id] = state
+		if apps && state == critical {
+			states[droplet.AliasCheckID(r.ID)] = critical
+		}
+	}
+	return states
+}
+
+// bodyAgain is body for an agent that knew the service: checks have the states
+// that they have, and one that fails does not deregister the service before long.
+func (r *registration) bodyAgain(states map[string]string) map[string]any {
+	body := r.body(r.state())
+	sidecar := object(object(body["connect"])["sidecarservice"])
+	for _, check := range slices.Concat(objects(body["checks"]), objects(sidecar["checks"])) {
+		id, _ := check["CheckID"].(string)
+		state, known := states[id]
+		if !known {
 			continue // which is said from here
 		}
 		delete(check, "status")
-		check["Status"] = passing
-		if wrong != nil {
-			check["Status"] = critical
+		check["Status"] = state
+		if state == critical {
+			delete(check, "deregistercriticalserviceafter")
 		}
 	}
+	return body
 }
 
 // own gives an object a copy of the one at key, to be changed.

@@ -176,9 +176,14 @@ func (p *proxy) upstreamStatus(ctx context.Context, r *registration, u upstream)
 			break
 		}
 		instances = append(instances, found...)
-	}
-	if err == nil && u.datacenter == "" && u.peer == "" {
-		s.Denied, err = p.consul.denied(ctx, r.name, u.name)
+		if !d.local {
+			continue
+		}
+		var denied bool
+		if denied, err = p.consul.denied(ctx, r.name, d.service); err != nil {
+			break
+		}
+		s.Denied = s.Denied || denied
 	}
 	if err != nil {
 		s.Unknown = err.Error()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -198,7 +199,7 @@ func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
 			return
 		}
 		begun := time.Now()
-		v.log("%s: the agent no longer has it, it is registered again when the agent is back: %v", r.ID, err)
+		v.log("%s: the agent no longer has it, it is told again as soon as it is there: %v", r.ID, err)
 		r.away.Store(true)
 		if err := v.registerAgain(ctx, r); err != nil {
 			if ctx.Err() == nil {
@@ -212,24 +213,21 @@ func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
 	}
 }
 
-// registerAgain tells an agent what it knew of a service. Where the app has
-// failed since, which is also why an agent may have dropped it
-// (deregister_critical_service_after), that waits until the app works.
+// registerAgain tells an agent what it knew of a service, and how its checks are
+// now.
 func (v viaAgent) registerAgain(ctx context.Context, r *registration) error {
-	if err := poll(ctx, v.stays); err != nil {
-		return err
-	}
-	if r.works.Load() {
-		if err := pollUnbounded(ctx, r.appReady); err != nil {
+	return pollUnbounded(ctx, func(ctx context.Context) error {
+		asking, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		if err := v.stays(asking); err != nil {
 			return err
 		}
-	}
-	return poll(ctx, func(ctx context.Context) error {
+		states := r.states(ctx)
+		telling, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
 		r.writing.Lock()
 		defer r.writing.Unlock()
-		body := r.body(r.state())
-		r.judge(ctx, slices.Concat(objects(body["checks"]), objects(object(object(body["connect"])["sidecarservice"])["checks"])))
-		return v.consul.register(ctx, body)
+		return v.consul.register(telling, r.bodyAgain(states))
 	})
 }
 
@@ -275,25 +273,63 @@ const catalogLook = 5 * time.Second
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	said := false
 	for pause(ctx, catalogLook) == nil {
-		var ids []string
-		for _, r := range v.services {
-			if !r.away.Load() {
-				ids = append(ids, droplet.SidecarID(r.ID))
-			}
+		v.remember(ctx)
+		missing, err := v.missing(ctx)
+		if len(missing) > 0 && pause(ctx, time.Second) == nil {
+			missing, err = v.missing(ctx) // what was just registered may still be on its way
 		}
-		look, cancel := context.WithTimeout(ctx, callTimeout)
-		known, err := v.consul.knows(look, v.access.serviceToken(), v.inst.NodeName(), ids)
-		cancel()
 		if errors.Is(err, errHidden) && !said {
 			v.log("whether the servers still have this instance cannot be seen, its token needs node:read for it: %v", err)
 			said = true
 		}
-		if err != nil || known || ctx.Err() != nil || v.stays(ctx) != nil {
+		if err != nil || v.stays(ctx) != nil {
 			continue
 		}
-		v.log("the servers no longer have this instance, it is registered again")
-		// The agent tells them only of what is new to itself.
-		v.proxy.deregister()
+		for _, r := range missing {
+			v.log("%s: the servers no longer have it, it is registered again", r.ID)
+			// The agent tells them only of what is new to itself.
+			if err := v.deregister(ctx, r); err != nil {
+				v.log("%s: %v", r.ID, err)
+			}
+		}
+	}
+}
+
+// missing are the services that the agent has, and the servers have not.
+func (v viaAgent) missing(ctx context.Context) (all []*registration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	byID := map[string]*registration{}
+	for _, r := range v.services {
+		if !r.away.Load() {
+			byID[droplet.SidecarID(r.ID)] = r
+		}
+	}
+	ids, err := v.consul.unknown(ctx, v.access.serviceToken(), v.inst.NodeName(), slices.Sorted(maps.Keys(byID)))
+	for _, id := range ids {
+		all = append(all, byID[id])
+	}
+	return all, err
+}
+
+// remember keeps the states of checks that the agent alone runs, for when it has
+// forgotten them.
+func (v viaAgent) remember(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, r := range v.services {
+		if r.away.Load() || !slices.ContainsFunc(r.ownChecks(), isAgents) {
+			continue
+		}
+		checks, err := v.consul.checks(ctx, r.ID)
+		if err != nil {
+			continue
+		}
+		states := map[string]string{}
+		for _, check := range checks {
+			states[check.ID] = check.Status
+		}
+		r.remembered.Store(&states)
 	}
 }
 

@@ -2,9 +2,7 @@ package runtime
 
 import (
 	"context"
-	"net"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -101,61 +99,44 @@ func staysOpen() (int, string) {
 	return http.StatusOK, `{"ContentHash": "same"}`
 }
 
-// TestAgentForgets: a service that the agent has dropped is told again, at once
-// where the app works, and otherwise when it does.
+// TestAgentForgets: a service that the agent has dropped is told again, once, when
+// the agent has joined.
 func TestAgentForgets(t *testing.T) {
-	t.Parallel()
-	for name, works := range map[string]bool{"the app works": true, "it does not": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			over, end := context.WithCancel(t.Context()) // in real time: a socket is asked
-			s := &script{answers: map[string]func(int) (int, string){
-				askSidecar: func(before int) (int, string) {
-					if before == 0 {
-						return http.StatusNotFound, "unknown service"
-					}
-					<-over.Done()
-					return 0, ""
-				},
-			}}
-			v := scriptedAgent(t, s)
-			one := v.services[0]
-			one.works.Store(true)
-			one.network, one.address = "unix", filepath.Join(t.TempDir(), "app")
-			kept := make(chan struct{})
-			listen := func() {
-				listener, err := net.Listen("unix", one.address)
-				if err != nil {
-					t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: map[string]func(int) (int, string){
+			askSidecar: func(before int) (int, string) {
+				if before == 0 {
+					return http.StatusNotFound, "unknown service"
 				}
-				t.Cleanup(func() { listener.Close() })
-			}
-			if works {
-				listen()
-			}
-			go func() {
-				defer close(kept)
-				v.keep(over)
-			}()
-			if !works {
-				<-time.After(200 * time.Millisecond)
-				if n := s.count(tellRegister); n != 0 || !one.away.Load() {
-					t.Errorf("it was registered %d times while the app did not work", n)
+				return staysOpen()
+			},
+			askLeader: func(before int) (int, string) {
+				if before < 3 {
+					return http.StatusInternalServerError, "No known Consul servers"
 				}
-				listen()
-			}
-			for begun := time.Now(); one.away.Load() || s.count(tellRegister) == 0; time.Sleep(5 * time.Millisecond) {
-				if time.Since(begun) > 10*time.Second {
-					t.Fatal("it is not registered again")
-				}
-			}
-			end()
-			<-kept
-			if n := s.count(tellRegister); n != 1 {
-				t.Errorf("it was registered %d times", n)
-			}
-		})
-	}
+				return http.StatusOK, `"10.0.0.1:8300"`
+			},
+		}}
+		v := scriptedAgent(t, s)
+		keepFor(v, 3*time.Second)
+		if n := s.count(tellRegister); n != 1 || v.services[0].away.Load() {
+			t.Errorf("it was registered %d times", n)
+		}
+	})
+}
+
+// TestAgentRefuses: what the agent refuses is not told without a pause.
+func TestAgentRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: map[string]func(int) (int, string){
+			askSidecar:   func(int) (int, string) { return http.StatusNotFound, "unknown service" },
+			tellRegister: func(int) (int, string) { return http.StatusBadRequest, "no" },
+		}}
+		keepFor(scriptedAgent(t, s), 4*watchInterval)
+		if n := s.count(tellRegister); n < 2 || n > 5 {
+			t.Errorf("it was told %d times", n)
+		}
+	})
 }
 
 // TestCatalogForgets: what the servers have dropped is taken away from the agent,
@@ -169,7 +150,8 @@ func TestCatalogForgets(t *testing.T) {
 	}{
 		"all is there":       {[]string{all}, false, 0},
 		"a follower lags":    {[]string{nothing, all}, false, 0},
-		"the leader says so": {[]string{nothing, nothing, all}, false, 2},
+		"it comes late":      {[]string{nothing, nothing, all}, false, 0},
+		"the leader says so": {[]string{nothing, nothing, nothing, nothing, all}, false, 2},
 		"it is on its way":   {[]string{nothing}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +164,7 @@ func TestCatalogForgets(t *testing.T) {
 				}}
 				v := scriptedAgent(t, s)
 				v.services[0].away.Store(test.away)
-				keepFor(v, catalogLook+time.Second)
+				keepFor(v, catalogLook+2*time.Second)
 				if n := s.count(tellGone); n != test.want {
 					t.Errorf("%d were deregistered, want %d", n, test.want)
 				}

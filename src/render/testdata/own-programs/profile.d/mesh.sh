@@ -16,10 +16,10 @@ if [ -z "${mesh_profile_done:-}" ]; then
       if [ -t 0 ] || [[ $mesh_staging == *entrypoint_prefix* ]]; then
         :
       else
-        set -- "$1" 'mesh=${DEPS_DIR:-}/0/bin/mesh
+        set -- "$1" 'set -- "${DEPS_DIR:-}/0/bin/mesh"
           shopt -s execfail
-          [ ! -s "$mesh" ] || exec "$mesh" app -- bash -c "$0"
-          echo "mesh: the app starts outside the mesh: $mesh is missing or broken" >&2
+          [ ! -s "$1" ] || exec "$1" app -- bash -c "$0"
+          echo "mesh: the app starts outside the mesh: $1 is missing or broken" >&2
           exec bash -c "$0"' "$2"
       fi
       ;;
