@@ -104,7 +104,7 @@ func statusTellsWhy(t *testing.T, m mode) {
 		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/deregister", lost, nil); err != nil {
 			t.Fatal(err)
 		}
-		problem("the catalog does not have the check")
+		problem("Consul does not have the check")
 	}
 }
 
