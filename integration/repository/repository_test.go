@@ -5,6 +5,7 @@ package repository
 import (
 	"encoding/json"
 	"errors"
+	"go/format"
 	"io"
 	"os"
 	"os/exec"
@@ -67,6 +68,20 @@ func TestOnlyStagingKnowsLibbuildpack(t *testing.T) {
 		text := read(t, file)
 		if strings.Contains(text, `"github.com/cloudfoundry/libbuildpack"`) && !strings.HasPrefix(file, "src/staging/platform") {
 			t.Errorf("%s imports libbuildpack", file)
+		}
+	}
+}
+
+// TestFormatted: every Go file is as gofmt writes it.
+func TestFormatted(t *testing.T) {
+	t.Parallel()
+	for _, folder := range []string{"src", "integration", "fixtures"} {
+		for _, file := range goFiles(t, folder) {
+			text := read(t, file)
+			formatted, err := format.Source([]byte(text))
+			if err != nil || string(formatted) != text {
+				t.Errorf("%s is not formatted: gofmt -w mends it (%v)", file, err)
+			}
 		}
 	}
 }
