@@ -22,10 +22,7 @@ func (v *viaServers) probed(r *registration) []probedCheck {
 	sidecar := r.sidecarDefinition()
 	var all []probedCheck
 	for _, check := range slices.Concat(r.checks, objects(sidecar["checks"])) {
-		id, _ := check["ID"].(string)
-		if id == "" {
-			id, _ = check["CheckID"].(string)
-		}
+		id, _ := checkID(check)
 		if check["ttl"] != nil || check["aliasservice"] != nil {
 			continue // what this program says itself
 		}

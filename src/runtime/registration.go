@@ -149,8 +149,10 @@ func (r *registration) state() string {
 }
 
 // sidecarDefinition is the part of the definition that is the sidecar's.
-func (r *registration) sidecarDefinition() map[string]any {
-	return object(object(r.definition["connect"])["sidecarservice"])
+func (r *registration) sidecarDefinition() map[string]any { return sidecarOf(r.definition) }
+
+func sidecarOf(service map[string]any) map[string]any {
+	return object(object(service["connect"])["sidecarservice"])
 }
 
 // notYet is the port of a sidecar that was never in rotation (RFC 863,
@@ -212,6 +214,15 @@ func (r *registration) ownChecks() []map[string]any {
 	return all
 }
 
+// checkID is the id of a check, which has one name in the app's own and another
+// in those of a sidecar.
+func checkID(check map[string]any) (id string, apps bool) {
+	if id, apps = check["ID"].(string); !apps {
+		id, _ = check["CheckID"].(string)
+	}
+	return id, apps
+}
+
 // isAgents says that only an agent runs a check, or the app reports to it.
 func isAgents(check map[string]any) bool { return !isProbed(check) }
 
@@ -225,10 +236,7 @@ func (r *registration) states(ctx context.Context) map[string]string {
 	}
 	states := map[string]string{droplet.AliasCheckID(r.ID): passing}
 	for i, wrong := range probeAll(ctx, checks) {
-		id, apps := checks[i]["ID"].(string)
-		if !apps {
-			id, _ = checks[i]["CheckID"].(string)
-		}
+		id, apps := checkID(checks[i])
 		state := passing
 		switch {
 		case isAgents(checks[i]):
@@ -248,8 +256,7 @@ func (r *registration) states(ctx context.Context) map[string]string {
 // that they have, and one that fails does not deregister the service before long.
 func (r *registration) bodyAgain(states map[string]string) map[string]any {
 	body := r.body(r.state())
-	sidecar := object(object(body["connect"])["sidecarservice"])
-	for _, check := range slices.Concat(objects(body["checks"]), objects(sidecar["checks"])) {
+	for _, check := range slices.Concat(objects(body["checks"]), objects(sidecarOf(body)["checks"])) {
 		id, _ := check["CheckID"].(string)
 		state, known := states[id]
 		if !known {

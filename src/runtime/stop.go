@@ -34,13 +34,7 @@ func (p *proxy) stop() {
 	<-time.After(time.Until(begun.Add(p.config.Lifecycle.DrainDelay)))
 	p.logout()
 
-	idle, cancelIdle := context.WithTimeout(budget, p.config.Lifecycle.DrainTimeout)
-	defer cancelIdle()
-	for _, e := range p.envoys {
-		if err := poll(idle, e.idle); err != nil {
-			p.log("%s: stopping with %v", e.service.ID, err)
-		}
-	}
+	p.await(budget, p.config.Lifecycle.DrainTimeout, (*envoy).idle, "stopping")
 
 	p.gate.stop()
 	if p.gate.occupied() {
@@ -51,7 +45,7 @@ func (p *proxy) stop() {
 			p.log("the app has not ended, leaving it to the platform")
 		}
 	}
-	p.flush(budget)
+	p.await(budget, flushBudget, (*envoy).flushed, "ending Envoy")
 	p.end(context.Background())
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
 }
@@ -75,17 +69,22 @@ func (p *proxy) deregister() {
 	group.Wait()
 }
 
-// flush waits until the Envoys have passed on what an app that has ended said.
-func (p *proxy) flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, flushBudget)
+// await waits until something is true of every Envoy, and says what is done all
+// the same where it is not in time.
+func (p *proxy) await(ctx context.Context, long time.Duration, condition func(*envoy, context.Context) error, doing string) {
+	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
+	p.eachEnvoy(func(e *envoy) {
+		if err := poll(ctx, func(ctx context.Context) error { return condition(e, ctx) }); err != nil {
+			p.log("%s: %s with %v", e.service.ID, doing, err)
+		}
+	})
+}
+
+func (p *proxy) eachEnvoy(work func(*envoy)) {
 	var group sync.WaitGroup
 	for _, e := range p.envoys {
-		group.Go(func() {
-			if err := poll(ctx, e.flushed); err != nil {
-				p.log("%s: ending Envoy with %v", e.service.ID, err)
-			}
-		})
+		group.Go(func() { work(e) })
 	}
 	group.Wait()
 }
@@ -102,9 +101,5 @@ func (p *proxy) end(ctx context.Context) {
 func (p *proxy) abandon() {
 	ctx, cancel := context.WithTimeout(context.Background(), envoyBudget)
 	defer cancel()
-	var group sync.WaitGroup
-	for _, e := range p.envoys {
-		group.Go(func() { e.end(ctx) })
-	}
-	group.Wait()
+	p.eachEnvoy(func(e *envoy) { e.end(ctx) })
 }
