@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
@@ -115,6 +116,15 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 	if n := len(c.logins(t, "direct-jwt")); n != 0 {
 		t.Errorf("a login has outlived its instance")
 	}
+	// Where the proxy is killed, the app's process logs in to say so.
+	if err := backend.Restart(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is in rotation again", inRotationOf(c.Foundation, back.Name))
+	dead := backend.Instance(0)
+	kill(t, dead, "mesh proxy")
+	within(t, 4*time.Second, "the catalog does not have it", notInCatalog(c.Foundation, dead))
+	waitLog(t, backend, takenOut)
 }
 
 // direct is an app of the closed mesh without an agent, whose policies lack one

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // TestLastAnswer: an app that ends as soon as it has written its answer ends
@@ -73,6 +75,53 @@ func callsOnTheWayOut(t *testing.T, m mode) {
 	}
 }
 
+// TestKilledProxy: an instance whose proxy is killed is out of the catalog before
+// its session could have ended, or its agent been given up.
+func TestKilledProxy(t *testing.T) { inBothModes(t, killedProxy) }
+
+func killedProxy(t *testing.T, m mode) {
+	app := m.start(t, m.echo(t, "orphan"))
+	waitLog(t, app, "passing, in rotation")
+	if m.agents > 0 {
+		wait(t, 7) // an agent that leaves sooner puts its node back
+	}
+	dead := app.Instance(0)
+	if err := nodesAre(deadline(t), []*cell.Instance{dead}); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, dead, "mesh proxy")
+	within(t, 4*time.Second, "the catalog does not have it", notInCatalog(shared, dead))
+	if m.agents == 0 {
+		waitLog(t, app, takenOut)
+	}
+}
+
+const takenOut = "the proxy was killed, and this instance taken out of the catalog"
+
+// notInCatalog returns nil when a mesh no longer has an instance's node.
+func notInCatalog(f *foundation.Foundation, dead *cell.Instance) func(context.Context) error {
+	return func(ctx context.Context) error {
+		nodes, err := f.Nodes(ctx)
+		if err == nil && slices.Contains(nodes, dead.App()+"-"+dead.GUID()) {
+			err = fmt.Errorf("it has %v", nodes)
+		}
+		return err
+	}
+}
+
+// kill ends a process of an instance, of which a part of the command line is
+// given, as the kernel would.
+func kill(t *testing.T, instance *cell.Instance, part string) {
+	t.Helper()
+	processes, err := instance.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(find(t, processes, part), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSlowCheck: a check has its own timeout, at the start too, and when an agent
 // is told again.
 func TestSlowCheck(t *testing.T) { inBothModes(t, slowCheck) }
@@ -88,14 +137,7 @@ func slowCheck(t *testing.T, m mode) {
 	if m.agents == 0 {
 		return
 	}
-	wait(t, 6) // an agent that ends sooner is not started again
-	processes, err := running.Instance(0).List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(find(t, processes, "bin/consul agent"), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, running.Instance(0), "bin/consul agent")
 	waitLog(t, running, "registered again (")
 	wait(t, 7) // its first synchronisations are done
 	if err := inRotation("sluggish")(deadline(t)); err != nil {

@@ -46,13 +46,7 @@ func notEnoughMemory(t *testing.T, m mode) {
 		if code != 1 || len(s.Problems) != 1 || !strings.HasPrefix(s.Problems[0], notEnough+"1 processes") {
 			t.Errorf("exit status %d:\n%s", code, text)
 		}
-		processes, err := hungry.Instance(0).List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(find(t, processes, "bin/envoy"), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		kill(t, hungry.Instance(0), "bin/envoy")
 		waitLog(t, hungry, "mesh: failed: the Envoy of hungry ended: signal: killed")
 		waitLog(t, hungry, "mesh: hint: "+notEnough)
 	})

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // commandLines lists what runs in a container.
@@ -248,9 +249,11 @@ func TestDetectDeclines(t *testing.T) {
 	}
 }
 
-func inRotation(service string) func(context.Context) error {
+func inRotation(service string) func(context.Context) error { return inRotationOf(shared, service) }
+
+func inRotationOf(f *foundation.Foundation, service string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		healthy, err := shared.Healthy(ctx, service)
+		healthy, err := f.Healthy(ctx, service)
 		if err != nil {
 			return err
 		}

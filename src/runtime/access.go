@@ -124,20 +124,10 @@ func (a *access) local() credentials.Secret {
 
 // secure reads the bound service, and prepares what stands between it and
 // Consul and Envoy.
-func (p *proxy) secure(ctx context.Context) error {
-	if err := forbidCores(); err != nil {
+func (p *proxy) secure(ctx context.Context) (err error) {
+	if err := p.identify(p.log); err != nil {
 		return err
 	}
-	dir, err := p.inst.privateDir()
-	if err != nil {
-		return err
-	}
-	creds, unknown, err := p.inst.credentials(p.config)
-	if err != nil {
-		return err
-	}
-	p.access = newAccess(dir, creds, unknown, p.log)
-	p.access.consul, p.consul.access = p.consul, p.access
 	if p.config.Servers != nil {
 		return p.secureServers(ctx)
 	}
@@ -150,9 +140,27 @@ func (p *proxy) secure(ctx context.Context) error {
 	return err
 }
 
+// identify reads the bound service.
+func (p *proxy) identify(log Log) error {
+	if err := forbidCores(); err != nil {
+		return err
+	}
+	dir, err := p.inst.privateDir()
+	if err != nil {
+		return err
+	}
+	creds, unknown, err := p.inst.credentials(p.config)
+	if err != nil {
+		return err
+	}
+	p.access = newAccess(dir, creds, unknown, log)
+	p.access.agentless = p.config.Servers != nil
+	p.access.consul, p.consul.access = p.consul, p.access
+	return nil
+}
+
 // secureServers is secure without an agent.
 func (p *proxy) secureServers(ctx context.Context) (err error) {
-	p.access.agentless = true
 	v := newViaServers(p)
 	p.registry = v
 	p.xds, err = newXDS(ctx, p.access, v.servers.xds(), serverCluster)

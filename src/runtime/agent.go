@@ -18,9 +18,9 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// An agent that has run for steadyAfter is worth starting again. One that ends
-// sooner would most likely do so again, unless it was steady before: then it
-// may end quickly that many times in a row.
+// An agent that has run for steadyAfter is worth starting again, and one that
+// was killed. One that ends by itself before it was ever steady would most likely
+// do so again. Of those started again, that many may end quickly in a row.
 const (
 	steadyAfter = 5 * time.Second
 	quickEnds   = 3
@@ -63,19 +63,20 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 	if err != nil {
 		return fmt.Errorf("failed to keep the agent's log: %w", err)
 	}
-	left := 0 // how often it may still end quickly
+	steady := false
+	left := quickEnds // how often it may still end quickly
 	for {
 		started := time.Now()
 		err := inst.runAgent(ctx, files, output)
 		ran := time.Since(started)
 		left--
 		if ran >= steadyAfter {
-			left = quickEnds
+			steady, left = true, quickEnds
 		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case left < 0:
+		case left < 0, !steady && !wasKilled(err):
 			return fmt.Errorf("the Consul agent ended after %.1f s: %w\nhint: %s", ran.Seconds(), err,
 				append(memoryProblems(), "its lines above say why")[0])
 		}
@@ -84,6 +85,12 @@ func Agent(ctx context.Context, inst Instance, log Log) error {
 			return err
 		}
 	}
+}
+
+// wasKilled says that a program did not end by itself.
+func wasKilled(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled()
 }
 
 // runAgent runs Consul until it ends, and never returns a nil error.

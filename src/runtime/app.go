@@ -77,7 +77,17 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	}
 	defer conn.Close()
 	inst.noteMemory(config, log)
-	return supervise(command, conn, signals, stopPatience(config.Lifecycle), log)
+	orphaned := func() {
+		if config.Servers == nil {
+			return
+		}
+		if err := inst.leaveOrphaned(ctx, config); err != nil {
+			log("the proxy was killed, and this instance is in the catalog until others see it, in 20 s: %v", err)
+			return
+		}
+		log("the proxy was killed, and this instance taken out of the catalog")
+	}
+	return supervise(command, conn, signals, stopPatience(config.Lifecycle), orphaned, log)
 }
 
 func lookPath(name string) (string, error) {
@@ -165,8 +175,9 @@ func readWord(conn net.Conn) (string, error) {
 
 // supervise runs the app and passes signals on until it ends. An app that
 // ignores SIGTERM is killed before the platform would do it, so that its mesh
-// ends in order.
-func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration, log Log) (int, error) {
+// ends in order. Where the proxy ends without a word, orphaned does what it would
+// have done.
+func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration, orphaned func(), log Log) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -175,9 +186,9 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 
-	// released is closed when the proxy says that callers have gone, or has
-	// gone itself.
-	released := make(chan struct{})
+	// released is closed when the proxy says that callers have gone, or when it
+	// has gone itself, and what it left behind.
+	alone, released := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(released)
 		lines := bufio.NewScanner(gate)
@@ -186,6 +197,8 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 				return
 			}
 		}
+		close(alone)
+		orphaned()
 	}()
 	var mayStop <-chan struct{} // set once SIGTERM has come
 	var tooLong, lastMoment <-chan time.Time
@@ -197,6 +210,11 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 	for {
 		select {
 		case err := <-ended:
+			select {
+			case <-alone:
+				<-released
+			default:
+			}
 			return exitStatus(cmd, err)
 		case <-mayStop:
 			pass(syscall.SIGTERM)

@@ -331,6 +331,7 @@ func (p *proxy) giveUp(ctx context.Context) {
 	if slices.ContainsFunc(p.envoys, serves) {
 		_ = pause(context.Background(), p.config.Lifecycle.DrainDelay) // callers are being told
 	}
+	p.gate.stop()
 	p.abandon()
 	p.registry.leave(ctx, true)
 	p.logout()

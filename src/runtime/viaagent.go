@@ -24,6 +24,9 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 		return nil, err
 	}
 	go preflight.run(ctx)
+	for _, r := range v.services {
+		go v.keepRegistered(ctx, r)
+	}
 	return []stage{{
 		name:      "agent up",
 		hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + address(v.ports.HTTP),
@@ -192,7 +195,12 @@ func (v viaAgent) keep(ctx context.Context) {
 	group.Wait()
 }
 
+// keepRegistered tells an agent again that has lost a service, from when it was
+// told first.
 func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
+	for !r.registered.Load() && pause(ctx, beat) == nil {
+	}
+	defer r.away.Store(false) // who goes on after ctx looks for itself
 	for ctx.Err() == nil {
 		err := v.consul.awaitGone(ctx, droplet.SidecarID(r.ID))
 		if ctx.Err() != nil {

@@ -345,10 +345,30 @@ func (v *viaServers) leave(context.Context, bool) {
 	}
 }
 
+// leaveOrphaned takes an instance out of the catalog whose proxy was killed, and
+// could not do so itself. An agent leaves when the platform ends the instance,
+// and the services with it; without one it would stay until others saw its session
+// end.
+func (i Instance) leaveOrphaned(ctx context.Context, config droplet.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, orphanBudget)
+	defer cancel()
+	p := &proxy{inst: i, config: config, consul: &consul{}}
+	if err := p.identify(func(string, ...any) {}); err != nil {
+		return err
+	}
+	v := newViaServers(p)
+	if err := poll(ctx, p.access.obtain); err != nil {
+		return err
+	}
+	defer p.access.logout(ctx)
+	return poll(ctx, func(ctx context.Context) error { return v.removeNode(ctx, i.NodeName()) })
+}
+
 // The last words to the servers.
 const (
 	leaveBudget  = 500 * time.Millisecond
 	logoutBudget = 300 * time.Millisecond
+	orphanBudget = 2 * time.Second
 )
 
 func (v *viaServers) removeNode(ctx context.Context, node string) error {
