@@ -30,8 +30,8 @@ type processFault struct {
 var processFaults = []processFault{
 	{part: foundation.Consul, signal: syscall.SIGKILL, bound: time.Second},
 	{part: foundation.Envoy, signal: syscall.SIGKILL, bound: time.Second},
-	{part: foundation.MeshAgent, signal: syscall.SIGKILL, bound: 2 * time.Second},
-	{part: foundation.MeshProxy, signal: syscall.SIGKILL, bound: 2 * time.Second}, // nobody deregisters; the agent leaves, or the next start does it
+	{part: foundation.MeshAgent, signal: syscall.SIGKILL, bound: time.Second},
+	{part: foundation.MeshProxy, signal: syscall.SIGKILL, bound: 2 * time.Second}, // the agent leaves, or mesh app takes the instance out
 	{part: foundation.MeshApp, signal: syscall.SIGKILL, bound: time.Second},
 	{part: foundation.Echo, signal: syscall.SIGKILL, bound: time.Second},
 
@@ -39,7 +39,7 @@ var processFaults = []processFault{
 	{part: foundation.Envoy, signal: syscall.SIGTERM, bound: time.Second},
 	{part: foundation.MeshAgent, signal: syscall.SIGTERM, bound: time.Second},
 	{part: foundation.MeshProxy, signal: syscall.SIGTERM, bound: time.Second},
-	{part: foundation.MeshApp, signal: syscall.SIGTERM, bound: 5 * time.Second, agentless: 6 * time.Second}, // passed on after 4.1 s, or 4.8 s, without the proxy's word
+	{part: foundation.MeshApp, signal: syscall.SIGTERM, bound: 5 * time.Second, agentless: 7 * time.Second}, // passed on after 4.1 s, or 5.4 s, without the proxy's word
 	{part: foundation.Echo, signal: syscall.SIGTERM, bound: time.Second},
 
 	{part: foundation.Consul, signal: syscall.SIGSTOP, bound: time.Second},
@@ -96,8 +96,8 @@ func (f processFault) within() time.Duration {
 func (f processFault) do(ctx context.Context) (time.Time, error) {
 	<-time.After(time.Duration(dice.IntN(1000)) * time.Millisecond)
 	index := dice.IntN(instances)
-	if f.part == foundation.Consul {
-		// One that has run for less than five seconds ends its instance.
+	if f.part == foundation.Consul && f.signal == syscall.SIGTERM {
+		// One that ends by itself in its first five seconds ends its instance.
 		<-time.After(time.Until(mesh.service.Instance(index).StartedAt().Add(6 * time.Second)))
 	}
 	found, err := foundation.Parts(mesh.service.Instance(index))

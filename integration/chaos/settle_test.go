@@ -38,7 +38,7 @@ const settledWithin = time.Minute
 // settled returns nil when the catalog, the callers' Envoys and the containers
 // have what is to run, and nothing else.
 func (s *system) settled(ctx context.Context) error {
-	for _, check := range []func(context.Context) error{s.allRun, s.catalogIsRight, s.callersAreRight, s.nothingIsLeft} {
+	for _, check := range []func(context.Context) error{s.allRun, s.catalogIsRight, s.signsAreRight, s.callersAreRight, s.nothingIsLeft} {
 		if err := check(ctx); err != nil {
 			return err
 		}
@@ -103,6 +103,41 @@ func (s *system) catalogIsRight(ctx context.Context) error {
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		return fmt.Errorf("the catalog is not what runs (-want +got):\n%s", diff)
+	}
+	return nil
+}
+
+// signsAreRight compares the signs of life of instances without agents: one key
+// and one session for each.
+func (s *system) signsAreRight(ctx context.Context) error {
+	var want, got []string
+	for _, one := range systems {
+		if !one.agentless() {
+			continue
+		}
+		for _, i := range slices.Concat(one.service.Instances(), one.caller.Instances()) {
+			node := i.App() + "-" + i.GUID()
+			want = append(want, "key "+droplet.AliveKeys(i.App())+node, "session of "+node)
+		}
+	}
+	var keys []string
+	if err := s.Consul(ctx, http.MethodGet, "/v1/kv/?keys", nil, &keys); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		got = append(got, "key "+key)
+	}
+	var sessions []struct{ Node string }
+	if err := s.Consul(ctx, http.MethodGet, "/v1/session/list", nil, &sessions); err != nil {
+		return err
+	}
+	for _, session := range sessions {
+		got = append(got, "session of "+session.Node)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("the signs of life are not those of what runs (-want +got):\n%s", diff)
 	}
 	return nil
 }

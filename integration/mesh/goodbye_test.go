@@ -23,14 +23,23 @@ import (
 func TestLastAnswer(t *testing.T) { inBothModes(t, lastAnswer) }
 
 func lastAnswer(t *testing.T, m mode) {
-	for _, protocol := range []string{"http", "tcp"} {
-		t.Run(protocol, func(t *testing.T) {
+	stop := func(t *testing.T, app *cell.RunningApp) {
+		if err := app.Stop(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	endItself := func(t *testing.T, app *cell.RunningApp) { signal(t, app.Instance(0), "./echo", syscall.SIGTERM) }
+	for _, test := range []struct {
+		name, protocol string
+		end            func(*testing.T, *cell.RunningApp)
+	}{{"http", "http", stop}, {"tcp", "tcp", stop}, {"by-itself", "http", endItself}} {
+		t.Run(test.name, func(t *testing.T) {
 			const size = 24 << 20
-			name := "last-" + protocol
+			name, protocol := "last-"+test.name, test.protocol
 			back := onTerm(t, m.echo(t, name, fmt.Sprintf("protocol = %q", protocol)), "finish")
 			back.Dir = addLines(t, back.Dir, `lifecycle { drain_timeout = "100ms" }`)
 			running := m.start(t, back)
-			front := m.start(t, m.echo(t, "reads-"+protocol, fmt.Sprintf("upstream %q { port = 9001 }", name)), name)
+			front := m.start(t, m.echo(t, "reads-"+test.name, fmt.Sprintf("upstream %q { port = 9001 }", name)), name)
 			eventually(t, "the answer comes through the mesh", calls(front, 9001))
 
 			ctx := deadline(t)
@@ -42,9 +51,7 @@ func lastAnswer(t *testing.T, m mode) {
 				read <- fmt.Sprintln(output, err)
 			}()
 			<-time.After(300 * time.Millisecond)
-			if err := running.Stop(deadline(t)); err != nil {
-				t.Fatal(err)
-			}
+			test.end(t, running)
 			var first, rest int
 			output := <-read
 			if _, err := fmt.Sscan(output, &first, &rest); err != nil || first+rest < size {
@@ -75,24 +82,29 @@ func callsOnTheWayOut(t *testing.T, m mode) {
 	}
 }
 
-// TestKilledProxy: an instance whose proxy is killed is out of the catalog before
-// its session could have ended, or its agent been given up.
-func TestKilledProxy(t *testing.T) { inBothModes(t, killedProxy) }
+// TestKilledSidecar: an instance of which a sidecar is killed is out of the catalog
+// before its session could have ended, or its agent been given up.
+func TestKilledSidecar(t *testing.T) { inBothModes(t, killedSidecar) }
 
-func killedProxy(t *testing.T, m mode) {
-	app := m.start(t, m.echo(t, "orphan"))
-	waitLog(t, app, "passing, in rotation")
-	if m.agents > 0 {
-		wait(t, 7) // an agent that leaves sooner puts its node back
-	}
-	dead := app.Instance(0)
-	if err := nodesAre(deadline(t), []*cell.Instance{dead}); err != nil {
-		t.Fatal(err)
-	}
-	kill(t, dead, "mesh proxy")
-	within(t, 4*time.Second, "the catalog does not have it", notInCatalog(shared, dead))
-	if m.agents == 0 {
-		waitLog(t, app, takenOut)
+func killedSidecar(t *testing.T, m mode) {
+	sidecars := []string{"mesh proxy", "mesh agent"}
+	for _, sidecar := range sidecars[:1+m.agents] {
+		t.Run(sidecar, func(t *testing.T) {
+			app := m.start(t, m.echo(t, "orphan"))
+			waitLog(t, app, "passing, in rotation")
+			if m.agents > 0 {
+				wait(t, 7) // an agent that leaves sooner puts its node back
+			}
+			dead := app.Instance(0)
+			if err := nodesAre(deadline(t), []*cell.Instance{dead}); err != nil {
+				t.Fatal(err)
+			}
+			kill(t, dead, sidecar)
+			within(t, 4*time.Second, "the catalog does not have it", notInCatalog(shared, dead))
+			if m.agents == 0 {
+				waitLog(t, app, takenOut)
+			}
+		})
 	}
 }
 
@@ -113,11 +125,16 @@ func notInCatalog(f *foundation.Foundation, dead *cell.Instance) func(context.Co
 // given, as the kernel would.
 func kill(t *testing.T, instance *cell.Instance, part string) {
 	t.Helper()
+	signal(t, instance, part, syscall.SIGKILL)
+}
+
+func signal(t *testing.T, instance *cell.Instance, part string, s syscall.Signal) {
+	t.Helper()
 	processes, err := instance.List()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(find(t, processes, part), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(find(t, processes, part), s); err != nil {
 		t.Fatal(err)
 	}
 }

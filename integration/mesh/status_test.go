@@ -106,6 +106,10 @@ func statusTellsWhy(t *testing.T, m mode) {
 		}
 		problem("Consul does not have the check")
 	}
+	if err := service.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	problem("upstream " + m.back + " has no instance")
 }
 
 // failedStart is an app whose mesh does not get ready in time.

@@ -213,7 +213,7 @@ func (a *access) obtain(ctx context.Context) error {
 	}, got)
 	var status *statusError
 	switch {
-	case errors.As(err, &status):
+	case errors.As(err, &status) && !passes(err):
 		return &refusedError{fmt.Errorf("the auth method %q of the bound service %q refuses the jwt: %w", creds.AuthMethod, creds.Binding, err)}
 	case err != nil:
 		return err

@@ -41,9 +41,6 @@ func (e *envoy) ready(ctx context.Context) error {
 // idle returns nil once no caller's request is in flight. Only protocols with
 // requests can tell: a TCP connection may stay open for ever.
 func (e *envoy) idle(ctx context.Context) error {
-	if e.service.protocol == "" {
-		return nil
-	}
 	if err := e.alive(); err != nil {
 		return err
 	}
@@ -52,7 +49,7 @@ func (e *envoy) idle(ctx context.Context) error {
 		return err
 	}
 	switch value, found := stats[statRequests]; {
-	case !found:
+	case !found && e.service.protocol != "": // otherwise Consul says which it is
 		return &finalError{fmt.Errorf("envoy has no counter %s", statRequests)}
 	case value > 0:
 		return fmt.Errorf("%d requests in flight", value)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,10 +28,9 @@ const (
 // Agent runs the Consul agent of the instance until ctx ends, which is the
 // platform's SIGTERM: the agent gets it too, and with leave_on_terminate leaves
 // the mesh by itself. An agent that ends for another reason is started again on
-// its data, and the instance goes on; the proxy registers its services anew.
+// its data, and the instance goes on; the proxy registers its services anew. An
+// agent outlives this process where that is killed, for the proxy to say goodbye.
 func Agent(ctx context.Context, inst Instance, log Log) error {
-	// Consul is told to die with the thread that started it.
-	goruntime.LockOSThread()
 	if err := inst.requirePlatform(); err != nil {
 		return err
 	}
@@ -101,7 +99,6 @@ func (i Instance) runAgent(ctx context.Context, files []string, output io.Writer
 	}
 	cmd.Env = i.smallEnv()
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopBudget // then one that hangs is killed
 	if err := cmd.Run(); err != nil {
@@ -131,23 +128,49 @@ func (i Instance) agentPidFile() string { return filepath.Join(i.RunDir, "consul
 
 // killAgent ends an agent that hangs. Whoever started it starts it again.
 func (i Instance) killAgent() error {
-	text, err := os.ReadFile(i.agentPidFile())
+	pid, err := i.agentPid()
 	if err != nil {
 		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+func (i Instance) agentPid() (int, error) {
+	text, err := os.ReadFile(i.agentPidFile())
+	if err != nil {
+		return 0, err
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// The number may be another process's by now.
 	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err == nil && program != i.program("consul") {
+		err = fmt.Errorf("process %d is not the agent, but %s", pid, program)
+	}
+	return pid, err
+}
+
+// endOrphanedAgent has an agent leave whose `mesh agent` was killed: the platform
+// does not know of it. It waits for its end, or that of ctx.
+func (i Instance) endOrphanedAgent(ctx context.Context) {
+	pid, err := i.agentPid()
 	if err != nil {
-		return err
+		return
 	}
-	if program != i.program("consul") {
-		return fmt.Errorf("process %d is not the agent, but %s", pid, program)
+	parent, _ := parentOf(pid)
+	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", parent)); err == nil && program == i.program("mesh") {
+		return // which gets the platform's SIGTERM, and passes it on
 	}
-	return syscall.Kill(pid, syscall.SIGKILL)
+	if syscall.Kill(pid, syscall.SIGTERM) != nil {
+		return
+	}
+	for pause(ctx, pollFirst) == nil {
+		if _, err := i.agentPid(); err != nil {
+			return
+		}
+	}
 }
 
 // Node metadata: the app's name, which tells nodes of this buildpack from

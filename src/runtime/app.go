@@ -20,8 +20,8 @@ type Exec func(program string, args, env []string) error
 
 // stopPatience is how long the app is kept from a SIGTERM while its proxy does
 // not say that callers have gone. It is longer than the proxy needs.
-func stopPatience(l droplet.Lifecycle) time.Duration {
-	return deregisterBudget + l.DrainDelay + l.DrainTimeout + 500*time.Millisecond
+func stopPatience(config droplet.Config) time.Duration {
+	return goodbyeBudget(config) + config.Lifecycle.DrainDelay + config.Lifecycle.DrainTimeout + 500*time.Millisecond
 }
 
 // App runs a start command as the app of the mesh: it starts when the proxy
@@ -87,7 +87,7 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 		}
 		log("the proxy was killed, and this instance taken out of the catalog")
 	}
-	return supervise(command, conn, signals, stopPatience(config.Lifecycle), orphaned, log)
+	return supervise(command, conn, signals, stopPatience(config), orphaned, log)
 }
 
 func lookPath(name string) (string, error) {
@@ -228,8 +228,11 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 				// About this process: its child's state, Go's scheduler, the gate.
 			case syscall.SIGTERM:
-				if lastMoment == nil {
+				switch {
+				case lastMoment == nil:
 					mayStop, tooLong, lastMoment = released, time.After(patience), time.After(stopBudget)
+				case mayStop == nil: // the first has been passed on
+					pass(sig)
 				}
 			default:
 				_ = cmd.Process.Signal(sig)

@@ -179,6 +179,17 @@ func TestSignals(t *testing.T) {
 			t.Errorf("exit status %d, output %q", status, output)
 		}
 	})
+	t.Run("a second SIGTERM is passed on after the first", func(t *testing.T) {
+		t.Parallel()
+		gate, a := running(t, `n=0; trap 'n=$((n+1)); echo term; [ $n = 1 ] || exit 4; true' TERM; touch "$0"; while :; do sleep 0.01; done`)
+		a.signal(syscall.SIGTERM)
+		gate.stop()
+		<-time.After(300 * time.Millisecond)
+		a.signal(syscall.SIGTERM)
+		if status, output := a.end(); status != 4 || output != "term\nterm\n" {
+			t.Errorf("exit status %d, output %q", status, output)
+		}
+	})
 	t.Run("an app that ignores SIGTERM is killed", func(t *testing.T) {
 		t.Parallel()
 		gate, a := running(t, `trap '' TERM; touch "$0"; while :; do sleep 0.01; done`)

@@ -112,8 +112,7 @@ func (p *proxy) bootstrapConfig(ctx context.Context, r *registration) (msg, erro
 	// agent's log.
 	var defaults []struct{ Config msg }
 	err := p.consul.callWith(ctx, p.access.serviceToken(), http.MethodGet, "/v1/config/proxy-defaults", nil, &defaults)
-	var status *statusError
-	if err != nil && !errors.As(err, &status) {
+	if err != nil && passes(err) {
 		return nil, err // otherwise there is none, or none to see
 	}
 	config := msg{}

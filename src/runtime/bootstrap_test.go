@@ -36,3 +36,27 @@ func TestSinksOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// TestDefaultsThatCannotBeRead: servers that cannot answer now are asked again;
+// what they refuse, or do not have, an Envoy starts without.
+func TestDefaultsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for text, test := range map[string]struct {
+		status int
+		fails  bool
+	}{
+		"No cluster leader":                                  {http.StatusInternalServerError, true},
+		"No known Consul servers":                            {http.StatusInternalServerError, true},
+		"Your IP is issuing too many concurrent connections": {http.StatusTooManyRequests, true},
+		"Permission denied":                                  {http.StatusForbidden, false},
+		"":                                                   {0, true}, // no answer
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			v := viaScripted(t, func(string) (int, string) { return test.status, text }, "one")
+			if _, err := v.bootstrapConfig(t.Context(), v.services[0]); (err != nil) != test.fails {
+				t.Errorf("got the error %v", err)
+			}
+		})
+	}
+}

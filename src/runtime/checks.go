@@ -11,6 +11,7 @@ import (
 // probedCheck is a check that is run here.
 type probedCheck struct {
 	id         string
+	apps       bool // it is the app's, which has passed it before it is run here
 	definition map[string]any
 	interval   time.Duration
 	// How many results of a kind in a row it takes.
@@ -22,12 +23,12 @@ func (v *viaServers) probed(r *registration) []probedCheck {
 	sidecar := r.sidecarDefinition()
 	var all []probedCheck
 	for _, check := range slices.Concat(r.checks, objects(sidecar["checks"])) {
-		id, _ := checkID(check)
+		id, apps := checkID(check)
 		if check["ttl"] != nil || check["aliasservice"] != nil {
 			continue // what this program says itself
 		}
 		all = append(all, probedCheck{
-			id: id, definition: check,
+			id: id, apps: apps, definition: check,
 			interval:  duration(check["interval"]),
 			successes: number(check["successbeforepassing"]), failures: number(check["failuresbeforecritical"]),
 		})
@@ -47,11 +48,17 @@ func duration(value any) time.Duration {
 
 // run runs a check of an app that works, until ctx ends.
 func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck) {
-	good, bad := 0, 0
-	for pause(ctx, check.interval) == nil {
-		if !r.works.Load() {
-			continue
+	for !r.works.Load() {
+		if pause(ctx, beat) != nil {
+			return
 		}
+	}
+	good, bad := 0, 0
+	wait := check.interval
+	if !check.apps {
+		wait = 0
+	}
+	for ; pause(ctx, wait) == nil; wait = check.interval {
 		err := probe(ctx, check.definition)
 		if ctx.Err() != nil {
 			return

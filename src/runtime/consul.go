@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,33 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string { return fmt.Sprintf("Consul answers %d: %s", e.status, e.text) }
+
+// passes says that an error is one of the moment: it says nothing of what was
+// asked, and the same question may be answered soon.
+func passes(err error) bool {
+	var status *statusError
+	if !errors.As(err, &status) {
+		return true // nobody has answered
+	}
+	return status.status == http.StatusTooManyRequests || slices.ContainsFunc(momentary, func(text string) bool {
+		return strings.Contains(status.text, text)
+	})
+}
+
+// momentary is what Consul says with a status of 500 while it has no leader, or
+// an agent no server (Consul 1.22, agent/structs/errors.go and agent/pool).
+var momentary = []string{"No cluster leader", "No known Consul servers", "failed to get conn", "leadership lost"}
+
+// whilePasses repeats a call for as long as its errors pass.
+func whilePasses(ctx context.Context, call func(context.Context) error) error {
+	return poll(ctx, func(ctx context.Context) error {
+		err := call(ctx)
+		if err != nil && !passes(err) {
+			return &finalError{err}
+		}
+		return err
+	})
+}
 
 // call makes a call with the token that it needs.
 func (c *consul) call(ctx context.Context, method, path string, body, answer any) error {

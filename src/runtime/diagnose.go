@@ -135,6 +135,11 @@ func (p *proxy) serviceProblems(ctx context.Context, s ServiceStatus, started bo
 		if check.Status == missing {
 			problems = append(problems, fmt.Sprintf("%s: Consul does not have the check %q: once the start is over, cf restart writes it again", s.ID, check.Name))
 		}
+		if check.ID == serfHealth {
+			problems = append(problems, fmt.Sprintf("%s: callers leave it out, because the agents of others do not hear this one: "+
+				"is there a network policy from the servers and the apps of its mesh to this app for %d tcp and udp?", s.ID, p.ports.Gossip))
+			continue
+		}
 		// That Envoy or the app are not ready is said with its reason elsewhere.
 		if check.Status == critical && (check.ID != droplet.ReadyCheckID(s.ID) || started && s.Envoy.Ready) {
 			problems = append(problems, fmt.Sprintf("%s: the check %q is critical: %s", s.ID, check.Name, strings.TrimSpace(check.Output)))

@@ -114,7 +114,7 @@ func (p *proxy) moveServices(ctx context.Context) error {
 			break // the catalog keeps no tokens
 		}
 		// A server may hear of a new token a moment after another made it.
-		if err := poll(ctx, func(ctx context.Context) error { return p.registry.register(ctx, r) }); err != nil {
+		if err := pollUnbounded(ctx, func(ctx context.Context) error { return p.registry.register(ctx, r) }); err != nil {
 			return err
 		}
 	}
@@ -234,7 +234,7 @@ func (p *proxy) logout() {
 		return
 	}
 	p.access.mutex.Lock()
-	swept := p.access.agent == p.access.service && time.Since(p.joined) <= firstSync
+	swept := p.access.agent == p.access.service && p.syncing() > 0
 	p.access.mutex.Unlock()
 	if swept {
 		return

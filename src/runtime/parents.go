@@ -15,25 +15,29 @@ const sshDaemon = "diego-sshd"
 // person's, whatever it runs.
 func underSSH() bool {
 	for pid := os.Getppid(); pid > 1; {
-		// pid (name) state parent …; the name may have anything in it.
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return false
-		}
-		before, after, _ := strings.Cut(string(text), "(")
-		end := strings.LastIndex(after, ")")
-		fields := strings.Fields(after[end+1:])
-		if before == "" || end < 0 || len(fields) < 2 {
-			return false
-		}
-		if after[:end] == sshDaemon {
+		parent, name := parentOf(pid)
+		if name == sshDaemon {
 			return true
 		}
-		if pid, err = strconv.Atoi(fields[1]); err != nil {
-			return false
-		}
+		pid = parent
 	}
 	return false
+}
+
+// parentOf gives the parent of a process, and the process's own name: 0 where
+// there is none.
+func parentOf(pid int) (parent int, name string) {
+	// pid (name) state parent …; the name may have anything in it.
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, _ := strings.Cut(string(text), "(")
+	end := strings.LastIndex(after, ")")
+	if end < 0 {
+		return 0, ""
+	}
+	if fields := strings.Fields(after[end+1:]); len(fields) > 1 {
+		parent, _ = strconv.Atoi(fields[1])
+	}
+	return parent, after[:end]
 }
 
 // AdoptChildren waits for the children that a process had before it became this

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,7 +50,7 @@ type proxy struct {
 	services []*registration
 	envoys   []*envoy
 	timeline *timeline
-	joined   time.Time // when the agent knew a leader
+	joined   atomic.Pointer[time.Time] // when the agent of now knew a leader
 }
 
 // Proxy runs the sidecar proxies of the instance until ctx ends, which is the
@@ -126,13 +127,17 @@ func (p *proxy) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stages = append(stages, p.access.stages()...)
 	for _, s := range stages {
 		if err := p.timeline.await(ctx, s); err != nil {
 			return err
 		}
 	}
-	p.joined = time.Now()
+	p.noteJoined()
+	for _, s := range p.access.stages() {
+		if err := p.timeline.await(ctx, s); err != nil {
+			return err
+		}
+	}
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
@@ -143,10 +148,10 @@ func (p *proxy) start(ctx context.Context) error {
 			return fmt.Errorf("service %s: %w", r.ID, err)
 		}
 	}
-	var group errgroup.Group
+	group, together := errgroup.WithContext(ctx)
 	for _, e := range p.envoys {
 		group.Go(func() error {
-			err := p.timeline.await(ctx, stage{
+			err := p.timeline.await(together, stage{
 				name:      e.service.ID + ": xDS, Envoy knows what to do",
 				hint:      "the lines of Envoy above say why; its admin API is " + e.admin,
 				condition: p.configured(e),
@@ -154,7 +159,7 @@ func (p *proxy) start(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			return p.timeline.await(ctx, stage{
+			return p.timeline.await(together, stage{
 				name:      e.service.ID + ": Envoy ready",
 				hint:      "the lines of Envoy above say why; its admin API is " + e.admin,
 				condition: e.ready,
@@ -164,6 +169,11 @@ func (p *proxy) start(ctx context.Context) error {
 	err = group.Wait()
 	<-swept
 	return err
+}
+
+func (p *proxy) noteJoined() {
+	now := time.Now()
+	p.joined.Store(&now)
 }
 
 // configured returns a condition: Envoy has taken what Consul tells it. Where
@@ -214,6 +224,7 @@ func (p *proxy) startService(ctx context.Context, r *registration) error {
 		condition: patient(func(ctx context.Context) error {
 			return p.registry.register(ctx, r)
 		}),
+		bounded: true,
 	})
 	if err != nil {
 		return err
@@ -250,7 +261,11 @@ func (p *proxy) declareDefaults(ctx context.Context, r *registration) {
 	if mine.Protocol == "" && mine.EnvoyExtensions == nil {
 		return
 	}
-	there, err := p.consul.ensureDefaults(ctx, mine)
+	var there serviceDefaults
+	err := whilePasses(ctx, func(ctx context.Context) (err error) {
+		there, err = p.consul.ensureDefaults(ctx, mine)
+		return err
+	})
 	if err != nil {
 		p.log("%s: failed to declare its protocol and Envoy extensions, callers may treat it as tcp: %v", r.ID, err)
 		return
@@ -310,6 +325,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		case <-time.After(stopBudget):
 		}
 		p.logout()
+		p.await(context.Background(), flushBudget, (*envoy).flushed, "ending Envoy")
 		p.end(ctx)
 		return nil
 	}
@@ -330,6 +346,7 @@ func (p *proxy) giveUp(ctx context.Context) {
 	serves := func(e *envoy) bool { return e.alive() == nil && e.service.appWorks() }
 	if slices.ContainsFunc(p.envoys, serves) {
 		_ = pause(context.Background(), p.config.Lifecycle.DrainDelay) // callers are being told
+		p.await(ctx, p.config.Lifecycle.DrainTimeout, (*envoy).idle, "ending Envoy")
 	}
 	p.gate.stop()
 	p.abandon()

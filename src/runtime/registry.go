@@ -8,8 +8,9 @@ import "context"
 type registry interface {
 	// stages are waited for before anything is registered.
 	stages(ctx context.Context) ([]stage, error)
-	// register makes a service and its sidecar known. The state of what was said
-	// before is kept; before anything was, the sidecar is out of rotation.
+	// register makes a service and its sidecar known, or gives up after some
+	// seconds. The state of what was said before is kept; before anything was, the
+	// sidecar is out of rotation.
 	register(ctx context.Context, r *registration) error
 	// handOver has the app's checks, which it has just passed, decide from now
 	// on.

@@ -157,7 +157,7 @@ func (v *viaServers) renewSession(ctx context.Context) error {
 	}
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.session == session {
+	if v.session == session || v.session == "" { // somebody else may have seen it
 		v.session, v.alive, v.known = "", false, false
 	}
 	return &lostError{errors.New("the servers took this instance for dead")}

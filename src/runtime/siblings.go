@@ -94,7 +94,9 @@ func (v *viaServers) dead(ctx context.Context, alive []string) (map[string]time.
 		return nil, err
 	}
 	for _, node := range nodes {
-		dead[node] = 0
+		if v.ended(ctx, node) {
+			dead[node] = 0
+		}
 	}
 	meta["node-meta"] = append(meta["node-meta"], metaApp+":"+v.inst.App, metaProcess+":"+v.inst.Process)
 	nodes, err = v.lifeless(ctx, "/v1/catalog/nodes?"+meta.Encode(), alive)
@@ -118,21 +120,26 @@ func (v *viaServers) lifeless(ctx context.Context, path string, alive []string) 
 	return nodes, err
 }
 
+// ended says that a node has no session. One that has may hold its key elsewhere,
+// such as another version of the app, whose first service is another. Where the
+// answer is not whole it has not ended.
+func (v *viaServers) ended(ctx context.Context, node string) bool {
+	var sessions []struct{}
+	err := v.list(ctx, "/v1/session/node/"+url.PathEscape(node), &sessions)
+	return err == nil && len(sessions) == 0
+}
+
 // bare says that a node has no service, but perhaps sidecars, and no session: its
-// instance was killed before it had, or after it had given them back. Where the
-// answer is not whole it is not bare. (One with another service may hold its key
-// elsewhere: an earlier version of the app.)
+// instance was killed before it had, or after it had given them back.
 func (v *viaServers) bare(ctx context.Context, node string) bool {
 	var there struct{ Services []struct{ Kind string } }
-	var sessions []struct{}
-	name := url.PathEscape(node)
-	err := errors.Join(v.list(ctx, "/v1/catalog/node-services/"+name, &there), v.list(ctx, "/v1/session/node/"+name, &sessions))
+	err := v.list(ctx, "/v1/catalog/node-services/"+url.PathEscape(node), &there)
 	for _, service := range there.Services {
 		if service.Kind != sidecarKind {
 			return false
 		}
 	}
-	return err == nil && len(sessions) == 0
+	return err == nil && v.ended(ctx, node)
 }
 
 // bury takes a dead node out of the catalog that is still so after a time,

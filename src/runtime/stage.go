@@ -79,6 +79,7 @@ type stage struct {
 	name      string // what is true after it, such as "leader known"
 	hint      string // what to try where nothing better is known
 	condition func(context.Context) error
+	bounded   bool // the condition bounds itself, and may take longer than an attempt
 }
 
 // timeline is the stages of one start.
@@ -93,8 +94,9 @@ type timeline struct {
 type StageStatus struct {
 	Name    string  `json:"name"`
 	Done    bool    `json:"done"`
-	Seconds float64 `json:"seconds"`        // how long it took, or has taken
-	Seen    string  `json:"seen,omitempty"` // why it is not done, as it was seen last
+	Seconds float64 `json:"seconds"`         // how long it took, or has taken
+	Bound   float64 `json:"bound,omitempty"` // how long it may take, in seconds; 0: as long as the platform lets it
+	Seen    string  `json:"seen,omitempty"`  // why it is not done, as it was seen last
 	begun   time.Time
 }
 
@@ -112,7 +114,11 @@ func (t *timeline) done(s *StageStatus) {
 	t.mutex.Lock()
 	s.Done, s.Seconds, s.Seen = true, time.Since(s.begun).Seconds(), ""
 	t.mutex.Unlock()
-	t.log("%s (%.3f s)", s.Name, s.Seconds)
+	if s.Bound > 0 {
+		t.log("%s (%.3f s of %.0f)", s.Name, s.Seconds, s.Bound)
+	} else {
+		t.log("%s (%.3f s)", s.Name, s.Seconds)
+	}
 }
 
 func (t *timeline) saw(s *StageStatus, err error) {
@@ -152,7 +158,16 @@ func (e *stageError) Unwrap() error { return e.seen }
 // await waits for a stage and logs how long it took, or returns a stageError.
 func (t *timeline) await(ctx context.Context, s stage) error {
 	status := t.begin(s.name)
-	err := poll(ctx, func(ctx context.Context) error {
+	if until, ok := ctx.Deadline(); ok {
+		t.mutex.Lock()
+		status.Bound = time.Until(until).Seconds()
+		t.mutex.Unlock()
+	}
+	try := poll
+	if s.bounded {
+		try = pollUnbounded
+	}
+	err := try(ctx, func(ctx context.Context) error {
 		err := s.condition(ctx)
 		if err != nil {
 			t.saw(status, err)

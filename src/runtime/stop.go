@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills
@@ -11,6 +13,8 @@ import (
 const (
 	// deregisterBudget is for telling the agent; it answers in milliseconds.
 	deregisterBudget = 300 * time.Millisecond
+	// serversBudget is for telling the servers, of which one may be silent.
+	serversBudget = 900 * time.Millisecond
 	// stopBudget is when the app must have ended, counted from SIGTERM: then
 	// `mesh app` kills it.
 	stopBudget = 8 * time.Second
@@ -22,6 +26,14 @@ const (
 	// envoyBudget is for Envoy's own end.
 	envoyBudget = 800 * time.Millisecond
 )
+
+// goodbyeBudget is for deregistering.
+func goodbyeBudget(config droplet.Config) time.Duration {
+	if config.Servers != nil {
+		return serversBudget
+	}
+	return deregisterBudget
+}
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
 func (p *proxy) stop() {
@@ -52,7 +64,7 @@ func (p *proxy) stop() {
 
 // deregister takes every service that was registered out of the catalog.
 func (p *proxy) deregister() {
-	ctx, cancel := context.WithTimeout(context.Background(), deregisterBudget)
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeBudget(p.config))
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range p.services {
@@ -75,6 +87,9 @@ func (p *proxy) await(ctx context.Context, long time.Duration, condition func(*e
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
 	p.eachEnvoy(func(e *envoy) {
+		if e.alive() != nil {
+			return // which has been said
+		}
 		if err := poll(ctx, func(ctx context.Context) error { return condition(e, ctx) }); err != nil {
 			p.log("%s: %s with %v", e.service.ID, doing, err)
 		}

@@ -14,7 +14,11 @@ import (
 func (p *proxy) sweepAddress(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, asideBudget)
 	defer cancel()
-	nodes, err := p.consul.nodesAt(ctx, p.inst.Address.String())
+	var nodes []string
+	err := whilePasses(ctx, func(ctx context.Context) (err error) {
+		nodes, err = p.consul.nodesAt(ctx, p.inst.Address.String())
+		return err
+	})
 	swept := false
 	for _, node := range nodes {
 		if node == p.inst.NodeName() {

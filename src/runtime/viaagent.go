@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -49,6 +50,8 @@ func (v viaAgent) answers(ctx context.Context) error {
 }
 
 func (v viaAgent) register(ctx context.Context, r *registration) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	return v.consul.register(ctx, r.body(r.state()))
@@ -89,11 +92,23 @@ func (v viaAgent) deregister(ctx context.Context, r *registration) error {
 	return nil
 }
 
-// checks lists those that the agent has, and those that it should have.
+// serfHealth is the check of a node that the gossip decides.
+const serfHealth = "serfHealth"
+
+// checks lists those that the agent has, those that it should have, and the
+// gossip's where that is against it.
 func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
 	all, err := v.consul.checks(ctx, r.ID)
 	if err != nil || !r.registered.Load() {
 		return all, err
+	}
+	var nodes []struct{ CheckID, Name, Status, Output string }
+	// Where the token may not see the node, the agent's word has to do.
+	_ = v.consul.list(ctx, v.access.serviceToken(), "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &nodes)
+	for _, check := range nodes {
+		if check.CheckID == serfHealth && check.Status != passing {
+			all = append(all, CheckStatus{check.CheckID, check.Name, check.Status, check.Output})
+		}
 	}
 	expect := func(id any, name any) {
 		if !slices.ContainsFunc(all, func(c CheckStatus) bool { return c.ID == id }) {
@@ -114,6 +129,9 @@ func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, e
 // leave takes care of the node: it leaves the catalog with the agent, unless
 // that has only just joined.
 func (v viaAgent) leave(ctx context.Context, early bool) {
+	ending, cancel := context.WithTimeout(context.Background(), stopBudget/2)
+	defer cancel()
+	v.inst.endOrphanedAgent(ending)
 	if early {
 		v.awaitFirstSync(ctx)
 	} else {
@@ -217,6 +235,7 @@ func (v viaAgent) keepRegistered(ctx context.Context, r *registration) {
 			continue
 		}
 		r.away.Store(false)
+		v.noteJoined()
 		v.log("%s: registered again (%.3f s)", r.ID, time.Since(begun).Seconds())
 	}
 }
@@ -370,12 +389,21 @@ func (v viaAgent) endHungAgent(ctx context.Context) {
 // (Consul 1.22, agent/ae, in a cluster of up to 128 nodes).
 const firstSync = 6200 * time.Millisecond
 
+// syncing is how long the agent may still do so.
+func (p *proxy) syncing() time.Duration {
+	joined := p.joined.Load()
+	if joined == nil {
+		return 0
+	}
+	return max(0, time.Until(joined.Add(firstSync)))
+}
+
 // sweepNode keeps the node out of the catalog where the instance stops right
 // after its start: an agent that is leaving still does its first
 // synchronisations, and puts the bare node back for up to a minute. It goes on
 // for as long as the agent answers.
 func (v viaAgent) sweepNode() {
-	if time.Since(v.joined) > firstSync {
+	if v.syncing() == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopBudget/2)
@@ -393,7 +421,7 @@ const sweepPause = 25 * time.Millisecond
 // sweepNode is for.
 func (v viaAgent) awaitFirstSync(ctx context.Context) {
 	select {
-	case <-time.After(time.Until(v.joined.Add(firstSync))):
+	case <-time.After(v.syncing()):
 	case <-ctx.Done():
 		v.sweepNode()
 	}

@@ -69,7 +69,7 @@ func scriptedAgent(t *testing.T, s *script) viaAgent {
 	t.Helper()
 	v := viaScripted(t, s.answer, "one")
 	v.config.Servers = nil
-	v.joined = time.Now()
+	v.noteJoined()
 	for path, body := range map[string]string{
 		askMembers: serverAndSelf, askLeader: `"10.0.0.1:8300"`, askCatalog: `{"Services": [{"ID": "one-sidecar-proxy"}]}`, askNode: `{}`,
 	} {
@@ -226,13 +226,17 @@ func TestHungAgent(t *testing.T) {
 	}
 }
 
-// TestAgentLacks: a status names the checks that the agent should have.
+// TestAgentLacks: a status names the checks that the agent should have, and that
+// of its node where the gossip does not hear it.
 func TestAgentLacks(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: map[string]func(int) (int, string){
 		"/v1/agent/checks": func(int) (int, string) {
 			return http.StatusOK, `{"one:health": {"Name": "health", "Status": "critical", "ServiceID": "one"},
 				"other": {"Name": "other", "Status": "passing", "ServiceID": "two"}}`
+		},
+		"/v1/health/node/app-guid": func(int) (int, string) {
+			return http.StatusOK, `[{"CheckID": "serfHealth", "Status": "critical"}, {"CheckID": "one:health", "Status": "critical"}]`
 		},
 	}}
 	v := scriptedAgent(t, s)
@@ -248,7 +252,7 @@ func TestAgentLacks(t *testing.T) {
 	for _, check := range checks {
 		got[check.ID] = check.Status
 	}
-	want := map[string]string{"one:health": critical, "one:more": missing, droplet.ReadyCheckID("one"): missing}
+	want := map[string]string{"one:health": critical, "one:more": missing, droplet.ReadyCheckID("one"): missing, serfHealth: critical}
 	if len(got) != len(want) {
 		t.Errorf("it has %v", got)
 	}

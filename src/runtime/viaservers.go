@@ -3,7 +3,6 @@ package runtime
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -269,7 +268,9 @@ func (v *viaServers) handOver(ctx context.Context, r *registration) error {
 		return nil
 	}
 	for _, check := range checks {
-		v.set(check.id, passing, "")
+		if check.apps {
+			v.set(check.id, passing, "")
+		}
 	}
 	return v.writeChecks(ctx, r)
 }
@@ -309,6 +310,8 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 
 // deregister is for the sidecar first: it is what callers use.
 func (v *viaServers) deregister(ctx context.Context, r *registration) error {
+	ctx, cancel := context.WithTimeout(ctx, serversBudget/2) // then another server is asked
+	defer cancel()
 	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
 		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
 		if err := v.write(ctx, "/v1/catalog/deregister", body); err != nil {
@@ -318,7 +321,7 @@ func (v *viaServers) deregister(ctx context.Context, r *registration) error {
 	return nil
 }
 
-// leave takes the node away, and with it its sign of life, and logs out.
+// leave takes the node away, and logs out.
 func (v *viaServers) leave(context.Context, bool) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), logoutBudget)
@@ -328,18 +331,12 @@ func (v *viaServers) leave(context.Context, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
 	defer cancel()
 	v.mutex.Lock()
-	node, session := v.node, v.session
+	node := v.node
 	v.mutex.Unlock()
 	if !node {
 		return
 	}
-	err := poll(ctx, func(ctx context.Context) error {
-		var err error
-		if session != "" {
-			err = v.write(ctx, "/v1/session/destroy/"+url.PathEscape(session), nil)
-		}
-		return errors.Join(err, v.removeNode(ctx, v.inst.NodeName()))
-	})
+	err := poll(ctx, func(ctx context.Context) error { return v.removeNode(ctx, v.inst.NodeName()) })
 	if err != nil {
 		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
 	}
@@ -360,7 +357,11 @@ func (i Instance) leaveOrphaned(ctx context.Context, config droplet.Config) erro
 	if err := poll(ctx, p.access.obtain); err != nil {
 		return err
 	}
-	defer p.access.logout(ctx)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), logoutBudget)
+		defer cancel()
+		p.access.logout(ctx)
+	}()
 	return poll(ctx, func(ctx context.Context) error { return v.removeNode(ctx, i.NodeName()) })
 }
 
@@ -371,6 +372,8 @@ const (
 	orphanBudget = 2 * time.Second
 )
 
+// removeNode takes a node out of the catalog, with all that it has: services,
+// checks, sessions, and so the key that is held by one.
 func (v *viaServers) removeNode(ctx context.Context, node string) error {
 	return v.put(ctx, v.access.agentToken(), "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
 }
@@ -402,13 +405,8 @@ func (v *viaServers) noteOpen(ctx context.Context) {
 	for _, r := range v.services {
 		query := url.Values{"source": {nobody}, "destination": {r.name}}
 		var check struct{ Allowed bool }
-		err := poll(ctx, func(ctx context.Context) error {
-			err := v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
-			var status *statusError
-			if errors.As(err, &status) && status.status < http.StatusInternalServerError {
-				return &finalError{err}
-			}
-			return err
+		err := whilePasses(ctx, func(ctx context.Context) error {
+			return v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
 		})
 		switch {
 		case ctx.Err() != nil:

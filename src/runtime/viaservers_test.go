@@ -298,8 +298,9 @@ func TestChecksSayWhy(t *testing.T) {
 	}
 }
 
-// TestBareNodesAreBuried: what an instance leaves that is killed between two
-// words to the servers goes, and what one is about to fill stays.
+// TestBareNodesAreBuried: the dead go, and what an instance leaves that is killed
+// between two words to the servers. What one is about to fill stays, and who
+// gives its sign of life under another service.
 func TestBareNodesAreBuried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -311,7 +312,9 @@ func TestBareNodesAreBuried(t *testing.T) {
 			case "/v1/catalog/nodes":
 				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-sidecar"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"}]`
 			case "/v1/catalog/service/one":
-				return http.StatusOK, `[{"Node":"app-guid"}]`
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
+			case "/v1/session/node/app-elsewhere":
+				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
 			case "/v1/catalog/node-services/app-old":
 				return http.StatusOK, `{"Services":[{"ID":"another"}]}`
 			case "/v1/catalog/node-services/app-sidecar":
@@ -335,7 +338,7 @@ func TestBareNodesAreBuried(t *testing.T) {
 			t.Fatal(err)
 		}
 		dead, err := v.dead(t.Context(), alive)
-		want := map[string]time.Duration{"app-bare": bareFor, "app-sidecar": bareFor, "app-new": bareFor}
+		want := map[string]time.Duration{"app-dead": 0, "app-bare": bareFor, "app-sidecar": bareFor, "app-new": bareFor}
 		if diff := cmp.Diff(want, dead); diff != "" || err != nil {
 			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
 		}
@@ -343,7 +346,7 @@ func TestBareNodesAreBuried(t *testing.T) {
 			v.bury(t.Context(), node, least, alive)
 		}
 		slices.Sort(buried)
-		if diff := cmp.Diff([]string{"app-bare", "app-sidecar"}, buried); diff != "" {
+		if diff := cmp.Diff([]string{"app-bare", "app-dead", "app-sidecar"}, buried); diff != "" {
 			t.Errorf("buried (-want +got):\n%s", diff)
 		}
 	})
