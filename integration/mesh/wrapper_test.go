@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
@@ -165,6 +166,9 @@ export $(tr '\0' '\n' </proc/$(pgrep -o echo)/environ | grep -E '^(VCAP_APPLICAT
 	if err != nil || status.Code != 0 || strings.Contains(output, "mesh") || !strings.Contains(output, "diego-sshd") {
 		t.Errorf("cf ssh -c with the launcher: %q %v %v", output, status, err)
 	}
+	// Whoever looks why a proxy hangs needs a shell.
+	signal(t, instance, "mesh proxy", syscall.SIGSTOP)
+	defer signal(t, instance, "mesh proxy", syscall.SIGCONT)
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
 		var out bytes.Buffer
 		shell, err := instance.Shell(t.Context(), strings.NewReader("echo at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(cat /proc/$PPID/comm); exit 5\n"), &out, tty)
