@@ -315,7 +315,9 @@ func patient(condition func(context.Context) error) func(context.Context) error 
 }
 
 // logout ends a login, so that its token is of no use to anybody.
-func (a *access) logout(ctx context.Context) {
+func (a *access) logout(budget time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
 	a.mutex.Lock()
 	got := a.login
 	a.login = nil

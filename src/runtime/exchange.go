@@ -239,7 +239,5 @@ func (p *proxy) logout() {
 	if swept {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), deregisterBudget)
-	defer cancel()
-	p.access.logout(ctx)
+	p.access.logout(deregisterBudget)
 }

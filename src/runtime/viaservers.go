@@ -323,11 +323,7 @@ func (v *viaServers) deregister(ctx context.Context, r *registration) error {
 
 // leave takes the node away, and logs out.
 func (v *viaServers) leave(context.Context, bool) {
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), logoutBudget)
-		defer cancel()
-		v.access.logout(ctx)
-	}()
+	defer v.access.logout(logoutBudget)
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBudget)
 	defer cancel()
 	v.mutex.Lock()
@@ -357,11 +353,7 @@ func (i Instance) leaveOrphaned(ctx context.Context, config droplet.Config) erro
 	if err := poll(ctx, p.access.obtain); err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), logoutBudget)
-		defer cancel()
-		p.access.logout(ctx)
-	}()
+	defer p.access.logout(logoutBudget)
 	return poll(ctx, func(ctx context.Context) error { return v.removeNode(ctx, i.NodeName()) })
 }
 
