@@ -99,10 +99,16 @@ func (s *system) catalogIsRight(ctx context.Context) error {
 			got = append(got, fmt.Sprintf("service %s on %s: %s", one.ID, node.Node, state))
 		}
 	}
+	return same(want, got, "the catalog is not what runs")
+}
+
+// same returns nil where two lists have the same lines, and otherwise what is
+// wrong with them.
+func same(want, got []string, wrong string) error {
 	slices.Sort(want)
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
-		return fmt.Errorf("the catalog is not what runs (-want +got):\n%s", diff)
+		return fmt.Errorf("%s (-want +got):\n%s", wrong, diff)
 	}
 	return nil
 }
@@ -134,12 +140,7 @@ func (s *system) signsAreRight(ctx context.Context) error {
 	for _, session := range sessions {
 		got = append(got, "session of "+session.Node)
 	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" {
-		return fmt.Errorf("the signs of life are not those of what runs (-want +got):\n%s", diff)
-	}
-	return nil
+	return same(want, got, "the signs of life are not those of what runs")
 }
 
 func (s *system) callersAreRight(ctx context.Context) error {

@@ -20,25 +20,19 @@ func TestAgentEnds(t *testing.T) {
 		}
 		return times
 	}
-	for i, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
-		processes, err := backend.Instance(0).List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(find(t, processes, "bin/consul agent"), signal); err != nil {
-			t.Fatal(err)
-		}
+	for i, how := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		signal(t, backend.Instance(0), "bin/consul agent", how)
 		// Its first synchronisations are done after six seconds.
 		sent := 0
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); sent++ {
 			if err := get(deadline(t), caller); err != nil {
-				t.Errorf("%v: request %d: %v", signal, sent, err)
+				t.Errorf("%v: request %d: %v", how, sent, err)
 			}
 			<-time.After(5 * time.Millisecond)
 		}
-		t.Logf("%v: %d requests", signal, sent)
+		t.Logf("%v: %d requests", how, sent)
 		if got := registered(); got != i+1 {
-			t.Fatalf("%v: the services were registered again %d times\n%s", signal, got, tail(backend))
+			t.Fatalf("%v: the services were registered again %d times\n%s", how, got, tail(backend))
 		}
 		eventually(t, "it is in rotation", inRotation(withAgent.back))
 	}

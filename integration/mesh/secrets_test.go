@@ -39,20 +39,11 @@ func (c *closedMesh) scan(t *testing.T) {
 	}
 	scanText(t, "status, Envoy's dump and the agent's API", []byte(output), secrets)
 
-	crash := func(program string) {
-		processes, err := running.Instance(0).List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(find(t, processes, program), syscall.SIGABRT); err != nil {
-			t.Fatal(err)
-		}
-	}
 	wait(t, 5) // an agent that ends sooner is not started again
-	crash("bin/consul agent")
+	signal(t, running.Instance(0), "bin/consul agent", syscall.SIGABRT)
 	waitLog(t, running, "registered again (")
 	scanContainer(t, running, secrets)
-	crash("bin/envoy")
+	signal(t, running.Instance(0), "bin/envoy", syscall.SIGABRT)
 	waitLog(t, running, "the Envoy of secrets ended")
 }
 

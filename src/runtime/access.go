@@ -211,9 +211,8 @@ func (a *access) obtain(ctx context.Context) error {
 	err := a.consul.call(ctx, http.MethodPost, "/v1/acl/login", map[string]any{
 		"AuthMethod": creds.AuthMethod, "BearerToken": string(creds.JWT),
 	}, got)
-	var status *statusError
 	switch {
-	case errors.As(err, &status) && !passes(err):
+	case !passes(err):
 		return &refusedError{fmt.Errorf("the auth method %q of the bound service %q refuses the jwt: %w", creds.AuthMethod, creds.Binding, err)}
 	case err != nil:
 		return err

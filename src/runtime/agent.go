@@ -166,11 +166,12 @@ func (i Instance) endOrphanedAgent(ctx context.Context) {
 	if syscall.Kill(pid, syscall.SIGTERM) != nil {
 		return
 	}
-	for pause(ctx, pollFirst) == nil {
-		if _, err := i.agentPid(); err != nil {
-			return
+	_ = poll(ctx, func(context.Context) error {
+		if _, err := i.agentPid(); err == nil {
+			return errors.New("the agent is still there")
 		}
-	}
+		return nil
+	})
 }
 
 // Node metadata: the app's name, which tells nodes of this buildpack from

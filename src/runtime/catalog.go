@@ -41,6 +41,20 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 	return all, err
 }
 
+// health is what the catalog has of the checks of this node and its services, by
+// their ids.
+func (p *proxy) health(ctx context.Context) (map[string]catalogCheck, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var list []catalogCheck
+	err := p.consul.list(ctx, p.access.serviceToken(), "/v1/health/node/"+url.PathEscape(p.inst.NodeName()), &list)
+	there := map[string]catalogCheck{}
+	for _, check := range list {
+		there[check.CheckID] = check
+	}
+	return there, err
+}
+
 // unknown are those of a node's services that the servers do not have. Any of
 // them may answer, but only the leader that it has not; and where ACLs hide
 // something it is an error.

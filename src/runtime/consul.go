@@ -40,7 +40,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("Consul answers %d: %s
 func passes(err error) bool {
 	var status *statusError
 	if !errors.As(err, &status) {
-		return true // nobody has answered
+		return true // nobody has answered, or there is none
 	}
 	return status.status == http.StatusTooManyRequests || slices.ContainsFunc(momentary, func(text string) bool {
 		return strings.Contains(status.text, text)
@@ -55,7 +55,7 @@ var momentary = []string{"No cluster leader", "No known Consul servers", "failed
 func whilePasses(ctx context.Context, call func(context.Context) error) error {
 	return poll(ctx, func(ctx context.Context) error {
 		err := call(ctx)
-		if err != nil && !passes(err) {
+		if !passes(err) {
 			return &finalError{err}
 		}
 		return err

@@ -127,16 +127,12 @@ func (p *proxy) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range stages {
-		if err := p.timeline.await(ctx, s); err != nil {
-			return err
-		}
+	if err := p.timeline.awaitAll(ctx, stages); err != nil {
+		return err
 	}
 	p.noteJoined()
-	for _, s := range p.access.stages() {
-		if err := p.timeline.await(ctx, s); err != nil {
-			return err
-		}
+	if err := p.timeline.awaitAll(ctx, p.access.stages()); err != nil {
+		return err
 	}
 	swept := make(chan struct{})
 	go func() {
@@ -360,7 +356,7 @@ func (p *proxy) attend(ctx context.Context, e *envoy) {
 	if err := p.awaitApp(ctx, e.service); err != nil {
 		return
 	}
-	a := attendance{proxy: p, envoy: e, first: p.timeline.begin(e.service.ID + ": passing, in rotation")}
+	a := attendance{proxy: p, envoy: e, first: p.timeline.begin(ctx, e.service.ID+": passing, in rotation")}
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -416,7 +412,7 @@ func (p *proxy) look(ctx context.Context, e *envoy) (status, output string) {
 // awaitApp waits until the app passes its checks, for as long as the platform
 // lets it, and then hands the checks to the agent.
 func (p *proxy) awaitApp(ctx context.Context, r *registration) error {
-	waiting := p.timeline.begin(r.ID + ": app ready")
+	waiting := p.timeline.begin(ctx, r.ID+": app ready")
 	noted := waiting.begun
 	err := pollUnbounded(ctx, func(ctx context.Context) error {
 		err := r.appReady(ctx)

@@ -39,7 +39,7 @@ func TestTenThousandCycles(t *testing.T) {
 		"id": "shop", "connect": map[string]any{"sidecarservice": map[string]any{"port": 21000}},
 	}}
 	e := &envoy{service: shop, admin: admin.URL, exited: make(chan struct{})}
-	a := attendance{proxy: p, envoy: e, first: p.timeline.begin("passing")}
+	a := attendance{proxy: p, envoy: e, first: p.timeline.begin(t.Context(), "passing")}
 	cycles := func(n int) (heap uint64, goroutines int) {
 		for range n {
 			a.saidAt = time.Time{} // as if every one were due

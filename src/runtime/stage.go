@@ -100,11 +100,14 @@ type StageStatus struct {
 	begun   time.Time
 }
 
-// begin adds a stage.
-func (t *timeline) begin(name string) *StageStatus {
+// begin adds a stage, whose bound is that of ctx.
+func (t *timeline) begin(ctx context.Context, name string) *StageStatus {
+	s := &StageStatus{Name: name, begun: time.Now()}
+	if until, ok := ctx.Deadline(); ok {
+		s.Bound = until.Sub(s.begun).Seconds()
+	}
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	s := &StageStatus{Name: name, begun: time.Now()}
 	t.stages = append(t.stages, s)
 	return s
 }
@@ -157,12 +160,7 @@ func (e *stageError) Unwrap() error { return e.seen }
 
 // await waits for a stage and logs how long it took, or returns a stageError.
 func (t *timeline) await(ctx context.Context, s stage) error {
-	status := t.begin(s.name)
-	if until, ok := ctx.Deadline(); ok {
-		t.mutex.Lock()
-		status.Bound = time.Until(until).Seconds()
-		t.mutex.Unlock()
-	}
+	status := t.begin(ctx, s.name)
 	try := poll
 	if s.bounded {
 		try = pollUnbounded
@@ -179,4 +177,15 @@ func (t *timeline) await(ctx context.Context, s stage) error {
 		return nil
 	}
 	return &stageError{s, time.Since(status.begun).Seconds(), err}
+}
+
+// awaitAll waits for stages one after the other, up to the first that does not
+// come true.
+func (t *timeline) awaitAll(ctx context.Context, stages []stage) error {
+	for _, s := range stages {
+		if err := t.await(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -102,13 +101,9 @@ func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, e
 	if err != nil || !r.registered.Load() {
 		return all, err
 	}
-	var nodes []struct{ CheckID, Name, Status, Output string }
-	// Where the token may not see the node, the agent's word has to do.
-	_ = v.consul.list(ctx, v.access.serviceToken(), "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &nodes)
-	for _, check := range nodes {
-		if check.CheckID == serfHealth && check.Status != passing {
-			all = append(all, CheckStatus{check.CheckID, check.Name, check.Status, check.Output})
-		}
+	there, _ := v.health(ctx) // where the token may not see the node, the agent's word has to do
+	if check, found := there[serfHealth]; found && check.Status != passing {
+		all = append(all, CheckStatus{check.CheckID, check.Name, check.Status, check.Output})
 	}
 	expect := func(id any, name any) {
 		if !slices.ContainsFunc(all, func(c CheckStatus) bool { return c.ID == id }) {

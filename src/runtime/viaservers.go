@@ -439,17 +439,6 @@ func (v *viaServers) checks(ctx context.Context, r *registration) ([]CheckStatus
 	return all, nil
 }
 
-// health is what the catalog has of the checks of all services, by their ids.
-func (v *viaServers) health(ctx context.Context) (map[string]catalogCheck, error) {
-	var list []catalogCheck
-	err := v.list(ctx, "/v1/health/node/"+url.PathEscape(v.inst.NodeName()), &list)
-	there := map[string]catalogCheck{}
-	for _, check := range list {
-		there[check.CheckID] = check
-	}
-	return there, err
-}
-
 // problems tries to reach the servers.
 func (v *viaServers) problems(ctx context.Context, s Status) []string {
 	hosts, err := resolve(ctx, v.servers.names)
