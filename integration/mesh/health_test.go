@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,6 +53,48 @@ func loopback(t *testing.T, m mode) {
 			t.Errorf("port %d can be reached from another container", port)
 		}
 	}
+}
+
+const answersPortCheck = "lifecycle { port_check = true }\n"
+
+// TestPortCheck: an app on loopback runs for the platform, by its port check, from
+// when it passes in the mesh, and nobody gets past its sidecar.
+func TestPortCheck(t *testing.T) { inBothModes(t, portCheck) }
+
+func portCheck(t *testing.T, m mode) {
+	app := write(t, "checked", map[string]string{
+		"mesh.hcl": m.meshFile("checked") + answersPortCheck,
+		"Procfile": "web: sleep 2; exec ./echo -bind 127.0.0.1\n",
+	})
+	running := m.start(t, app)
+	const runs = "Container became healthy"
+	waitLog(t, running, runs)
+	if before, _, _ := strings.Cut(tail(running), runs); !strings.Contains(before, "passing, in rotation") {
+		t.Errorf("it ran for the platform before it passed in the mesh:\n%s", tail(running))
+	}
+	caller := m.start(t, m.echo(t, "caller"))
+	if err := shared.Allow(cell.Policy{Source: "caller", Destination: "checked", Protocol: "tcp", Start: 8080}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := caller.Instance(0).Dial(deadline(t), "tcp", running.Instance(0).Address()+":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || os.IsTimeout(err) {
+		t.Errorf("somebody answers past the sidecar: %d bytes, %v", n, err)
+	}
+}
+
+// TestPortTakenByTheApp: an app that listens on all addresses answers the port check
+// itself, also where mesh.hcl asks the sidecars to.
+func TestPortTakenByTheApp(t *testing.T) {
+	running := start(t, write(t, "open", map[string]string{
+		"mesh.hcl": meshFile("open") + answersPortCheck,
+		"Procfile": "web: ./echo\n",
+	}))
+	waitLog(t, running, "port_check: the app listens on")
 }
 
 // TestFailingCheck: while the app's own checks fail, callers are sent

@@ -76,6 +76,7 @@ type Servers struct {
 // Lifecycle has durations in nanoseconds.
 type Lifecycle struct {
 	HoldApp      bool          `json:"hold_app"`
+	PortCheck    bool          `json:"port_check,omitempty"`
 	StartTimeout time.Duration `json:"start_timeout"` // until every Envoy is ready
 	DrainDelay   time.Duration `json:"drain_delay"`   // from SIGTERM until callers have surely gone
 	DrainTimeout time.Duration `json:"drain_timeout"` // for requests in flight after that

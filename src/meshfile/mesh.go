@@ -275,6 +275,7 @@ type Lifecycle struct {
 	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
 	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
 	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
+	PortCheck    bool   `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, from when the instance passes in the mesh for the first time. A rolling deploy then waits for that (docs/security.md)."`
 
 	Body hcl.Body `hcl:",body"`
 }

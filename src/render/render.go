@@ -109,7 +109,7 @@ func config(mesh *meshfile.Mesh) (droplet.Config, error) {
 }
 
 func lifecycle(l *meshfile.Lifecycle) (droplet.Lifecycle, error) {
-	rendered := droplet.Lifecycle{HoldApp: l.HoldApp}
+	rendered := droplet.Lifecycle{HoldApp: l.HoldApp, PortCheck: l.PortCheck}
 	for _, d := range []struct {
 		text string
 		to   *time.Duration

@@ -51,6 +51,7 @@ type proxy struct {
 	envoys   []*envoy
 	timeline *timeline
 	joined   atomic.Pointer[time.Time] // when the agent of now knew a leader
+	passed   atomic.Int32              // services that have passed once
 }
 
 // Proxy runs the sidecar proxies of the instance until ctx ends, which is the
@@ -393,6 +394,9 @@ func (a *attendance) cycle(ctx context.Context) {
 	switch {
 	case !a.first.Done && status == passing:
 		a.timeline.done(a.first)
+		if int(a.passed.Add(1)) == len(a.envoys) && a.config.Lifecycle.PortCheck {
+			go a.answerPortCheck(ctx)
+		}
 	case changed:
 		a.log("%s: %s", r.ID, output)
 	}

@@ -5,4 +5,5 @@ lifecycle {
   start_timeout = "2m"
   drain_delay   = "0s"
   drain_timeout = "1500ms"
+  port_check    = true
 }
