@@ -62,7 +62,7 @@ const answersPortCheck = "lifecycle { port_check = true }\n"
 func TestPortCheck(t *testing.T) { inBothModes(t, portCheck) }
 
 func portCheck(t *testing.T, m mode) {
-	app := write(t, "checked", map[string]string{
+	app := write(t, "checked-"+m.name, map[string]string{
 		"mesh.hcl": m.meshFile("checked") + answersPortCheck,
 		"Procfile": "web: sleep 2; exec ./echo -bind 127.0.0.1\n",
 	})
@@ -73,9 +73,11 @@ func portCheck(t *testing.T, m mode) {
 		t.Errorf("it ran for the platform before it passed in the mesh:\n%s", tail(running))
 	}
 	caller := m.start(t, m.echo(t, "caller"))
-	if err := shared.Allow(cell.Policy{Source: "caller", Destination: "checked", Protocol: "tcp", Start: 8080}); err != nil {
+	policy := cell.Policy{Source: "caller", Destination: app.Name, Protocol: "tcp", Start: 8080}
+	if err := shared.Allow(policy); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = shared.Disallow(policy) })
 	conn, err := caller.Instance(0).Dial(deadline(t), "tcp", running.Instance(0).Address()+":8080")
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +96,7 @@ func TestPortTakenByTheApp(t *testing.T) {
 		"mesh.hcl": meshFile("open") + answersPortCheck,
 		"Procfile": "web: ./echo\n",
 	}))
-	waitLog(t, running, "port_check: the app listens on")
+	waitLog(t, running, "port_check: somebody listens on")
 }
 
 // TestFailingCheck: while the app's own checks fail, callers are sent

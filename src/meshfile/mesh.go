@@ -42,7 +42,7 @@ type Service struct {
 	Name              string            `hcl:"name,optional" is:"name" without:"the label" doc:"The name in Consul, by which others call it. Unlike the label it may be an expression, so that one file registers shop-dev here and shop-prod there. The rest of the file, the environment and messages go by the label."`
 	ID                string            `hcl:"id,optional" is:"name" without:"the name" doc:"The id in the catalog, unique within the file."`
 	Process           string            `hcl:"process,optional" default:"web" is:"name" doc:"The process type that runs it. Other processes are left alone."`
-	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md). In the environment: MESH_SERVICE_LABEL_PORT."`
+	Port              int               `hcl:"port,optional" is:"port" without:"the app's PORT in the process web, otherwise none: nothing listens" doc:"Where the app listens: on all addresses, or on loopback, where no route and no health check of the platform reaches it (docs/security.md; port_check). In the environment: MESH_SERVICE_LABEL_PORT."`
 	Address           string            `hcl:"address,optional" is:"host" without:"the container's" doc:"The address that callers outside the mesh find in the catalog."`
 	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and a stop waits for none. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
@@ -275,7 +275,7 @@ type Lifecycle struct {
 	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
 	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
 	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
-	PortCheck    bool   `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, from when the instance passes in the mesh for the first time. A rolling deploy then waits for that (docs/security.md)."`
+	PortCheck    bool   `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, from when all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
 
 	Body hcl.Body `hcl:",body"`
 }
