@@ -11,17 +11,19 @@ import (
 
 // TestMetrics is S6: what the proxy counts is what was sent, under Consul's
 // labels, and nothing else of Envoy's admin API is shown.
-func TestMetrics(t *testing.T) {
-	start(t, echo(t, "counted", `protocol = "http"`))
+func TestMetrics(t *testing.T) { inBothModes(t, metrics) }
+
+func metrics(t *testing.T, m mode) {
+	m.start(t, m.echo(t, "counted", `protocol = "http"`))
 	front := write(t, "counting", map[string]string{
 		"Procfile": "web: ./echo\n",
-		"mesh.hcl": meshFile("counting", `upstream "counted" { port = 9001 }`) + `envoy {
+		"mesh.hcl": m.meshFile("counting", `upstream "counted" { port = 9001 }`) + `envoy {
   metrics { prometheus = "0.0.0.0:9102" }
 }
 `,
 	})
-	caller := start(t, front, "counted")
-	scraper := start(t, echo(t, "scraper"))
+	caller := m.start(t, front, "counted")
+	scraper := m.start(t, m.echo(t, "scraper"))
 	if err := shared.Allow(cell.Policy{Source: "scraper", Destination: "counting", Protocol: "tcp", Start: 9102}); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func TestMetrics(t *testing.T) {
 	}
 	eventually(t, "the service answers", get)
 	const more = 25
-	count := regexp.MustCompile(`envoy_cluster_upstream_rq_total\{[^}]*consul_source_service="counting"[^}]*consul_destination_service="counted"[^}]*consul_destination_datacenter="cf"[^}]*\} (\d+)`)
+	count := regexp.MustCompile(`envoy_cluster_upstream_rq_total\{[^}]*consul_source_service="counting"[^}]*consul_source_datacenter="cf"[^}]*consul_destination_service="counted"[^}]*consul_destination_datacenter="cf"[^}]*\} (\d+)`)
 	counted := func() (n int) {
 		base := fmt.Sprintf("http://%s:9102", caller.Instance(0).Address())
 		text, err := foundation.From(deadline(t), scraper.Instance(0), base+"/metrics")

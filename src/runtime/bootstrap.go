@@ -35,7 +35,7 @@ type origin struct {
 	name       string // of the cluster that leads there
 	cluster    msg
 	metadata   msg // of the Envoy's node
-	datacenter string
+	datacenter func() string
 }
 
 // writeBootstrap names the service to its origin, and says where that is; all
@@ -86,7 +86,7 @@ func writeBootstrap(r *registration, from origin, config msg) ([]byte, error) {
 	// Where no metrics go anywhere, nobody sees labels, and to find them would be
 	// a third of all that an Envoy does to start.
 	if len(listeners)+len(sinks)+len(tags) > 0 {
-		bootstrap["stats_config"] = statsConfig(r.name, from.datacenter, tags)
+		bootstrap["stats_config"] = statsConfig(r.name, from.datacenter(), tags)
 	}
 	for key, field := range map[string]string{"envoy_stats_config_json": "stats_config", "envoy_tracing_json": "tracing"} {
 		text, _ := config[key].(string)

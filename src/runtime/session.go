@@ -28,6 +28,10 @@ const (
 	renewEvery = 5 * time.Second
 	// renewAgain is when it is tried again after a failure.
 	renewAgain = 2 * time.Second
+	// overdue is when a renewal is so late that the servers must have been away, or
+	// out of reach. returnFor is how long others then have to be back.
+	overdue   = 2 * renewEvery
+	returnFor = 10 * time.Second
 	// compareEvery is the number of renewals after which an instance looks how the
 	// catalog has it.
 	compareEvery = 6
@@ -47,6 +51,7 @@ func (v *viaServers) giveSign(ctx context.Context) (err error) {
 		if v.session, err = v.newSession(ctx); err != nil {
 			return err
 		}
+		v.noteRenewed()
 	}
 	// A session that could not be seen to hold the key may do so.
 	err = v.holdKey(ctx)
@@ -138,6 +143,25 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 	}
 }
 
+// noteRenewed notes when the session was made or renewed. v.mutex is held.
+func (v *viaServers) noteRenewed() {
+	if !v.renewed.IsZero() && time.Since(v.renewed) > overdue {
+		v.back = time.Now()
+	}
+	v.renewed = time.Now()
+}
+
+// mercy is how long nobody is to be taken for dead: what keeps this instance from
+// renewing its session, or has just done so, may keep others from it too.
+func (v *viaServers) mercy() time.Duration {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if !v.renewed.IsZero() && time.Since(v.renewed) > overdue {
+		return returnFor
+	}
+	return max(0, returnFor-time.Since(v.back))
+}
+
 // lostError says that the servers have not, or not all, of this instance.
 type lostError struct{ error }
 
@@ -148,6 +172,12 @@ func (v *viaServers) renewSession(ctx context.Context) error {
 	v.mutex.Unlock()
 	if session != "" {
 		err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
+		if err == nil {
+			v.mutex.Lock()
+			defer v.mutex.Unlock()
+			v.noteRenewed()
+			return nil
+		}
 		var status *statusError
 		if !errors.As(err, &status) || status.status != http.StatusNotFound {
 			return err

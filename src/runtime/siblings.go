@@ -32,19 +32,30 @@ const (
 // begins with those that died while no other lived.
 func (v *viaServers) watchSiblings(ctx context.Context) {
 	index, said := uint64(0), false
+	var before []string // who was alive at the last look
+	var looked time.Time
 	var burying sync.Map // nodes; a bare one takes a while, in which others may die
 	var burials sync.WaitGroup
 	defer burials.Wait()
+	isKnown := func(node string) bool {
+		_, known := burying.Load(node)
+		return known
+	}
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
 		alive, next, err := v.siblings(wait, index)
 		cancel()
-		var dead map[string]time.Duration
+		var dead []burial
+		gone := func(node string) bool { return !slices.Contains(alive, node) }
 		switch {
-		case err == nil && !slices.Contains(alive, v.inst.NodeName()):
+		case err == nil && gone(v.inst.NodeName()):
 			err = v.giveSignAgain(ctx)
-		case err == nil:
-			dead, err = v.dead(ctx, alive)
+		case err == nil && (slices.ContainsFunc(before, gone) || time.Since(looked) >= siblingWait):
+			if dead, err = v.dead(ctx, alive, isKnown); err == nil {
+				before, looked = alive, time.Now()
+			}
+		case err == nil: // where many start at once, each would look at each
+			before = alive
 		}
 		if errors.Is(err, errHidden) && !said {
 			v.log("the other instances of %s cannot be seen, one that dies stays in the catalog: %v", v.services[0].name, err)
@@ -56,15 +67,14 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 			continue
 		}
 		index = next
-		for node, least := range dead {
-			if _, already := burying.LoadOrStore(node, true); already {
-				continue
-			}
+		for _, b := range dead {
+			burying.Store(b.node, true)
 			burials.Go(func() {
-				defer burying.Delete(node)
-				v.bury(ctx, node, least, slices.Clone(alive))
+				defer burying.Delete(b.node)
+				v.bury(ctx, b, slices.Clone(alive))
 			})
 		}
+		_ = pause(ctx, turn) // where many come or go, they are seen together
 	}
 }
 
@@ -80,29 +90,40 @@ func (v *viaServers) siblings(ctx context.Context, index uint64) (alive []string
 	return alive, next, err
 }
 
+// burial is of a node that seems to be dead.
+type burial struct {
+	node   string
+	listed string        // the path that lists it
+	least  time.Duration // how long it has to seem so
+}
+
 // dead lists the nodes that have the service and no sign of life, and those of
-// this app's process that are bare, each with how long it has to be so. A list
-// of the living without this instance is not one to judge others by.
-func (v *viaServers) dead(ctx context.Context, alive []string) (map[string]time.Duration, error) {
+// this app's process that are bare, without those that are known. A list of the
+// living without this instance is not one to judge others by.
+func (v *viaServers) dead(ctx context.Context, alive []string, known func(node string) bool) (dead []burial, err error) {
 	if !slices.Contains(alive, v.inst.NodeName()) {
 		return nil, nil
 	}
-	dead := map[string]time.Duration{}
+	least := v.mercy()
 	meta := url.Values{"node-meta": {metaAgentless + ":true"}}
-	nodes, err := v.lifeless(ctx, "/v1/catalog/service/"+url.PathEscape(v.services[0].name)+"?"+meta.Encode(), alive)
+	listed := "/v1/catalog/service/" + url.PathEscape(v.services[0].name) + "?" + meta.Encode()
+	nodes, err := v.lifeless(ctx, listed, alive)
 	if err != nil {
 		return nil, err
 	}
 	for _, node := range nodes {
-		if v.ended(ctx, node) {
-			dead[node] = 0
+		if !known(node) && v.ended(ctx, node) {
+			dead = append(dead, burial{node, listed, least})
 		}
 	}
+	withService := dead
 	meta["node-meta"] = append(meta["node-meta"], metaApp+":"+v.inst.App, metaProcess+":"+v.inst.Process)
-	nodes, err = v.lifeless(ctx, "/v1/catalog/nodes?"+meta.Encode(), alive)
+	listed = "/v1/catalog/nodes?" + meta.Encode()
+	nodes, err = v.lifeless(ctx, listed, alive)
 	for _, node := range nodes {
-		if _, known := dead[node]; !known && v.bare(ctx, node) {
-			dead[node] = bareFor
+		isNode := func(b burial) bool { return b.node == node }
+		if !slices.ContainsFunc(withService, isNode) && !known(node) && v.bare(ctx, node) {
+			dead = append(dead, burial{node, listed, max(bareFor, least)})
 		}
 	}
 	return dead, err
@@ -144,30 +165,32 @@ func (v *viaServers) bare(ctx context.Context, node string) bool {
 
 // bury takes a dead node out of the catalog that is still so after a time,
 // unless another instance has done so when it is this one's turn.
-func (v *viaServers) bury(ctx context.Context, node string, least time.Duration, alive []string) {
-	slices.SortFunc(alive, func(a, b string) int { return int(order(a, node)) - int(order(b, node)) })
+func (v *viaServers) bury(ctx context.Context, b burial, alive []string) {
+	slices.SortFunc(alive, func(one, other string) int { return int(order(one, b.node)) - int(order(other, b.node)) })
 	wait := time.Duration(slices.Index(alive, v.inst.NodeName())) * turn
 	if wait > turns*turn || wait < 0 {
 		wait = turns*turn + rand.N(4*turns*turn)
 	}
-	if pause(ctx, least+wait) != nil {
+	if pause(ctx, b.least+wait) != nil || !v.stillDead(ctx, b) {
 		return
 	}
+	if err := v.removeNode(ctx, b.node); err != nil {
+		v.log("failed to take the dead instance %s out of the catalog: %v", b.node, err)
+		return
+	}
+	v.log("the instance %s has died and is taken out of the catalog", b.node)
+}
+
+// stillDead looks once more, at one node alone: many may die at once.
+func (v *viaServers) stillDead(ctx context.Context, b burial) bool {
 	look, cancel := context.WithTimeout(ctx, callTimeout)
-	now, _, err := v.siblings(look, 0)
-	cancel()
-	if err != nil {
-		return
+	defer cancel()
+	alive, _, err := v.siblings(look, 0)
+	if err != nil || !slices.Contains(alive, v.inst.NodeName()) {
+		return false
 	}
-	still, err := v.dead(ctx, now)
-	if _, dead := still[node]; err != nil || !dead {
-		return
-	}
-	if err := v.removeNode(ctx, node); err != nil {
-		v.log("failed to take the dead instance %s out of the catalog: %v", node, err)
-		return
-	}
-	v.log("the instance %s has died and is taken out of the catalog", node)
+	there, err := v.lifeless(ctx, b.listed+"&filter="+url.QueryEscape(fmt.Sprintf("Node == %q", b.node)), alive)
+	return err == nil && slices.Contains(there, b.node) && v.ended(ctx, b.node)
 }
 
 // order gives each dead node another order of those that could bury it.

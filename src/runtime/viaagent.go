@@ -153,7 +153,8 @@ func (v viaAgent) bootstrap(ctx context.Context, r *registration) ([]byte, error
 		target = pipe(v.xds.socket)
 	}
 	return writeBootstrap(r, origin{
-		name: agentCluster, cluster: http2(cluster(agentCluster, "STATIC", target)), datacenter: v.ports.Datacenter,
+		name: agentCluster, cluster: http2(cluster(agentCluster, "STATIC", target)),
+		datacenter: func() string { return v.ports.Datacenter },
 	}, config)
 }
 

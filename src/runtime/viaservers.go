@@ -31,6 +31,8 @@ type viaServers struct {
 	shown   bool                  // and where it is; guarded by mutex
 	session string                // that the sign of life is given with; guarded by mutex
 	alive   bool                  // it has been given; guarded by mutex
+	renewed time.Time             // the session, last; guarded by mutex
+	back    time.Time             // when that was done after it was overdue; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -304,8 +306,18 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 	}
 	return writeBootstrap(r, origin{
 		name: serverCluster, cluster: http2(cluster(serverCluster, "STATIC", pipe(v.xds.socket))),
-		metadata: msg{"node_name": v.inst.NodeName()},
+		metadata:   msg{"node_name": v.inst.NodeName()},
+		datacenter: func() string { return v.datacenter(ctx) },
 	}, config)
+}
+
+// datacenter is that of the servers, empty where they do not say.
+func (v *viaServers) datacenter(ctx context.Context) string {
+	var there struct{ Node struct{ Datacenter string } }
+	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
+		v.log("metrics go without the label consul.source.datacenter: %v", err)
+	}
+	return there.Node.Datacenter
 }
 
 // deregister is for the sidecar first: it is what callers use.

@@ -310,7 +310,7 @@ func TestBareNodesAreBuried(t *testing.T) {
 			case "/v1/kv/consul-mesh-buildpack/one/":
 				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
 			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-sidecar"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"}]`
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-sidecar"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
 			case "/v1/catalog/service/one":
 				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
 			case "/v1/session/node/app-elsewhere":
@@ -337,13 +337,17 @@ func TestBareNodesAreBuried(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dead, err := v.dead(t.Context(), alive)
+		dead, err := v.dead(t.Context(), alive, func(string) bool { return false })
+		least := map[string]time.Duration{}
+		for _, b := range dead {
+			least[b.node] = b.least
+		}
 		want := map[string]time.Duration{"app-dead": 0, "app-bare": bareFor, "app-sidecar": bareFor, "app-new": bareFor}
-		if diff := cmp.Diff(want, dead); diff != "" || err != nil {
+		if diff := cmp.Diff(want, least); diff != "" || err != nil {
 			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
 		}
-		for node, least := range dead {
-			v.bury(t.Context(), node, least, alive)
+		for _, b := range dead {
+			v.bury(t.Context(), b, alive)
 		}
 		slices.Sort(buried)
 		if diff := cmp.Diff([]string{"app-bare", "app-dead", "app-sidecar"}, buried); diff != "" {
@@ -362,13 +366,14 @@ func TestADeathBesideABareNode(t *testing.T) {
 			switch path {
 			case "/v1/kv/consul-mesh-buildpack/one/":
 				time.Sleep(time.Second)
-				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
-			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"}]`
-			case "/v1/catalog/service/one":
 				if time.Since(begun) > 2*time.Second {
-					return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
+					return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
 				}
+				return http.StatusOK, `["consul-mesh-buildpack/one/app-dead","consul-mesh-buildpack/one/app-guid"]`
+			case "/v1/catalog/nodes":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-dead"}]`
+			case "/v1/catalog/service/one":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
 			case "/v1/catalog/node-services/app-bare":
 				return http.StatusOK, `{"Services":[]}`
 			}
