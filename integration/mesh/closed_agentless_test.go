@@ -131,7 +131,15 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 // rule.
 func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string) cell.App {
 	t.Helper()
-	app, _ := c.own(t, write(t, name, map[string]string{
+	app, _ := c.alone(t, name, lines...)
+	c.take(t, app, without)
+	return app
+}
+
+// alone is app without an agent.
+func (c *closedMesh) alone(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
+	t.Helper()
+	app, binding := c.own(t, write(t, name, map[string]string{
 		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul { mode = \"agentless\" }\n", name, strings.Join(lines, "\n")),
 		"Procfile": "web: ./echo\n",
 	}))
@@ -144,6 +152,5 @@ func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string)
 			t.Error(err)
 		}
 	})
-	c.take(t, app, without)
-	return app
+	return app, binding
 }

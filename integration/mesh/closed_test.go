@@ -165,6 +165,9 @@ func said(app *cell.RunningApp, text string) (lines []cell.Line) {
 
 const ofTheBinding = ` of the bound service "consul-credentials"`
 
+// appOf makes an app of the closed mesh, and its binding.
+type appOf func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
+
 // wrong: each thing that can be wrong with the credentials is one line that
 // names it, and nobody is asked again and again.
 func (c *closedMesh) wrong(t *testing.T) {
@@ -172,21 +175,32 @@ func (c *closedMesh) wrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	token := func(b map[string]any) { b["service_token"] = uuid.NewString() }
+	agentToken := func(b map[string]any) { b["agent_token"] = uuid.NewString() }
+	ca := func(b map[string]any) { b["ca"] = other.CA.PEM }
+	host := func(b map[string]any) { b["datacenter"] = "elsewhere" }
+	const notKnown = "%s" + ofTheBinding + ": it is wrong, expired or revoked"
 	for name, test := range map[string]struct {
+		app    appOf
 		change func(binding map[string]any)
 		want   string
 	}{
-		"token":       {func(b map[string]any) { b["service_token"] = uuid.NewString() }, "the servers do not know the service_token" + ofTheBinding + ": it is wrong, expired or revoked"},
-		"agent-token": {func(b map[string]any) { b["agent_token"] = uuid.NewString() }, "the servers do not know the agent_token" + ofTheBinding + ": it is wrong, expired or revoked"},
-		"ca":          {func(b map[string]any) { b["ca"] = other.CA.PEM }, "is not signed by the ca" + ofTheBinding},
-		"gossip":      {func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
-		"no-gossip":   {func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
-		"host":        {func(b map[string]any) { b["datacenter"] = "elsewhere" }, "is not for server.elsewhere.consul: is datacenter right"},
-		"shape":       {func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
+		"token":       {c.app, token, fmt.Sprintf(notKnown, "the servers do not know the service_token")},
+		"agent-token": {c.app, agentToken, fmt.Sprintf(notKnown, "the servers do not know the agent_token")},
+		"ca":          {c.app, ca, "is not signed by the ca" + ofTheBinding},
+		"gossip":      {c.app, func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
+		"no-gossip":   {c.app, func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
+		"host":        {c.app, host, "is not for server.elsewhere.consul: is datacenter right"},
+		"shape":       {c.app, func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
+
+		"token-agentless":       {c.alone, token, fmt.Sprintf(notKnown, "the servers do not know the service_token")},
+		"agent-token-agentless": {c.alone, agentToken, fmt.Sprintf(notKnown, "the servers do not know the agent_token")},
+		"ca-agentless":          {c.alone, ca, "is not signed by the ca" + ofTheBinding},
+		"host-agentless":        {c.alone, host, "is not for server.elsewhere.…: is datacenter right"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			app, binding := c.app(t, "wrong-"+name)
+			app, binding := test.app(t, "wrong-"+name)
 			test.change(binding)
 			c.bind(&app, binding)
 			running := launch(t, app)
@@ -205,7 +219,14 @@ func (c *closedMesh) wrong(t *testing.T) {
 // not good any more, and goes on.
 func (c *closedMesh) revoked(t *testing.T) {
 	t.Parallel()
-	app, binding := c.app(t, "revoked")
+	for name, of := range map[string]appOf{"agent": c.app, "agentless": c.alone} {
+		t.Run(name, func(t *testing.T) { c.revokedOf(t, name, of) })
+	}
+}
+
+func (c *closedMesh) revokedOf(t *testing.T, mode string, of appOf) {
+	t.Parallel()
+	app, binding := of(t, "revoked-"+mode)
 	running := start(t, app)
 	waitLog(t, running, "passing, in rotation")
 	c.revoke(t, binding["service_token"])

@@ -136,6 +136,10 @@ func (c *consul) request(ctx context.Context, token credentials.Secret, method, 
 
 func (c *consul) do(request *http.Request, answer any) (http.Header, error) {
 	response, err := c.http.Do(request)
+	var asked *url.Error
+	if errors.As(err, &asked) {
+		return nil, fmt.Errorf("%s: %w", request.URL.Path, asked.Err) // which names who was asked, as the URL does not
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -204,6 +204,10 @@ func (p *proxy) explain(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), explainBudget)
 	defer cancel()
 	hints := p.startCauses(ctx, p.survey(ctx))
+	saysIt := func(hint string) bool { return strings.Contains(hint, failed.seen.Error()) }
+	if slices.ContainsFunc(hints, saysIt) && len(hints) == 1 {
+		return err
+	}
 	if len(hints) == 0 {
 		hints = []string{failed.stage.hint}
 		if lines := p.journals(); len(lines) > 0 {

@@ -231,10 +231,15 @@ func isFull(status http.Header) bool {
 // serverTLS verifies the servers by the CA of the moment, so that one CA can
 // take over from another without a restart.
 func (a *access) serverTLS() *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		InsecureSkipVerify: true, // VerifyConnection does it
 		VerifyConnection:   a.verifyServer,
 	}
+	if creds := a.current(); creds.VerifyServerName && creds.Datacenter != "" {
+		// For what routes by it; the servers' own domain is not known here.
+		config.ServerName = "server." + strings.ToLower(creds.Datacenter) + ".consul"
+	}
+	return config
 }
 
 func (a *access) verifyServer(state tls.ConnectionState) error {

@@ -1,14 +1,24 @@
 package runtime
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 )
 
 // TestSilentServer: a stream of a server that is gone without a word ends, and
@@ -143,4 +153,69 @@ func TestNoServer(t *testing.T) {
 	if _, err := writer.Write([]byte("more")); err == nil {
 		t.Error("it was read")
 	}
+}
+
+// TestServersAreVerified: without an agent nothing is said to a server whose
+// certificate is not one for it, and none of the moment's CA.
+func TestServersAreVerified(t *testing.T) {
+	t.Parallel()
+	certificate, ca := selfSigned(t, "server.cf.consul")
+	_, other := selfSigned(t, "server.cf.consul")
+	var asked, named string
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked, named = r.Header.Get("X-Consul-Token"), r.TLS.ServerName
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	address := server.Listener.Addr().(*net.TCPAddr)
+	for name, test := range map[string]struct {
+		credentials.Credentials
+		sni, want string
+	}{
+		"a server of the datacenter": {credentials.Credentials{CA: ca, Datacenter: "CF", VerifyServerName: true}, "server.cf.consul", ""},
+		"no datacenter":              {credentials.Credentials{CA: ca, VerifyServerName: true}, "", ""},
+		"its chain alone":            {credentials.Credentials{CA: ca, Datacenter: "elsewhere"}, "", ""},
+		"of another datacenter":      {credentials.Credentials{CA: ca, Datacenter: "elsewhere", VerifyServerName: true}, "", "is not for server.elsewhere."},
+		"another ca":                 {credentials.Credentials{CA: other, Datacenter: "cf"}, "", `is not signed by the ca of the bound service "b"`},
+	} {
+		test.Binding = "b"
+		a := &access{creds: &test.Credentials}
+		s := &servers{names: []string{address.IP.String()}, http: address.Port, tls: a.serverTLS()}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://servers/v1/status/leader", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Consul-Token", name)
+		asked, named = "", ""
+		response, err := s.api().RoundTrip(request)
+		if err == nil {
+			response.Body.Close()
+		}
+		switch {
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || asked != ""):
+			t.Errorf("%s: asked %q, %v", name, asked, err)
+		case test.want == "" && (err != nil || asked != name || named != test.sni):
+			t.Errorf("%s: asked %q as %q, %v", name, asked, named, err)
+		}
+	}
+}
+
+// selfSigned is a certificate for a name that is its own CA.
+func selfSigned(t *testing.T, name string) (certificate tls.Certificate, ca string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, ca
 }
