@@ -47,8 +47,9 @@ func TestNoAgent(t *testing.T) {
 		}
 	}
 
-	// Longer than a session lives that is not renewed.
-	const quiet = 12 * time.Second
+	// Longer than a session lives that is not renewed, and than it takes until an
+	// instance looks how the catalog has it.
+	const quiet = 35 * time.Second
 	before := indexes(t)
 	<-time.After(quiet)
 	if diff := cmp.Diff(before, indexes(t)); diff != "" {

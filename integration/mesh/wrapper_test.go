@@ -105,7 +105,9 @@ func onlyTheAppIsWrapped(t *testing.T, m mode) {
 
 // TestStartCommands: whatever the command is, it starts as it would without
 // the buildpack.
-func TestStartCommands(t *testing.T) {
+func TestStartCommands(t *testing.T) { inBothModes(t, startCommands) }
+
+func startCommands(t *testing.T, m mode) {
 	for name, test := range map[string]struct{ command, procfile string }{
 		"quotes, variables and a background child": {
 			command: `sleep 1003 & X='a  b' && test "$X" = "a  b" && exec ./echo`, procfile: "web: false\n",
@@ -114,7 +116,7 @@ func TestStartCommands(t *testing.T) {
 		"cf push -c without any other": {command: "./echo"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			app := echo(t, "commands")
+			app := m.echo(t, "commands")
 			app.Command = test.command
 			if err := os.WriteFile(filepath.Join(app.Dir, "Procfile"), []byte(test.procfile), 0o644); err != nil {
 				t.Fatal(err)
@@ -123,7 +125,7 @@ func TestStartCommands(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(app.Dir, ".profile"), []byte("sleep 0.1 &\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			running := start(t, app)
+			running := m.start(t, app)
 			if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
 				t.Errorf("%d wrappers", got)
 			}
@@ -136,22 +138,26 @@ func TestStartCommands(t *testing.T) {
 }
 
 // TestExitStatus: the platform sees the app's own.
-func TestExitStatus(t *testing.T) {
-	app := echo(t, "exits")
+func TestExitStatus(t *testing.T) { inBothModes(t, exitStatus) }
+
+func exitStatus(t *testing.T, m mode) {
+	app := m.echo(t, "exits-"+m.name)
 	app.Command = `./echo & until (: < /dev/tcp/127.0.0.1/8080) 2>/dev/null; do :; done; exit 42`
-	running := launch(t, app)
+	running := m.launch(t, app)
 	waitLog(t, running, "Exit status 42")
 }
 
 // TestShells: a person's is never wrapped or held, and finds the upstreams.
-func TestShells(t *testing.T) {
-	app := echo(t, "shells", `upstream "other-app" { port = 9001 }`)
+func TestShells(t *testing.T) { inBothModes(t, shells) }
+
+func shells(t *testing.T, m mode) {
+	app := m.echo(t, "shells", `upstream "other-app" { port = 9001 }`)
 	// Nothing declares this command, so any other could be the app's too.
 	app.Command = "./echo"
 	if err := os.Remove(filepath.Join(app.Dir, "Procfile")); err != nil {
 		t.Fatal(err)
 	}
-	running := start(t, app)
+	running := m.start(t, app)
 	instance := running.Instance(0)
 
 	output, status, err := instance.SSH(deadline(t), "echo $((6*7))")
@@ -183,15 +189,17 @@ export $(tr '\0' '\n' </proc/$(pgrep -o echo)/environ | grep -E '^(VCAP_APPLICAT
 }
 
 // TestTask: it has no sidecars, so it runs at once, and is told why once.
-func TestTask(t *testing.T) {
-	app := echo(t, "tasks")
+func TestTask(t *testing.T) { inBothModes(t, task) }
+
+func task(t *testing.T, m mode) {
+	app := m.echo(t, "tasks-"+m.name)
 	droplet := stage(t, app)
 	status, err := shared.Task(deadline(t), app, droplet, "echo from-the-task; exit 3")
 	if err != nil || status.Code != 3 {
 		t.Errorf("%v %v", status, err)
 	}
 	said := 0
-	for _, line := range shared.Logs("tasks") {
+	for _, line := range shared.Logs(app.Name) {
 		if strings.Contains(line.Text, "a task gets no sidecars") {
 			said++
 		}
@@ -202,13 +210,15 @@ func TestTask(t *testing.T) {
 }
 
 // TestProcessWithoutService is left alone: no sidecar, no wrapper.
-func TestProcessWithoutService(t *testing.T) {
-	app := echo(t, "processes")
+func TestProcessWithoutService(t *testing.T) { inBothModes(t, processWithoutService) }
+
+func processWithoutService(t *testing.T, m mode) {
+	app := m.echo(t, "processes-"+m.name)
 	if err := os.WriteFile(filepath.Join(app.Dir, "Procfile"), []byte("web: ./echo\nworker: echo working; exec sleep 1004\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	app.Scale = map[string]int{"worker": 1}
-	running := start(t, app)
+	running := m.start(t, app)
 	waitLog(t, running, "working")
 	lines := commandLines(t, running.InstanceOf("worker", 0))
 	if count(lines, "mesh") > 0 || count(lines, "consul") > 0 || count(lines, "sleep 1004") != 1 {
@@ -217,10 +227,12 @@ func TestProcessWithoutService(t *testing.T) {
 }
 
 // TestLastBuildpack: this buildpack finalizes a droplet too.
-func TestLastBuildpack(t *testing.T) {
-	app := echo(t, "last")
+func TestLastBuildpack(t *testing.T) { inBothModes(t, lastBuildpack) }
+
+func lastBuildpack(t *testing.T, m mode) {
+	app := m.echo(t, "last")
 	app.Buildpacks = []cell.Buildpack{shared.Mesh}
-	running := start(t, app)
+	running := m.start(t, app)
 	eventually(t, "the sidecar is in rotation", inRotation("last"))
 	if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
 		t.Errorf("%d wrappers", got)
@@ -230,14 +242,16 @@ func TestLastBuildpack(t *testing.T) {
 // TestEntrypointPrefix: a launcher that does not take a shell's arguments is
 // left alone, and the log says that the app was not held. The last buildpack
 // here copies no profile scripts, so ours comes from the app's .profile.d.
-func TestEntrypointPrefix(t *testing.T) {
-	app := echo(t, "prefixed")
+func TestEntrypointPrefix(t *testing.T) { inBothModes(t, entrypointPrefix) }
+
+func entrypointPrefix(t *testing.T, m mode) {
+	app := m.echo(t, "prefixed-"+m.name)
 	app.Buildpacks = []cell.Buildpack{shared.Mesh, script(t, "prefixing", "finalize", `
 echo '{name: prefixing, config: {entrypoint_prefix: bash -c}}' > "$3/$4/config.yml"
 `)}
-	running := start(t, app)
+	running := m.start(t, app)
 	waitLog(t, running, "mesh: the app did not wait for its mesh")
-	eventually(t, "the sidecar is in rotation", inRotation("prefixed"))
+	eventually(t, "the sidecar is in rotation", inRotation(app.Name))
 	if lines := commandLines(t, running.Instance(0)); count(lines, "mesh app") != 0 {
 		t.Errorf("it was wrapped:\n%s", strings.Join(lines, "\n"))
 	}
@@ -269,13 +283,15 @@ func inRotationOf(f *foundation.Foundation, service string) func(context.Context
 }
 
 // TestNotHeld: the wrapper can be turned off in mesh.hcl.
-func TestNotHeld(t *testing.T) {
-	app := echo(t, "free")
-	mesh := meshFile("free") + "lifecycle { hold_app = false }\n"
+func TestNotHeld(t *testing.T) { inBothModes(t, notHeld) }
+
+func notHeld(t *testing.T, m mode) {
+	app := m.echo(t, "free")
+	mesh := m.meshFile("free") + "lifecycle { hold_app = false }\n"
 	if err := os.WriteFile(filepath.Join(app.Dir, "mesh.hcl"), []byte(mesh), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	running := start(t, app)
+	running := m.start(t, app)
 	eventually(t, "the sidecar is in rotation", inRotation("free"))
 	if lines := commandLines(t, running.Instance(0)); count(lines, "mesh app") != 0 {
 		t.Errorf("it was wrapped:\n%s", strings.Join(lines, "\n"))
