@@ -33,9 +33,11 @@ type StagingError struct {
 	Log string
 }
 
+// Error has the end of the log, long enough for one message whichever of standard
+// output and standard error came last.
 func (e *StagingError) Error() string {
 	lines := strings.Split(strings.TrimSpace(e.Log), "\n")
-	return fmt.Sprintf("failed to stage app %s: %s\n%s", e.App, e.Status, strings.Join(lines[max(0, len(lines)-10):], "\n"))
+	return fmt.Sprintf("failed to stage app %s: %s\n%s", e.App, e.Status, strings.Join(lines[max(0, len(lines)-30):], "\n"))
 }
 
 // CacheDir is the build cache that the app's stagings share: a directory for
