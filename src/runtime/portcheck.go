@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // answerPortCheck waits until every check of the instance passes. From then on,
@@ -21,7 +22,15 @@ func (p *proxy) answerPortCheck(ctx context.Context) {
 		p.log("port_check: no service of this process is the app on its PORT, so %s is left to the app", port)
 		return
 	}
-	err := pollUnbounded(ctx, p.allPass)
+	noted := time.Now()
+	err := pollUnbounded(ctx, func(ctx context.Context) error {
+		err := p.allPass(ctx)
+		if err != nil && time.Since(noted) >= waitingNote {
+			noted = time.Now()
+			p.log("port_check: it is not answered yet: %v", err)
+		}
+		return err
+	})
 	if ctx.Err() != nil {
 		return
 	}

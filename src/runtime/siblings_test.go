@@ -90,8 +90,9 @@ func (n *neighbourhood) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(strings.NewReader(string(body)))}, err
 }
 
-// live starts instances that watch over each other.
-func (n *neighbourhood) live(t *testing.T, count int) (all []*viaServers, names []string, kill []context.CancelFunc) {
+// live starts instances that watch over each other, and whose own sessions are
+// renewed, or never are.
+func (n *neighbourhood) live(t *testing.T, count int, renews bool) (all []*viaServers, names []string, kill []context.CancelFunc) {
 	t.Helper()
 	n.changed, n.nodes, n.alive, n.removed = make(chan struct{}), map[string]bool{}, map[string]bool{}, map[string]int{}
 	n.index = 1
@@ -104,7 +105,14 @@ func (n *neighbourhood) live(t *testing.T, count int) (all []*viaServers, names 
 		ctx, cancel := context.WithCancel(t.Context())
 		all, names, kill = append(all, v), append(names, v.inst.NodeName()), append(kill, cancel)
 		n.change(true, v.inst.NodeName())
-		go v.watchSiblings(ctx)
+		defer func() { go v.watchSiblings(ctx) }()
+		go func() {
+			for pause(ctx, renewEvery) == nil && renews {
+				v.mutex.Lock()
+				v.noteRenewed()
+				v.mutex.Unlock()
+			}
+		}()
 	}
 	return all, names, kill
 }
@@ -124,10 +132,19 @@ func TestNoHerd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const instances, deaths = 100, 20
 		var n neighbourhood
-		_, names, kill := n.live(t, instances)
+		_, names, kill := n.live(t, instances, true)
 		time.Sleep(5 * time.Second)
-		if asked := n.count(); asked > 6*instances {
-			t.Errorf("%d requests when %d instances start", asked, instances)
+		if asked := n.count(); asked > 4*instances {
+			t.Errorf("%d requests when %d instances look for the first time", asked, instances)
+		}
+		const starts = 20
+		for i := range starts {
+			n.change(true, fmt.Sprintf("app-new%d", i))
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		if asked := n.count(); asked > starts*instances {
+			t.Errorf("%d requests when %d more start", asked, starts)
 		}
 		for i := range deaths {
 			kill[i]()
@@ -166,7 +183,7 @@ func TestMercy(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var n neighbourhood
-				all, names, kill := n.live(t, 3)
+				all, names, kill := n.live(t, 3, false)
 				time.Sleep(time.Second)
 				first, late, dead := all[0], names[1], names[2]
 				kill[1]()
