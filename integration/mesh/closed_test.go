@@ -165,6 +165,11 @@ func said(app *cell.RunningApp, text string) (lines []cell.Line) {
 
 const ofTheBinding = ` of the bound service "consul-credentials"`
 
+// notKnown is what the log says of a token that the servers do not take.
+func notKnown(token string) string {
+	return "the servers do not know the " + token + ofTheBinding + ": it is wrong, expired or revoked"
+}
+
 // appOf makes an app of the closed mesh, and its binding.
 type appOf func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
 
@@ -179,22 +184,21 @@ func (c *closedMesh) wrong(t *testing.T) {
 	agentToken := func(b map[string]any) { b["agent_token"] = uuid.NewString() }
 	ca := func(b map[string]any) { b["ca"] = other.CA.PEM }
 	host := func(b map[string]any) { b["datacenter"] = "elsewhere" }
-	const notKnown = "%s" + ofTheBinding + ": it is wrong, expired or revoked"
 	for name, test := range map[string]struct {
 		app    appOf
 		change func(binding map[string]any)
 		want   string
 	}{
-		"token":       {c.app, token, fmt.Sprintf(notKnown, "the servers do not know the service_token")},
-		"agent-token": {c.app, agentToken, fmt.Sprintf(notKnown, "the servers do not know the agent_token")},
+		"token":       {c.app, token, notKnown("service_token")},
+		"agent-token": {c.app, agentToken, notKnown("agent_token")},
 		"ca":          {c.app, ca, "is not signed by the ca" + ofTheBinding},
 		"gossip":      {c.app, func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
 		"no-gossip":   {c.app, func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
 		"host":        {c.app, host, "is not for server.elsewhere.consul: is datacenter right"},
 		"shape":       {c.app, func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
 
-		"token-agentless":       {c.alone, token, fmt.Sprintf(notKnown, "the servers do not know the service_token")},
-		"agent-token-agentless": {c.alone, agentToken, fmt.Sprintf(notKnown, "the servers do not know the agent_token")},
+		"token-agentless":       {c.alone, token, notKnown("service_token")},
+		"agent-token-agentless": {c.alone, agentToken, notKnown("agent_token")},
 		"ca-agentless":          {c.alone, ca, "is not signed by the ca" + ofTheBinding},
 		"host-agentless":        {c.alone, host, "is not for server.elsewhere.…: is datacenter right"},
 	} {
@@ -280,5 +284,5 @@ func (c *closedMesh) expired(t *testing.T, token string) {
 		}
 		return nil
 	})
-	waitLog(t, launch(t, app), "the servers do not know the service_token"+ofTheBinding+": it is wrong, expired or revoked")
+	waitLog(t, launch(t, app), notKnown("service_token"))
 }

@@ -70,7 +70,7 @@ func (p *proxy) newPreflight() (*preflight, error) {
 	if domain == "" {
 		domain = "consul"
 	}
-	look.serverName = "server." + strings.ToLower(datacenter) + "." + domain
+	look.serverName = serverName(datacenter, domain)
 	return look, nil
 }
 

@@ -204,8 +204,7 @@ func (p *proxy) explain(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), explainBudget)
 	defer cancel()
 	hints := p.startCauses(ctx, p.survey(ctx))
-	saysIt := func(hint string) bool { return strings.Contains(hint, failed.seen.Error()) }
-	if slices.ContainsFunc(hints, saysIt) && len(hints) == 1 {
+	if len(hints) == 1 && strings.Contains(hints[0], failed.seen.Error()) {
 		return err
 	}
 	if len(hints) == 0 {

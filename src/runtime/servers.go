@@ -237,9 +237,14 @@ func (a *access) serverTLS() *tls.Config {
 	}
 	if creds := a.current(); creds.VerifyServerName && creds.Datacenter != "" {
 		// For what routes by it; the servers' own domain is not known here.
-		config.ServerName = "server." + strings.ToLower(creds.Datacenter) + ".consul"
+		config.ServerName = serverName(creds.Datacenter, "consul")
 	}
 	return config
+}
+
+// serverName is what a server's certificate has to be for, by Consul's own rule.
+func serverName(datacenter, domain string) string {
+	return "server." + strings.ToLower(datacenter) + "." + domain
 }
 
 func (a *access) verifyServer(state tls.ConnectionState) error {
@@ -252,10 +257,9 @@ func (a *access) verifyServer(state tls.ConnectionState) error {
 	if !creds.VerifyServerName {
 		return nil
 	}
-	// Consul's own rule: server.DATACENTER.DOMAIN.
 	prefix := "server."
 	if creds.Datacenter != "" {
-		prefix += strings.ToLower(creds.Datacenter) + "."
+		prefix = serverName(creds.Datacenter, "")
 	}
 	isServer := func(name string) bool { return strings.HasPrefix(name, prefix) }
 	if !slices.ContainsFunc(state.PeerCertificates[0].DNSNames, isServer) {

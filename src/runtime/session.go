@@ -145,10 +145,15 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 
 // noteRenewed notes when the session was made or renewed. v.mutex is held.
 func (v *viaServers) noteRenewed() {
-	if !v.renewed.IsZero() && time.Since(v.renewed) > overdue {
+	if v.isOverdue() {
 		v.back = time.Now()
 	}
 	v.renewed = time.Now()
+}
+
+// isOverdue says that the session should have been renewed. v.mutex is held.
+func (v *viaServers) isOverdue() bool {
+	return !v.renewed.IsZero() && time.Since(v.renewed) > overdue
 }
 
 // mercy is how long nobody is to be taken for dead: what keeps this instance from
@@ -156,7 +161,7 @@ func (v *viaServers) noteRenewed() {
 func (v *viaServers) mercy() time.Duration {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if !v.renewed.IsZero() && time.Since(v.renewed) > overdue {
+	if v.isOverdue() {
 		return returnFor
 	}
 	return max(0, returnFor-time.Since(v.back))

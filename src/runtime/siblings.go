@@ -98,31 +98,25 @@ type burial struct {
 }
 
 // dead lists the nodes that have the service and no sign of life, and those of
-// this app's process that are bare, without those that are known. A list of the
-// living without this instance is not one to judge others by.
+// this app's process that are bare, without those that are known.
 func (v *viaServers) dead(ctx context.Context, alive []string, known func(node string) bool) (dead []burial, err error) {
-	if !slices.Contains(alive, v.inst.NodeName()) {
-		return nil, nil
-	}
 	least := v.mercy()
 	meta := url.Values{"node-meta": {metaAgentless + ":true"}}
 	listed := "/v1/catalog/service/" + url.PathEscape(v.services[0].name) + "?" + meta.Encode()
-	nodes, err := v.lifeless(ctx, listed, alive)
+	withService, err := v.lifeless(ctx, listed, alive)
 	if err != nil {
 		return nil, err
 	}
-	for _, node := range nodes {
+	for _, node := range withService {
 		if !known(node) && v.ended(ctx, node) {
 			dead = append(dead, burial{node, listed, least})
 		}
 	}
-	withService := dead
 	meta["node-meta"] = append(meta["node-meta"], metaApp+":"+v.inst.App, metaProcess+":"+v.inst.Process)
 	listed = "/v1/catalog/nodes?" + meta.Encode()
-	nodes, err = v.lifeless(ctx, listed, alive)
+	nodes, err := v.lifeless(ctx, listed, alive)
 	for _, node := range nodes {
-		isNode := func(b burial) bool { return b.node == node }
-		if !slices.ContainsFunc(withService, isNode) && !known(node) && v.bare(ctx, node) {
+		if !slices.Contains(withService, node) && !known(node) && v.bare(ctx, node) {
 			dead = append(dead, burial{node, listed, max(bareFor, least)})
 		}
 	}
@@ -181,7 +175,8 @@ func (v *viaServers) bury(ctx context.Context, b burial, alive []string) {
 	v.log("the instance %s has died and is taken out of the catalog", b.node)
 }
 
-// stillDead looks once more, at one node alone: many may die at once.
+// stillDead looks once more, at one node alone: many may die at once. A list of
+// the living without this instance is not one to judge others by.
 func (v *viaServers) stillDead(ctx context.Context, b burial) bool {
 	look, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -97,6 +97,9 @@ func (n *neighbourhood) live(t *testing.T, count int, renews bool) (all []*viaSe
 	n.changed, n.nodes, n.alive, n.removed = make(chan struct{}), map[string]bool{}, map[string]bool{}, map[string]int{}
 	n.index = 1
 	for i := range count {
+		n.change(true, fmt.Sprintf("app-%d", i))
+	}
+	for i := range count {
 		v := running(t, nil, "one")
 		v.inst.GUID = strconv.Itoa(i)
 		v.log = func(string, ...any) {}
@@ -104,8 +107,7 @@ func (n *neighbourhood) live(t *testing.T, count int, renews bool) (all []*viaSe
 		v.noteRenewed()
 		ctx, cancel := context.WithCancel(t.Context())
 		all, names, kill = append(all, v), append(names, v.inst.NodeName()), append(kill, cancel)
-		n.change(true, v.inst.NodeName())
-		defer func() { go v.watchSiblings(ctx) }()
+		go v.watchSiblings(ctx)
 		go func() {
 			for pause(ctx, renewEvery) == nil && renews {
 				v.mutex.Lock()
