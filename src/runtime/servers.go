@@ -37,8 +37,10 @@ type servers struct {
 	tls        *tls.Config // nil: plain text
 
 	mutex   sync.Mutex
-	current string // host, empty before the first and after a failure
-	failed  string // the last that did
+	current string             // host, empty before the first and after a failure
+	failed  string             // the last that did
+	asked   context.Context    // ends when current is lost, nil while nobody waits for that
+	hangUp  context.CancelFunc // ends it
 }
 
 // newServers takes the addresses of the bound service, and otherwise those of
@@ -125,8 +127,29 @@ var errNoAddress = errors.New("the servers are named by cloud auto-join (provide
 func (s *servers) lost(host string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.current == host {
-		s.current, s.failed = "", host
+	if s.current != host {
+		return
+	}
+	s.current, s.failed = "", host
+	if s.asked != nil {
+		s.hangUp()
+		s.asked = nil
+	}
+}
+
+// untilLost is for a question that stays open: it ends when the server that is
+// asked now is lost, which other questions find out sooner.
+func (s *servers) untilLost(ctx context.Context) (context.Context, context.CancelFunc) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.asked == nil {
+		s.asked, s.hangUp = context.WithCancel(context.Background())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.asked, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // TestSilentServer: a stream of a server that is gone without a word ends, and
@@ -152,6 +154,34 @@ func TestNoServer(t *testing.T) {
 	}
 	if _, err := writer.Write([]byte("more")); err == nil {
 		t.Error("it was read")
+	}
+}
+
+// TestWhichServers: what the bound service says comes before mesh.hcl, and its ca
+// decides about the ports that mesh.hcl does not name.
+func TestWhichServers(t *testing.T) {
+	t.Parallel()
+	file := droplet.Servers{Addresses: []string{"file"}}
+	ports := droplet.Servers{Addresses: []string{"file"}, HTTP: 8080, GRPC: 8081}
+	bound := &credentials.Credentials{CA: "a ca", RetryJoin: []string{"bound"}}
+	for name, test := range map[string]struct {
+		file       droplet.Servers
+		creds      *credentials.Credentials
+		host       string
+		http, grpc int
+		tls        bool
+	}{
+		"nothing bound":        {file, nil, "file", 8500, 8502, false},
+		"a ca":                 {file, &credentials.Credentials{CA: "a ca"}, "file", 8501, 8503, true},
+		"addresses and a ca":   {file, bound, "bound", 8501, 8503, true},
+		"addresses and ports":  {ports, bound, "bound", 8080, 8081, true},
+		"ports, nothing bound": {ports, nil, "file", 8080, 8081, false},
+	} {
+		p := &proxy{access: &access{creds: test.creds}}
+		s := p.newServers(&test.file)
+		if !slices.Equal(s.names, []string{test.host}) || s.http != test.http || s.grpc != test.grpc || (s.tls != nil) != test.tls {
+			t.Errorf("%s: %v, %d and %d, TLS %v", name, s.names, s.http, s.grpc, s.tls != nil)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // sign of life (session.go) has gone.
 const (
 	// siblingWait is how long a request for news of the siblings stays open. It
-	// bounds how long a server that has vanished without a word is waited for.
+	// bounds how long a connection that was cut without a word is waited for.
 	siblingWait = 30 * time.Second
 	// turn is how long each of the first instances leaves a dead one to the
 	// instances before it; the others wait for all of those turns, and then some.
@@ -43,7 +43,10 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, siblingWait+siblingWait/8)
-		alive, next, err := v.siblings(wait, index)
+		// A server that is gone without a word is noticed by who renews the session.
+		asked, done := v.servers.untilLost(wait)
+		alive, next, err := v.siblings(asked, index)
+		done()
 		cancel()
 		var dead []burial
 		gone := func(node string) bool { return !slices.Contains(alive, node) }

@@ -25,7 +25,8 @@ type neighbourhood struct {
 	nodes   map[string]bool
 	alive   map[string]bool // nodes with a session, and their key
 	removed map[string]int  // how often a node was
-	asked   int
+	silent  string          // the server that answers nobody
+	asked   int             // but for renewals of sessions
 }
 
 // change ends sessions, or begins them.
@@ -46,7 +47,10 @@ func (n *neighbourhood) change(alive bool, nodes ...string) {
 func (n *neighbourhood) RoundTrip(r *http.Request) (*http.Response, error) {
 	const prefix = "consul-mesh-buildpack/one/"
 	n.mutex.Lock()
-	n.asked++
+	isRenewal := strings.HasPrefix(r.URL.Path, "/v1/session/renew/")
+	if !isRenewal {
+		n.asked++
+	}
 	if seen, err := strconv.Atoi(r.URL.Query().Get("index")); err == nil && seen == n.index {
 		changed := n.changed
 		n.mutex.Unlock()
@@ -58,9 +62,15 @@ func (n *neighbourhood) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		n.mutex.Lock()
 	}
+	if n.silent == r.URL.Hostname() {
+		n.mutex.Unlock()
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
 	defer n.mutex.Unlock()
 	var entries []any
 	switch path := r.URL.Path; {
+	case isRenewal:
 	case strings.HasPrefix(path, "/v1/kv/"):
 		for _, node := range slices.Sorted(maps.Keys(n.alive)) {
 			entries = append(entries, prefix+node)
@@ -103,16 +113,15 @@ func (n *neighbourhood) live(t *testing.T, count int, renews bool) (all []*viaSe
 		v := running(t, nil, "one")
 		v.inst.GUID = strconv.Itoa(i)
 		v.log = func(string, ...any) {}
-		v.consul.http.Transport = n
+		v.servers = &servers{names: []string{"127.0.0.2", "127.0.0.3"}}
+		v.consul.http.Transport = &tripper{v.servers, serverHTTP, n}
 		v.noteRenewed()
 		ctx, cancel := context.WithCancel(t.Context())
 		all, names, kill = append(all, v), append(names, v.inst.NodeName()), append(kill, cancel)
 		go v.watchSiblings(ctx)
 		go func() {
-			for pause(ctx, renewEvery) == nil && renews {
-				v.mutex.Lock()
-				v.noteRenewed()
-				v.mutex.Unlock()
+			for renews && pause(ctx, renewEvery) == nil {
+				_ = v.renewSession(ctx) // a server that is silent is what a test is about
 			}
 		}()
 	}
@@ -208,4 +217,32 @@ func TestMercy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestServerAndInstanceDieTogether: a server that is gone without a word does not
+// keep an instance from seeing that another has died.
+func TestServerAndInstanceDieTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var n neighbourhood
+		all, names, kill := n.live(t, 2, true)
+		time.Sleep(12 * time.Second)
+		asked, err := all[0].servers.pick(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.mutex.Lock()
+		n.silent = asked
+		n.mutex.Unlock()
+		kill[1]()
+		n.change(false, names[1])
+		time.Sleep(renewEvery + callTimeout + 2*time.Second)
+		n.mutex.Lock()
+		defer n.mutex.Unlock()
+		if n.removed[names[1]] != 1 {
+			t.Errorf("taken out: %v", n.removed)
+		}
+		kill[0]()
+		synctest.Wait()
+	})
 }

@@ -32,13 +32,13 @@ func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers {
+func viaScripted(t *testing.T, says scripted, services ...string) *viaServers {
 	t.Helper()
 	p := &proxy{
 		inst: Instance{App: "app", GUID: "guid"}, log: t.Logf, access: &access{},
 		config: droplet.Config{Servers: &droplet.Servers{}}, consul: &consul{base: "http://servers"},
 	}
-	p.consul.http.Transport = servers
+	p.consul.http.Transport = says
 	p.xds = &xds{access: p.access, early: newEarly(scripted(func(string) (int, string) { return http.StatusOK, "" }))}
 	for _, id := range services {
 		p.services = append(p.services, &registration{
@@ -46,7 +46,7 @@ func viaScripted(t *testing.T, servers scripted, services ...string) *viaServers
 			definition: map[string]any{"id": id, "name": id, "connect": map[string]any{"sidecarservice": map[string]any{}}},
 		})
 	}
-	return &viaServers{proxy: p, states: map[string]checkState{}}
+	return &viaServers{proxy: p, servers: &servers{}, states: map[string]checkState{}}
 }
 
 // running is an instance that has been registered, and is in rotation.
