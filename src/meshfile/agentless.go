@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Without an agent the sidecar asks the servers itself. What only an agent
@@ -36,9 +37,7 @@ func (v *validator) agentless(m *Mesh) {
 	c := m.Consul
 	given := content(c.Body, typeOfConsul).Attributes
 	if !m.Agentless() {
-		if given["addresses"] != nil {
-			v.fail(at(c.Body, "addresses"), "For agentless alone", `An agent joins by retry_join. Say mode = "agentless", or retry_join.`)
-		}
+		v.agent(m)
 		return
 	}
 	const summary = "For an agent only"
@@ -64,6 +63,12 @@ func (v *validator) agentless(m *Mesh) {
 		c.Addresses[i] = withoutBrackets(address)
 	}
 	for _, s := range m.Services {
+		if content(s.Body, typeOfService).Attributes["enable_tag_override"] != nil {
+			v.fail(at(s.Body, "enable_tag_override"), summary, `It keeps an agent from writing the tags back that others have changed. With mode = "agentless" nobody does.`)
+		}
+		if w := s.Weights; w != nil && content(w.Body, typeOfWeights).Attributes["warning"] != nil {
+			v.fail(at(w.Body, "warning"), summary, `With mode = "agentless" a check passes or is critical, and never warns.`)
+		}
 		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
 			given := content(check.Body, typeOfCheck).Attributes
 			for _, kind := range agentChecks {
@@ -90,6 +95,26 @@ func (v *validator) agentless(m *Mesh) {
 		}
 	}
 }
+
+// agent refuses what goes without an agent alone.
+func (v *validator) agent(m *Mesh) {
+	const summary = "For agentless alone"
+	if content(m.Consul.Body, typeOfConsul).Attributes["addresses"] != nil {
+		v.fail(at(m.Consul.Body, "addresses"), summary, `An agent joins by retry_join. Say mode = "agentless", or retry_join.`)
+	}
+	for _, s := range m.Services {
+		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
+			interval, err := time.ParseDuration(check.Interval)
+			if err == nil && interval >= leastInterval && interval < agentInterval { // less is refused in both modes
+				v.fail(at(check.Body, "interval"), summary, `An agent runs no check more often than every %s. Leave it out, or say mode = "agentless".`, agentInterval)
+			}
+		}
+	}
+}
+
+// agentInterval is the least between two runs of a check that an agent keeps to
+// (Consul 1.22, agent/checks).
+const agentInterval = time.Second
 
 // serverProblem says what is wrong with the address of a server that the sidecar
 // itself asks, empty where nothing is: it is a host alone.

@@ -89,8 +89,8 @@ type Check struct {
 	TTL    *string `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often: PUT http://127.0.0.1:8500/v1/agent/check/pass/ID, at the port http in ports. ID is the service's id, a colon and the check's name, such as shop:beat. Where ACLs are on, with the service's token in the header X-Consul-Token."`
 	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
 
-	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs, at least 100ms."`
-	Timeout                string              `hcl:"timeout,optional" default:"1s" is:"interval" doc:"How long one may take, at least 100ms."`
+	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs: at least 1s, without an agent 100ms."`
+	Timeout                string              `hcl:"timeout,optional" default:"700ms" is:"interval" doc:"How long one may take, at least 100ms. An app that hangs is out of rotation when interval and timeout are over, and a moment later."`
 	Method                 string              `hcl:"method,optional" without:"GET" oneof:"GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS" doc:"For http: the method."`
 	Headers                map[string][]string `hcl:"headers,optional" doc:"For http: headers, each a list of values."`
 	RequestBody            string              `hcl:"body,optional" doc:"For http: the request's body."`

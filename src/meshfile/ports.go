@@ -33,6 +33,7 @@ const (
 var (
 	typeOfCheck    = reflect.TypeFor[Check]()
 	typeOfService  = reflect.TypeFor[Service]()
+	typeOfWeights  = reflect.TypeFor[Weights]()
 	typeOfUpstream = reflect.TypeFor[Upstream]()
 	typeOfConsul   = reflect.TypeFor[Consul]()
 	typeOfEnvoy    = reflect.TypeFor[Envoy]()

@@ -37,6 +37,10 @@ var validFile = regexp.MustCompile(`^(/[A-Za-z0-9._@+-]+)+$`)
 
 var validSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// leastInterval is the least between two runs of a check, and the least that one
+// may take.
+const leastInterval = 100 * time.Millisecond
+
 // kinds are the values of the tag `is`: what is wrong with a value, empty if
 // nothing is. Numbers come as decimal text.
 var kinds = map[string]func(text string) (summary, detail string){
@@ -61,7 +65,7 @@ var kinds = map[string]func(text string) (summary, detail string){
 	"weight":     between(1, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
 	"low_weight": between(0, 65535, "Number out of range", "A weight is a number from %d to %d, not %s."),
 	"interval": func(text string) (string, string) {
-		return durationProblem(text, 100*time.Millisecond, endless, "which would keep the machine busy")
+		return durationProblem(text, leastInterval, endless, "which would keep the machine busy")
 	},
 	"minutes": func(text string) (string, string) {
 		return durationProblem(text, time.Minute, endless, "the least that Consul heeds")

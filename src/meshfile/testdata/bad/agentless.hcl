@@ -1,4 +1,6 @@
 service "shop" {
+  enable_tag_override = true
+  weights { warning = 2 }
   check "ping" { h2ping = true }
   check "beat" { ttl = "10s" }
   check "rpc" {

@@ -1,0 +1,6 @@
+service "shop" {
+  check "health" {
+    http     = "/health"
+    interval = "500ms"
+  }
+}
