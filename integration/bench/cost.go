@@ -40,16 +40,14 @@ func droplet(ctx context.Context, b *bench) ([]result, error) {
 	return []result{r.beside(sizes[ours]).aimedAt(goal{ofAgent: 0.45})}, nil
 }
 
-// policies counts the network policies that HotROD is pushed with. The servers
-// have TLS, so that their ports are Consul's own: without it their HTTP API is
-// where the platform looks for an app, and that takes one more for each app.
+// policies counts the network policies that HotROD is pushed with.
 func policies(context.Context, *bench) ([]result, error) {
 	apps := foundation.HotRODUpstreams
 	most := len(apps) // one for the servers each
 	for _, upstreams := range apps {
 		most += len(upstreams)
 	}
-	r := result{Name: "policies-hotrod-agentless", Unit: "policies", Ours: float64(len(foundation.AgentlessTLSPolicies(apps)))}
+	r := result{Name: "policies-hotrod-agentless", Unit: "policies", Ours: float64(len(foundation.AgentlessPolicies(apps)))}
 	return []result{r.beside(float64(len(foundation.MeshPolicies(apps)))).aimedAt(goal{atMost: float64(most)})}, nil
 }
 

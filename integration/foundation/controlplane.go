@@ -209,31 +209,31 @@ func MeshPolicies(upstreams map[string][]string) []cell.Policy {
 	return policies
 }
 
-// AgentlessPolicies are those of apps without agents: the servers' APIs, and
-// each app to the sidecars of its upstreams. The servers are an app whose HTTP
-// API is where the platform looks for it.
+// AgentlessPolicies are those of apps without agents: the servers' APIs, which
+// listen side by side so that one policy is enough, and each app to the sidecars of
+// its upstreams.
 func AgentlessPolicies(upstreams map[string][]string) []cell.Policy {
-	return agentlessPolicies(upstreams, cell.Policy{Start: 8080}, cell.Policy{Start: 8502})
+	return agentlessPolicies(upstreams, serverHTTP, serverGRPC)
 }
 
-// AgentlessTLSPolicies are those where the servers have TLS: Consul's own ports
-// for it are close enough for one policy.
+// AgentlessTLSPolicies are those where the servers have TLS.
 func AgentlessTLSPolicies(upstreams map[string][]string) []cell.Policy {
-	return agentlessPolicies(upstreams, cell.Policy{Start: serverHTTPS, End: serverGRPCTLS})
+	return agentlessPolicies(upstreams, serverHTTPS, serverGRPCTLS)
 }
 
-// The servers' ports with TLS, Consul's own.
+// The servers' ports. Those with TLS are Consul's own. The HTTP API is where the
+// platform looks for an app.
 const (
+	serverHTTP    = 8080
+	serverGRPC    = 8081
 	serverHTTPS   = 8501
 	serverGRPCTLS = 8503
 )
 
-func agentlessPolicies(upstreams map[string][]string, servers ...cell.Policy) []cell.Policy {
+func agentlessPolicies(upstreams map[string][]string, start, end int) []cell.Policy {
 	var policies []cell.Policy
 	for app, calls := range upstreams {
-		for _, ports := range servers {
-			policies = append(policies, cell.Policy{Source: app, Destination: ServersApp, Protocol: "tcp", Start: ports.Start, End: ports.End})
-		}
+		policies = append(policies, cell.Policy{Source: app, Destination: ServersApp, Protocol: "tcp", Start: start, End: end})
 		for _, upstream := range calls {
 			policies = append(policies, cell.Policy{Source: app, Destination: upstream, Protocol: "tcp", Start: 21000})
 		}

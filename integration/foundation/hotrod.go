@@ -92,7 +92,11 @@ func (f *Foundation) withoutAgent(source string) error {
 
 // AgentlessLines are for the block consul of an app without an agent, where the
 // servers have no TLS.
-const AgentlessLines = agentlessMode + "\n  ports { http = 8080 }"
+const AgentlessLines = agentlessMode + `
+  ports {
+    http = 8080
+    grpc = 8081
+  }`
 
 const agentlessMode = `  mode = "agentless"`
 

@@ -35,7 +35,7 @@ var (
 	}
 	agentless = mode{
 		name: "agentless", back: "direct-back", front: "direct-front", policies: foundation.AgentlessPolicies,
-		consul: "consul {\n  mode = \"agentless\"\n  ports { http = 8080 }\n}\n",
+		consul: "consul {\n" + foundation.AgentlessLines + "\n}\n",
 	}
 )
 
@@ -43,7 +43,7 @@ var (
 const fixtureConsul = "consul {\n  datacenter = \"cf\"\n}\n"
 
 // Tests that are about neither way use an agent.
-var start, launch, launchDroplet, echo, meshFile = withAgent.start, withAgent.launch, withAgent.launchDroplet, withAgent.echo, withAgent.meshFile
+var start, launch = withAgent.start, withAgent.launch
 
 // inBothModes runs a test in each mode. What it shows holds for both.
 func inBothModes(t *testing.T, test func(t *testing.T, m mode)) {
