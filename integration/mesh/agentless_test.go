@@ -96,8 +96,8 @@ func indexes(t *testing.T) map[string]string {
 }
 
 // sweptWithin is the longest that an instance that has died is in the catalog:
-// its session ends after twice its 10 s, and a sibling acts on that.
-const sweptWithin = 25 * time.Second
+// its session ends 20 s after it was renewed last, and a sibling acts on that.
+const sweptWithin = 21 * time.Second
 
 // TestSiblings: what has died without a word is taken out of the catalog by
 // those that live, or by the next that starts.

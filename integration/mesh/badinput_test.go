@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,29 +48,37 @@ func TestStagingSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestPortTaken: another process of the app has a port of the agent's.
-func TestPortTaken(t *testing.T) {
-	app := echo(t, "taken")
+// TestPortTaken: another process of the app has a port of the agent's, or of Envoy's.
+func TestPortTaken(t *testing.T) { inBothModes(t, portTaken) }
+
+func portTaken(t *testing.T, m mode) {
+	port, whose := 8500, "the Consul agent's http port 8500"
+	if m.agents == 0 {
+		port, whose = 19000, "the admin port 19000 of Envoy"
+	}
+	app := m.echo(t, "taken-"+m.name)
 	// Sourced by every process before it starts: the port is taken for sure.
-	profile := `mkdir /tmp/taken 2>/dev/null && { PORT=8500 ./echo -bind 127.0.0.1 & }
-until (: < /dev/tcp/127.0.0.1/8500) 2>/dev/null; do :; done
-`
+	profile := fmt.Sprintf(`mkdir /tmp/taken 2>/dev/null && { PORT=%[1]d ./echo -bind 127.0.0.1 & }
+until (: < /dev/tcp/127.0.0.1/%[1]d) 2>/dev/null; do :; done
+`, port)
 	if err := os.WriteFile(filepath.Join(app.Dir, ".profile"), []byte(profile), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	running := launch(t, app)
-	waitLog(t, running, "mesh: failed: the Consul agent's http port 8500 cannot be used: another process of the app listens there")
+	running := m.launch(t, app)
+	waitLog(t, running, "mesh: failed: "+whose+" cannot be used: another process of the app listens there")
 	waitLog(t, running, "mesh: hint:")
 }
 
 // TestEnvoyMissing: a droplet that lost a program.
-func TestEnvoyMissing(t *testing.T) {
-	app := echo(t, "missing")
+func TestEnvoyMissing(t *testing.T) { inBothModes(t, envoyMissing) }
+
+func envoyMissing(t *testing.T, m mode) {
+	app := m.echo(t, "missing-"+m.name)
 	droplet := stage(t, app)
 	if err := os.Remove(filepath.Join(droplet.Dir, "deps", "0", "bin", "envoy")); err != nil {
 		t.Fatal(err)
 	}
-	running := launchDroplet(t, app, droplet)
+	running := m.launchDroplet(t, app, droplet)
 	waitLog(t, running, "mesh: failed: failed to find envoy in the droplet")
 	waitLog(t, running, "mesh: hint: restage the app")
 }

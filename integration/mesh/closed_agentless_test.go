@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
-	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // agentless: the rules that meshctl acl prints for apps without agents are
@@ -20,16 +19,18 @@ func (c *closedMesh) agentless(t *testing.T) {
 	leaveBare(t, c.Foundation, back.Name)
 	waitLog(t, start(t, back), "the instance direct-back-bare has died")
 	callers := []string{}
-	caller := func(t *testing.T, name, without string) *cell.RunningApp {
+	caller := func(t *testing.T, name, without string, intention bool) *cell.RunningApp {
 		t.Helper()
 		app := c.direct(t, name, without, `upstream "direct-back" { port = 9001 }`)
-		callers = append(callers, app.Dir)
+		if intention {
+			callers = append(callers, app.Dir)
+		}
 		if err := c.Intend(t.Context(), callers...); err != nil {
 			t.Fatal(err)
 		}
 		return launch(t, app, "direct-back")
 	}
-	whole := caller(t, "direct-none", "")
+	whole := caller(t, "direct-none", "", true)
 	eventually(t, "everything works", c.answered(whole))
 	eventually(t, "the status says so", func(context.Context) error {
 		if s, text, _ := statusOf(t, whole); !s.Healthy() {
@@ -45,23 +46,24 @@ func (c *closedMesh) agentless(t *testing.T) {
 		{"sidecar", `service "direct-sidecar-sidecar-proxy" { policy = "write" }`, "service:write"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			waitLog(t, caller(t, "direct-"+test.name, test.rule), test.log)
+			waitLog(t, caller(t, "direct-"+test.name, test.rule, true), test.log)
 		})
 	}
-	for _, test := range []struct{ name, rule string }{
-		{"upstream", `service "direct-back" { policy = "read" }`},
-		{"proxy", `service "direct-back-sidecar-proxy" { policy = "read" }`},
-		{"nodes", `node_prefix "" { policy = "read" }`},
+	for _, test := range []struct{ name, rule, problem string }{
+		{"upstream", `service "direct-back" { policy = "read" }`, "direct-back"},
+		{"proxy", `service "direct-back-sidecar-proxy" { policy = "read" }`, "direct-back"},
+		{"nodes", `node_prefix "" { policy = "read" }`, "direct-back"},
+		{"intent", "", "intentions deny calls to direct-back"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			blind := caller(t, "direct-"+test.name, test.rule)
+			blind := caller(t, "direct-"+test.name, test.rule, test.name != "intent")
 			waitLog(t, blind, "passing, in rotation")
 			eventually(t, "the problem is named", func(ctx context.Context) error {
 				if c.answered(blind)(ctx) == nil {
 					return fmt.Errorf("the call is answered")
 				}
 				s, text, _ := statusOf(t, blind)
-				if !strings.Contains(strings.Join(s.Problems, " "), "direct-back") {
+				if !strings.Contains(strings.Join(s.Problems, " "), test.problem) {
 					return fmt.Errorf("%s", text)
 				}
 				return nil
@@ -106,7 +108,7 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 	backend := start(t, back)
 	waitLog(t, backend, "logged in (")
 	front := c.direct(t, "direct-login-caller", "", `upstream "direct-login" { port = 9001 }`)
-	c.policyInForce(t, start(t, front, "direct-login"), "direct-login-caller", "direct-login", 9001)
+	c.policyInForce(t, start(t, front, "direct-login"), "direct-login")
 	if n := len(c.logins(t, "direct-jwt")); n != 1 {
 		t.Errorf("there are %d logins", n)
 	}
@@ -134,23 +136,4 @@ func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string)
 	app, _ := c.alone(t, name, lines...)
 	c.take(t, app, without)
 	return app
-}
-
-// alone is app without an agent.
-func (c *closedMesh) alone(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
-	t.Helper()
-	app, binding := c.own(t, write(t, name, map[string]string{
-		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul { mode = \"agentless\" }\n", name, strings.Join(lines, "\n")),
-		"Procfile": "web: ./echo\n",
-	}))
-	policy := cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503}
-	if err := c.Allow(policy); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Disallow(policy); err != nil {
-			t.Error(err)
-		}
-	})
-	return app, binding
 }

@@ -49,15 +49,17 @@ func TestClosed(t *testing.T) {
 	expiring := c.expiring(t)
 	t.Run("wrong credentials", c.wrong)
 	t.Run("while it runs", func(t *testing.T) {
-		t.Run("revoked", c.revoked)
-		t.Run("exchanged", c.exchanged)
-		t.Run("login", c.login)
+		c.inBothModes(t, "revoked", c.revoked)
+		c.inBothModes(t, "exchanged", c.exchanged)
+		c.inBothModes(t, "login", c.login)
 		t.Run("roots", c.roots)
-		t.Run("secrets", c.scan)
+		c.inBothModes(t, "secrets", c.scan)
 	})
 	t.Run("policies", c.policies)
 	t.Run("without agents", c.agentless)
-	t.Run("expired", func(t *testing.T) { c.expired(t, expiring) })
+	t.Run("expired", func(t *testing.T) {
+		c.inBothModes(t, "token", func(t *testing.T, w closedMode) { c.expired(t, w, expiring) })
+	})
 	t.Run("servers without their rule", c.servers)
 	t.Run("nothing was logged", c.scanLogs)
 }
@@ -105,14 +107,55 @@ func (c *closedMesh) bind(app *cell.App, binding map[string]any) {
 	app.VcapServices = foundation.Bind(binding)
 }
 
-// app is an app of the closed mesh, with the smallest tokens and the network
-// policies that it needs.
+// closedMode is a way to be in the closed mesh.
+type closedMode struct {
+	mode
+	// app makes an app of it, with the smallest tokens and the network policies that
+	// it needs, and its binding.
+	app func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
+}
+
+func (c *closedMesh) modes() []closedMode {
+	return []closedMode{{withAgent, c.app}, {agentless, c.alone}}
+}
+
+// inBothModes runs a test in each mode, side by side.
+func (c *closedMesh) inBothModes(t *testing.T, name string, test func(t *testing.T, w closedMode)) {
+	t.Helper()
+	for _, w := range c.modes() {
+		t.Run(name+"/"+w.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, w)
+		})
+	}
+}
+
+// app is an app with an agent.
 func (c *closedMesh) app(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
 	t.Helper()
 	return c.own(t, write(t, name, map[string]string{
 		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\n", name, strings.Join(lines, "\n")),
 		"Procfile": "web: ./echo\n",
 	}))
+}
+
+// alone is one without.
+func (c *closedMesh) alone(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
+	t.Helper()
+	app, binding := c.own(t, write(t, name, map[string]string{
+		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul { mode = \"agentless\" }\n", name, strings.Join(lines, "\n")),
+		"Procfile": "web: ./echo\n",
+	}))
+	policy := cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503}
+	if err := c.Allow(policy); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Disallow(policy); err != nil {
+			t.Error(err)
+		}
+	})
+	return app, binding
 }
 
 // own is app for a source of the test's own.
@@ -170,9 +213,6 @@ func notKnown(token string) string {
 	return "the servers do not know the " + token + ofTheBinding + ": it is wrong, expired or revoked"
 }
 
-// appOf makes an app of the closed mesh, and its binding.
-type appOf func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
-
 // wrong: each thing that can be wrong with the credentials is one line that
 // names it, and nobody is asked again and again.
 func (c *closedMesh) wrong(t *testing.T) {
@@ -185,7 +225,7 @@ func (c *closedMesh) wrong(t *testing.T) {
 	ca := func(b map[string]any) { b["ca"] = other.CA.PEM }
 	host := func(b map[string]any) { b["datacenter"] = "elsewhere" }
 	for name, test := range map[string]struct {
-		app    appOf
+		app    func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
 		change func(binding map[string]any)
 		want   string
 	}{
@@ -221,16 +261,8 @@ func (c *closedMesh) wrong(t *testing.T) {
 
 // revoked: a running instance says within seconds, and once, that its token is
 // not good any more, and goes on.
-func (c *closedMesh) revoked(t *testing.T) {
-	t.Parallel()
-	for name, of := range map[string]appOf{"agent": c.app, "agentless": c.alone} {
-		t.Run(name, func(t *testing.T) { c.revokedOf(t, name, of) })
-	}
-}
-
-func (c *closedMesh) revokedOf(t *testing.T, mode string, of appOf) {
-	t.Parallel()
-	app, binding := of(t, "revoked-"+mode)
+func (c *closedMesh) revoked(t *testing.T, w closedMode) {
+	app, binding := w.app(t, "revoked-"+w.name)
 	running := start(t, app)
 	waitLog(t, running, "passing, in rotation")
 	c.revoke(t, binding["service_token"])
@@ -268,8 +300,8 @@ func (c *closedMesh) expiring(t *testing.T) string {
 }
 
 // expired: a token whose time is over is named as one that never was.
-func (c *closedMesh) expired(t *testing.T, token string) {
-	app, binding := c.app(t, "expired")
+func (c *closedMesh) expired(t *testing.T, w closedMode, token string) {
+	app, binding := w.app(t, "expired-"+w.name)
 	binding["service_token"] = token
 	c.bind(&app, binding)
 	eventually(t, "the token expires", func(context.Context) error {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+	"github.com/consul-mesh/mesh-buildpack/integration/load"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -35,16 +36,16 @@ func wait(t *testing.T, seconds int) {
 	}
 }
 
-// policyInForce says that an app's Envoy hears of a change of intentions, which
-// it does only with a good token.
-func (c *closedMesh) policyInForce(t *testing.T, caller *cell.RunningApp, from, to string, port int) {
+// policyInForce says that a service's Envoy hears of a change of intentions, which
+// it does only with a good token, from what an app gets that calls it.
+func (c *closedMesh) policyInForce(t *testing.T, caller *cell.RunningApp, service string) {
 	t.Helper()
 	for _, action := range []string{"allow", "deny", "allow"} {
-		if err := c.Intention(t.Context(), from, to, action); err != nil {
+		if err := c.Intention(t.Context(), caller.App().Name, service, action); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the intention says "+action, func(ctx context.Context) error {
-			_, err := foundation.From(ctx, caller.Instance(0), fmt.Sprintf("http://127.0.0.1:%d/", port))
+			_, err := foundation.From(ctx, caller.Instance(0), backURL)
 			var status *foundation.StatusError
 			if action == "allow" && err != nil || action == "deny" && (!errors.As(err, &status) || status.Status != 403) {
 				return fmt.Errorf("the call gives %v", err)
@@ -56,9 +57,9 @@ func (c *closedMesh) policyInForce(t *testing.T, caller *cell.RunningApp, from, 
 
 // exchanged: new tokens in the file that the platform gives are taken over by a
 // running instance, and the old ones are then of no use.
-func (c *closedMesh) exchanged(t *testing.T) {
-	t.Parallel()
-	back, binding := c.app(t, "exchanged", `protocol = "http"`, `check "health" { http = "/health" }`)
+func (c *closedMesh) exchanged(t *testing.T, w closedMode) {
+	name := "exchanged-" + w.name
+	back, binding := w.app(t, name, `protocol = "http"`, `check "health" { http = "/health" }`)
 	const file = "/home/vcap/app/bound.json"
 	text := back.VcapServices
 	back.VcapServices, back.Env = "-", map[string]string{"VCAP_SERVICES_FILE_PATH": file}
@@ -67,9 +68,9 @@ func (c *closedMesh) exchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	backend := start(t, back)
-	front, _ := c.app(t, "exchanged-caller", `upstream "exchanged" { port = 9001 }`)
-	caller := start(t, front, "exchanged")
-	c.policyInForce(t, caller, "exchanged-caller", "exchanged", 9001)
+	front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
+	caller := start(t, front, name)
+	c.policyInForce(t, caller, name)
 
 	next, err := c.Binding(t.Context(), back.Name, back.Dir)
 	if err != nil {
@@ -91,23 +92,23 @@ func (c *closedMesh) exchanged(t *testing.T) {
 	// A token that nobody knows changes nothing, also when its ready check would
 	// have expired.
 	put(strings.ReplaceAll(back.VcapServices, next["service_token"].(string), "00000000-0000-4000-8000-000000000000"))
-	waitLog(t, backend, `the servers do not know the service_token of the bound service "consul-credentials"`)
+	waitLog(t, backend, "the servers do not know the service_token"+ofTheBinding)
 	wait(t, 12)
-	if healthy, err := c.Healthy(t.Context(), "exchanged"); err != nil || len(healthy) != 1 {
+	if healthy, err := c.Healthy(t.Context(), name); err != nil || len(healthy) != 1 {
 		t.Errorf("a wrong token leaves %v, %v\n%s", healthy, err, tail(backend))
 	}
 	put(back.VcapServices)
-	waitLog(t, backend, `the agent trusts the new ca of the bound service "consul-credentials"`)
-	waitLog(t, backend, `the agent and its services use the new tokens of the bound service "consul-credentials"`)
+	waitLog(t, backend, "the new ca"+ofTheBinding+" is in use")
+	waitLog(t, backend, "the new tokens"+ofTheBinding+" are in use")
 	c.revoke(t, binding["service_token"])
 	c.revoke(t, binding["agent_token"])
-	c.policyInForce(t, caller, "exchanged-caller", "exchanged", 9001)
+	c.policyInForce(t, caller, name)
 	if n := len(said(backend, "the servers do not know")); n != 1 {
 		t.Errorf("the new tokens are not good:\n%s", tail(backend))
 	}
 	// The app's own check is still there: it was registered beside the service.
 	var checks []struct{ Name, Status string }
-	if err := c.Consul(t.Context(), http.MethodGet, "/v1/health/checks/exchanged", nil, &checks); err != nil {
+	if err := c.Consul(t.Context(), http.MethodGet, "/v1/health/checks/"+name, nil, &checks); err != nil {
 		t.Fatal(err)
 	}
 	if len(checks) != 1 || checks[0].Name != "health" || checks[0].Status != "passing" {
@@ -119,28 +120,20 @@ func (c *closedMesh) exchanged(t *testing.T) {
 // and no request is lost.
 func (c *closedMesh) roots(t *testing.T) {
 	t.Parallel()
-	back, _ := c.app(t, "roots", `protocol = "http"`)
-	backend := start(t, back)
-	front, _ := c.app(t, "roots-caller", `upstream "roots" { port = 9001 }`)
-	caller := start(t, front, "roots")
-	c.policyInForce(t, caller, "roots-caller", "roots", 9001)
-	apps := []*cell.RunningApp{backend, caller}
-	before := [][]string{certificates(t, backend), certificates(t, caller)}
-
-	load, stop := context.WithCancel(t.Context())
-	sent, lost := 0, 0
-	var last error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for load.Err() == nil {
-			sent++
-			if _, err := foundation.From(t.Context(), caller.Instance(0), "http://127.0.0.1:9001/slow?ms=5"); err != nil {
-				lost++
-				last = err
-			}
+	before := map[*cell.RunningApp][]string{}
+	loads := map[string]*load.Load{}
+	for _, w := range c.modes() {
+		name := "roots-" + w.name
+		back, _ := w.app(t, name, `protocol = "http"`)
+		backend := start(t, back)
+		front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
+		caller := start(t, front, name)
+		c.policyInForce(t, caller, name)
+		for _, app := range []*cell.RunningApp{backend, caller} {
+			before[app] = certificates(t, app)
 		}
-	}()
+		loads[w.name] = load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=5", Rate: 100, Dial: caller.Instance(0).Dial})
+	}
 	err := c.Consul(t.Context(), http.MethodPut, "/v1/connect/ca/configuration", map[string]any{
 		"Provider": "consul", "Config": map[string]any{"PrivateKeyType": "ec", "PrivateKeyBits": 384},
 	}, nil)
@@ -151,26 +144,22 @@ func (c *closedMesh) roots(t *testing.T) {
 	if err := c.Consul(t.Context(), http.MethodGet, "/v1/connect/ca/roots", nil, &roots); err != nil || len(roots.Roots) < 2 {
 		t.Fatalf("the roots are not new: %v %v", roots, err)
 	}
-	// Agents ask for their new ones after a random part of half a minute.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	err = foundation.Eventually(ctx, "both have new certificates", func(context.Context) error {
-		for i, app := range apps {
+	// Agents and servers ask for the new ones after a random part of half a minute.
+	within(t, time.Minute, "all have new certificates", func(context.Context) error {
+		for app, old := range before {
 			now := certificates(t, app)
-			if !slices.ContainsFunc(now, func(serial string) bool { return !slices.Contains(before[i], serial) }) {
-				return fmt.Errorf("%s had %v and has %v", app.App().Name, before[i], now)
+			if !slices.ContainsFunc(now, func(serial string) bool { return !slices.Contains(old, serial) }) {
+				return fmt.Errorf("%s had %v and has %v", app.App().Name, old, now)
 			}
 		}
 		return nil
 	})
-	stop()
-	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d requests, %d lost", sent, lost)
-	if lost > 0 || sent < 100 {
-		t.Errorf("%d of %d requests lost, the last with: %v", lost, sent, last)
+	for name, requests := range loads {
+		result := requests.Stop()
+		t.Logf("%s: %v", name, result)
+		if result.Lost > 0 || result.Sent < 100 {
+			t.Errorf("%s: lost: %v", name, result)
+		}
 	}
 }
 
@@ -202,25 +191,25 @@ func certificates(t *testing.T, app *cell.RunningApp) (serials []string) {
 
 // login: the tokens of an auth method are made by a login, renewed before they
 // expire, and ended with the instance.
-func (c *closedMesh) login(t *testing.T) {
-	t.Parallel()
-	back, binding := c.app(t, "login", `protocol = "http"`)
-	jwt := c.authMethod(t, "test-jwt", back)
+func (c *closedMesh) login(t *testing.T, w closedMode) {
+	name := "login-" + w.name
+	back, binding := w.app(t, name, `protocol = "http"`)
+	jwt := c.authMethod(t, name, back)
 	c.bind(&back, map[string]any{
-		"auth_method": "test-jwt", "jwt": jwt, "agent_token": binding["agent_token"], "ca": c.Secure.CA.PEM, "gossip_key": c.Secure.GossipKey, "auto_encrypt": true,
+		"auth_method": name, "jwt": jwt, "agent_token": binding["agent_token"], "ca": c.Secure.CA.PEM, "gossip_key": c.Secure.GossipKey, "auto_encrypt": true,
 		"addresses": []string{"secure-server.apps.internal"}, "datacenter": "cf",
 	})
-	refused, wrong := c.app(t, "login-refused")
+	refused, wrong := w.app(t, name+"-refused")
 	delete(wrong, "service_token")
-	wrong["auth_method"], wrong["jwt"] = "test-jwt", jwt[:len(jwt)-8]+"AAAAAAAA"
+	wrong["auth_method"], wrong["jwt"] = name, jwt[:len(jwt)-8]+"AAAAAAAA"
 	c.bind(&refused, wrong)
 	backend := start(t, back)
 	waitLog(t, backend, "logged in (")
-	waitLog(t, launch(t, refused), `the auth method "test-jwt"`+ofTheBinding+" refuses the jwt")
-	front, _ := c.app(t, "login-caller", `upstream "login" { port = 9001 }`)
-	caller := start(t, front, "login")
-	c.policyInForce(t, caller, "login-caller", "login", 9001)
-	first := c.logins(t, "test-jwt")
+	waitLog(t, launch(t, refused), fmt.Sprintf("the auth method %q%s refuses the jwt", name, ofTheBinding))
+	front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
+	caller := start(t, front, name)
+	c.policyInForce(t, caller, name)
+	first := c.logins(t, name)
 	if len(first) != 1 {
 		t.Fatalf("there are %d logins", len(first))
 	}
@@ -230,14 +219,14 @@ func (c *closedMesh) login(t *testing.T) {
 	if _, err := backend.WaitLog(ctx, "logged in again, the old login has ended"); err != nil {
 		t.Fatal(err)
 	}
-	if second := c.logins(t, "test-jwt"); len(second) != 1 || second[0] == first[0] {
+	if second := c.logins(t, name); len(second) != 1 || second[0] == first[0] {
 		t.Errorf("the logins were %v and are %v", first, second)
 	}
-	c.policyInForce(t, caller, "login-caller", "login", 9001)
+	c.policyInForce(t, caller, name)
 	if err := backend.Stop(deadline(t)); err != nil {
 		t.Fatal(err)
 	}
-	if left := c.logins(t, "test-jwt"); len(left) != 0 {
+	if left := c.logins(t, name); len(left) != 0 {
 		t.Errorf("a login has outlived its instance")
 	}
 }

@@ -91,9 +91,11 @@ func portCheck(t *testing.T, m mode) {
 
 // TestPortTakenByTheApp: an app that listens on all addresses answers the port check
 // itself, also where mesh.hcl asks the sidecars to.
-func TestPortTakenByTheApp(t *testing.T) {
-	running := start(t, write(t, "open", map[string]string{
-		"mesh.hcl": meshFile("open") + answersPortCheck,
+func TestPortTakenByTheApp(t *testing.T) { inBothModes(t, portTakenByTheApp) }
+
+func portTakenByTheApp(t *testing.T, m mode) {
+	running := m.start(t, write(t, "open-"+m.name, map[string]string{
+		"mesh.hcl": m.meshFile("open") + answersPortCheck,
 		"Procfile": "web: ./echo\n",
 	}))
 	waitLog(t, running, "port_check: somebody listens on")

@@ -25,8 +25,9 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
-// TestNothingIsLostOnTheWay: every golden service.json is registered with a
-// real agent as the runtime does it, and read back field for field.
+// TestNothingIsLostOnTheWay: every golden service.json is registered as the
+// runtime does it, with a real agent and in the catalog of real servers, and read
+// back field for field.
 func TestNothingIsLostOnTheWay(t *testing.T) {
 	t.Parallel()
 	var files []string
@@ -40,7 +41,10 @@ func TestNothingIsLostOnTheWay(t *testing.T) {
 	agent := startAgent(t)
 	for _, file := range files {
 		dir := filepath.Dir(file)
-		t.Run(filepath.Base(dir), func(t *testing.T) { agent.roundTrip(t, dir) })
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			agent.registers(t, dir)
+			agent.catalogs(t, dir)
+		})
 	}
 }
 
@@ -121,10 +125,15 @@ func (a *agent) call(ctx context.Context, method, path string, body, answer any)
 	return json.Unmarshal(text, answer)
 }
 
-// roundTrip registers the services of a golden droplet, compares what Consul
-// has of them, and takes them away.
-func (a *agent) roundTrip(t *testing.T, dir string) {
-	text, err := os.ReadFile(filepath.Join(dir, droplet.ServiceFile))
+// golden is a droplet that staging has rendered.
+type golden struct {
+	services []map[string]any // of service.json
+	bodies   []runtime.Registration
+}
+
+func readGolden(t *testing.T, instance runtime.Instance) (g golden) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(instance.Deps, droplet.ServiceFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,45 +141,109 @@ func (a *agent) roundTrip(t *testing.T, dir string) {
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
-	bodies, err := runtime.Registrations(dir)
+	bodies, err := instance.Registrations()
 	if err != nil || len(bodies) != len(file.Services) {
 		t.Fatalf("%d services become %d registrations: %v", len(file.Services), len(bodies), err)
 	}
-	for i, want := range file.Services {
-		id := want["id"].(string)
-		a.must(t, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", bodies[i].Service, nil)
-		for _, check := range bodies[i].Checks {
+	return golden{file.Services, bodies}
+}
+
+// each calls a function with every service and sidecar, as Consul's answers name
+// what it is, and with its checks, which they have elsewhere.
+func (g golden) each(check func(id string, service map[string]any, checks []map[string]any)) {
+	for _, service := range g.services {
+		id := service["id"].(string)
+		sidecar := service["connect"].(map[string]any)["sidecar_service"].(map[string]any)
+		for id, one := range map[string]map[string]any{id: service, droplet.SidecarID(id): sidecar} {
+			var checks []map[string]any
+			for _, item := range list(one["checks"]) {
+				definition := item.(map[string]any)
+				definition["CheckID"], definition["ServiceID"] = definition["id"], id
+				delete(definition, "id")
+				checks = append(checks, definition)
+			}
+			if name, ok := one["name"]; ok {
+				one["Service"] = name
+			}
+			for _, key := range []string{"name", "checks", "connect"} {
+				delete(one, key)
+			}
+			check(id, one, checks)
+		}
+	}
+}
+
+// registers registers the services of a golden droplet, compares what the agent
+// has of them, and takes them away.
+func (a *agent) registers(t *testing.T, dir string) {
+	g := readGolden(t, runtime.Instance{Deps: dir})
+	for _, body := range g.bodies {
+		a.must(t, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", body.Service, nil)
+		for _, check := range body.Checks {
 			a.must(t, http.MethodPut, "/v1/agent/check/register", check, nil)
 		}
-		checks := a.checks(t)
-		sidecar := want["connect"].(map[string]any)["sidecar_service"].(map[string]any)
-		for _, one := range []struct {
-			id   string
-			want map[string]any
-		}{{id, want}, {droplet.SidecarID(id), sidecar}} {
-			for _, item := range list(one.want["checks"]) {
-				check := item.(map[string]any)
-				kept := checks[check["id"].(string)]
-				if kept == nil {
-					t.Errorf("%s: check %s is not there", one.id, check["id"])
-					continue
-				}
-				check["CheckID"], check["ServiceID"] = check["id"], one.id
-				delete(check, "id")
-				compare(t, one.id+".checks."+check["name"].(string), check, kept)
-			}
-			if name, ok := one.want["name"]; ok {
-				one.want["Service"] = name
-			}
-			for _, key := range []string{"name", "checks", "connect"} { // compared on their own
-				delete(one.want, key)
-			}
-			compare(t, one.id, one.want, a.service(t, one.id))
+	}
+	kept := a.checks(t)
+	g.each(func(id string, service map[string]any, checks []map[string]any) {
+		compare(t, id, service, a.service(t, id))
+		for _, check := range checks {
+			compareCheck(t, check, kept[check["CheckID"].(string)])
+		}
+	})
+	for _, body := range g.bodies {
+		a.must(t, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(body.Service["id"].(string)), nil, nil)
+	}
+}
+
+// catalogs writes the services of a golden droplet into the catalog, compares what
+// it has of them, and takes their node out.
+func (a *agent) catalogs(t *testing.T, dir string) {
+	instance := runtime.Instance{Deps: dir, App: "golden", GUID: filepath.Base(dir)}
+	node := instance.NodeName()
+	g := readGolden(t, instance)
+	a.must(t, http.MethodPut, "/v1/catalog/register", map[string]string{"Node": node, "Address": "192.0.2.1"}, nil)
+	for _, body := range g.bodies {
+		for _, entry := range body.Entries {
+			a.must(t, http.MethodPut, "/v1/catalog/register", entry, nil)
 		}
 	}
-	for _, service := range file.Services {
-		a.must(t, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(service["id"].(string)), nil, nil)
+	var there struct{ Services []map[string]any }
+	a.must(t, http.MethodGet, "/v1/catalog/node-services/"+node, nil, &there)
+	var checked []map[string]any
+	a.must(t, http.MethodGet, "/v1/health/node/"+node, nil, &checked)
+	services, kept := byKey(there.Services, "ID"), byKey(checked, "CheckID")
+	g.each(func(id string, service map[string]any, checks []map[string]any) {
+		compare(t, id, service, services[id])
+		for _, check := range checks {
+			// The instance runs it. All that the catalog is told is what it is called.
+			told := map[string]any{}
+			for _, key := range []string{"CheckID", "ServiceID", "name", "notes"} {
+				if value, ok := check[key]; ok {
+					told[key] = value
+				}
+			}
+			compareCheck(t, told, kept[check["CheckID"].(string)])
+		}
+	})
+	a.must(t, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": node}, nil)
+}
+
+func byKey(all []map[string]any, key string) map[string]map[string]any {
+	by := map[string]map[string]any{}
+	for _, one := range all {
+		by[one[key].(string)] = one
 	}
+	return by
+}
+
+func compareCheck(t *testing.T, want, got map[string]any) {
+	t.Helper()
+	id := want["CheckID"].(string)
+	if got == nil {
+		t.Errorf("check %s is not there", id)
+		return
+	}
+	compare(t, id, want, got)
 }
 
 func (a *agent) must(t *testing.T, method, path string, body, answer any) {

@@ -15,12 +15,14 @@ import (
 )
 
 // scan looks for the secrets of an app everywhere that they could have got to.
-func (c *closedMesh) scan(t *testing.T) {
-	t.Parallel()
-	app, binding := c.own(t, write(t, "secrets", map[string]string{
-		"mesh.hcl": "service \"secrets\" {\n  upstream \"exchanged\" {}\n}\nconsul {\n  log_level = \"trace\"\n}\nenvoy {\n  log_level = \"trace\"\n}\n",
-		"Procfile": "web: ./echo\n",
-	}))
+func (c *closedMesh) scan(t *testing.T, w closedMode) {
+	name := "secrets-" + w.name
+	app, binding := w.app(t, name, fmt.Sprintf("upstream %q {}", "exchanged-"+w.name))
+	more := "envoy { log_level = \"trace\" }\n"
+	if w.agents > 0 {
+		more += "consul { log_level = \"trace\" }\n"
+	}
+	addTo(t, filepath.Join(app.Dir, "mesh.hcl"), more)
 	secrets := map[string]string{}
 	for _, key := range []string{"agent_token", "service_token", "gossip_key"} {
 		secrets[binding[key].(string)] = key
@@ -29,22 +31,35 @@ func (c *closedMesh) scan(t *testing.T) {
 	waitLog(t, running, "passing, in rotation")
 	scanFiles(t, running.Droplet().Dir, secrets, nowhere)
 
-	scanContainer(t, running, secrets)
+	scanContainer(t, running, w, secrets)
 	output, _, err := running.Instance(0).SSH(deadline(t), "/home/vcap/deps/0/bin/mesh status -json; curl -s 127.0.0.1:19000/config_dump; curl -s 127.0.0.1:8500/v1/agent/self")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(output, `"agent up"`) || !strings.Contains(output, "bootstrap") {
+	if !strings.Contains(output, `: registered"`) || !strings.Contains(output, "bootstrap") {
 		t.Errorf("status and dump are not there: %.2000s", output)
 	}
 	scanText(t, "status, Envoy's dump and the agent's API", []byte(output), secrets)
 
-	wait(t, 5) // an agent that ends sooner is not started again
-	signal(t, running.Instance(0), "bin/consul agent", syscall.SIGABRT)
-	waitLog(t, running, "registered again (")
-	scanContainer(t, running, secrets)
+	if w.agents > 0 {
+		wait(t, 5) // an agent that ends sooner is not started again
+		signal(t, running.Instance(0), "bin/consul agent", syscall.SIGABRT)
+		waitLog(t, running, "registered again (")
+		scanContainer(t, running, w, secrets)
+	}
 	signal(t, running.Instance(0), "bin/envoy", syscall.SIGABRT)
-	waitLog(t, running, "the Envoy of secrets ended")
+	waitLog(t, running, "the Envoy of "+name+" ended")
+}
+
+func addTo(t *testing.T, path, text string) {
+	t.Helper()
+	there, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, append(there, text...), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // scanLogs looks at every line that any app of the closed mesh has logged,
@@ -116,14 +131,14 @@ func scanFiles(t *testing.T, top string, secrets map[string]string, allowed func
 var noCore = regexp.MustCompile(`(?m)^Max core file size +0 +0 `)
 
 // scanContainer looks into the files and the processes of an instance.
-func scanContainer(t *testing.T, app *cell.RunningApp, secrets map[string]string) {
+func scanContainer(t *testing.T, app *cell.RunningApp, w closedMode, secrets map[string]string) {
 	t.Helper()
 	processes, err := app.Instance(0).List()
 	if err != nil {
 		t.Fatal(err)
 	}
 	root := ""
-	sidecars := 0
+	sidecars, bound := 0, 0
 	for _, process := range processes {
 		if process.HostPid == 0 {
 			continue
@@ -132,9 +147,11 @@ func scanContainer(t *testing.T, app *cell.RunningApp, secrets map[string]string
 		line, environ := readProc(dir, "cmdline"), readProc(dir, "environ")
 		scanText(t, "an argument of "+strings.Join(process.Args, " "), line, secrets)
 		for variable := range bytes.SplitSeq(environ, []byte{0}) {
-			if !bytes.HasPrefix(variable, []byte("VCAP_SERVICES=")) {
-				scanText(t, "the environment of "+strings.Join(process.Args, " "), variable, secrets)
+			if bytes.HasPrefix(variable, []byte("VCAP_SERVICES=")) {
+				bound++
+				continue
 			}
+			scanText(t, "the environment of "+strings.Join(process.Args, " "), variable, secrets)
 		}
 		program := strings.Join(process.Args, " ")
 		if !strings.Contains(program, "/deps/0/bin/") || strings.Contains(program, "mesh app") || strings.HasPrefix(program, "bash") {
@@ -149,8 +166,8 @@ func scanContainer(t *testing.T, app *cell.RunningApp, secrets map[string]string
 			scanText(t, "the environment of "+program, environ, secrets)
 		}
 	}
-	if sidecars < 4 {
-		t.Errorf("found %d processes of the sidecars", sidecars)
+	if want := 2 + 2*w.agents; sidecars < want || bound == 0 {
+		t.Errorf("found %d processes of the sidecars, and %d with a bound service", sidecars, bound)
 	}
 	with := 0
 	for _, dir := range []string{"/home", "/tmp", "/dev/shm", "/var", "/run"} {
@@ -170,8 +187,9 @@ func scanContainer(t *testing.T, app *cell.RunningApp, secrets map[string]string
 			return nil
 		})
 	}
-	// A scan that finds nothing does not look in the right place.
-	if with < 3 {
+	// An agent has its own in files. A scan that finds none does not look in the
+	// right place.
+	if with < 3*w.agents || w.agents == 0 && with > 0 {
 		t.Errorf("found secrets in %d files", with)
 	}
 }

@@ -173,16 +173,16 @@ func (p *proxy) reread(ctx context.Context) error {
 }
 
 func (p *proxy) exchangeCA(ctx context.Context, next *credentials.Credentials) error {
-	if p.access.agentless {
-		return nil // the next connection is verified by what the binding says then
+	// Without an agent the next connection is verified by what is then in use.
+	if !p.access.agentless {
+		if err := replaceFile(filepath.Join(p.access.dir, caFile), []byte(next.CA)); err != nil {
+			return err
+		}
+		if err := p.consul.reload(ctx); err != nil {
+			return err
+		}
 	}
-	if err := replaceFile(filepath.Join(p.access.dir, caFile), []byte(next.CA)); err != nil {
-		return err
-	}
-	if err := p.consul.reload(ctx); err != nil {
-		return err
-	}
-	p.log("the agent trusts the new ca of the bound service %q", next.Binding)
+	p.log("the new ca of the bound service %q is in use", next.Binding)
 	return nil
 }
 
@@ -205,7 +205,7 @@ func (p *proxy) exchangeTokens(ctx context.Context, before, next *credentials.Cr
 	if err := p.moveServices(ctx); err != nil {
 		return err
 	}
-	p.log("the agent and its services use the new tokens of the bound service %q", next.Binding)
+	p.log("the new tokens of the bound service %q are in use", next.Binding)
 	return nil
 }
 
@@ -221,7 +221,7 @@ func (p *proxy) exchangeAgentToken(ctx context.Context, next *credentials.Creden
 	p.access.mutex.Lock()
 	p.access.agent = next.AgentToken
 	p.access.mutex.Unlock()
-	p.log("the agent uses the new agent_token of the bound service %q", next.Binding)
+	p.log("the new agent_token of the bound service %q is in use", next.Binding)
 	return nil
 }
 

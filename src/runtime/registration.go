@@ -47,23 +47,25 @@ type registration struct {
 	checks []map[string]any
 }
 
-// Registration is what the agent's API is told of one service.
+// Registration is what Consul's API is told of one service.
 type Registration struct {
 	Service map[string]any   // the body of /v1/agent/service/register
 	Checks  []map[string]any // bodies of /v1/agent/check/register, for when the app works
+	Entries []any            // bodies of /v1/catalog/register, without an agent
 }
 
-// Registrations gives those of all processes, from a folder that staging made.
-func Registrations(deps string) ([]Registration, error) {
-	inst := Instance{Deps: deps}
+// Registrations gives those of all processes, with all checks critical.
+func (i Instance) Registrations() ([]Registration, error) {
 	var config droplet.Config
-	if err := readJSON(inst.path(droplet.ConfigFile), &config); err != nil {
+	if err := readJSON(i.path(droplet.ConfigFile), &config); err != nil {
 		return nil, err
 	}
-	services, err := inst.registrations(config)
+	services, err := i.registrations(config)
+	v := &viaServers{proxy: &proxy{inst: i}}
 	var all []Registration
 	for _, r := range services {
-		all = append(all, Registration{r.definition, r.checks})
+		service, sidecar := r.catalog()
+		all = append(all, Registration{r.definition, r.checks, []any{v.entry(r, sidecar), v.entry(r, service)}})
 	}
 	return all, err
 }

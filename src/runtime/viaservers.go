@@ -96,24 +96,24 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
 	service, sidecar := r.catalog()
-	if err := v.enter(ctx, r, sidecar); err != nil {
+	if err := v.write(ctx, "/v1/catalog/register", v.entry(r, sidecar)); err != nil {
 		return err
 	}
 	if err := v.giveSign(ctx); err != nil {
 		return err
 	}
-	return v.enter(ctx, r, service)
+	return v.write(ctx, "/v1/catalog/register", v.entry(r, service))
 }
 
-// enter writes a service or a sidecar with its checks, as they are.
-func (v *viaServers) enter(ctx context.Context, r *registration, service map[string]any) error {
+// entry is that of a service or a sidecar with its checks, as they are.
+func (v *viaServers) entry(r *registration, service map[string]any) catalogEntry {
 	entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Service: service}
 	for _, check := range v.catalogChecks(r) {
 		if check.ServiceID == service["id"] {
 			entry.Checks = append(entry.Checks, check)
 		}
 	}
-	return v.write(ctx, "/v1/catalog/register", entry)
+	return entry
 }
 
 // registerNode makes the node known, once.
