@@ -29,7 +29,7 @@ test: binaries ## all tests, with real Consul, Envoy and apps
 unit: ## the buildpack's own tests, without a cell
 	go test ./src/...
 
-bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RUNS=N IDLE=5m)
+bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RUNS=N IDLE=1m)
 	@mkdir -p build && go build -o build/bench ./integration/bench
 	@build/bench $(if $(ONLY),-only $(ONLY)) $(if $(RUNS),-runs $(RUNS)) $(if $(IDLE),-idle $(IDLE))
 

@@ -28,7 +28,7 @@ import (
 
 var (
 	runs = flag.Int("runs", 10, "how often each way is measured, where one run is not enough")
-	idle = flag.Duration("idle", time.Minute, "how long idle instances are watched")
+	idle = flag.Duration("idle", 5*time.Minute, "how long idle instances are watched")
 	only = flag.String("only", "", "measures to make, by their names, with commas between; all by default")
 )
 
@@ -47,6 +47,7 @@ var measures = []measure{
 	{"rolling-replace", rollingReplace},
 	{"stop", stopOne},
 	{"crash", crash},
+	{"hang", hang},
 	{"crash-instance", crashInstance},
 	{"mesh-memory", meshMemory},
 	{"droplet", droplet},

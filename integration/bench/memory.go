@@ -54,6 +54,7 @@ func meshMemory(ctx context.Context, b *bench) ([]result, error) {
 		{Name: "mesh-memory-rss", Unit: "MB", Ours: agent.mesh.resident},
 		result{Name: "mesh-memory-growth", Unit: "MB", Ours: now.mesh.own - first.mesh.own}.aimedAt(goal{atMost: 0.5}),
 		result{Name: "mesh-memory-agentless", Unit: "MB", Ours: without.mesh.once}.beside(agent.mesh.once).aimedAt(goal{atMost: 12}),
+		result{Name: "mesh-proxy-rss-agentless", Unit: "MB", Ours: without.proxy.resident}.beside(agent.proxy.resident).aimedAt(goal{atMost: 12}),
 		result{Name: "mesh-memory-rss-agentless", Unit: "MB", Ours: without.mesh.resident}.beside(agent.mesh.resident),
 		result{Name: "instance-memory-agentless", Unit: "MB", Ours: without.all.once}.beside(agent.all.once).aimedAt(goal{ofAgent: 0.45}),
 		result{Name: "instance-memory-rss-agentless", Unit: "MB", Ours: without.all.resident}.beside(agent.all.resident),
@@ -94,12 +95,12 @@ func (b *bench) atRest(ctx context.Context, ways ...way) (map[way]*memory, error
 
 // memory is that of a container's processes.
 type memory struct {
-	at        time.Time
-	mesh, all pages // of processes of mesh, and of all that the mesh adds
+	at               time.Time
+	proxy, mesh, all pages // of mesh proxy, of all processes of mesh, and of all that the mesh adds
 }
 
 func (m *memory) String() string {
-	return fmt.Sprintf("mesh %v; with Envoy and agent %v", m.mesh, m.all)
+	return fmt.Sprintf("mesh proxy %v; mesh %v; with Envoy and agent %v", m.proxy, m.mesh, m.all)
 }
 
 // pages are in MB.
@@ -150,6 +151,9 @@ func look(i *cell.Instance) (*memory, error) {
 			return nil, err
 		}
 		m.all.add(of)
+		if part == foundation.MeshProxy {
+			m.proxy = of
+		}
 		switch part {
 		case foundation.MeshAgent, foundation.MeshProxy, foundation.MeshApp:
 			m.mesh.add(of)

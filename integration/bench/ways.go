@@ -29,6 +29,9 @@ const (
 	tcpService  = "tcp"
 	idleService = "idle" // with a check
 	caller      = "caller"
+
+	checkedService = "checked"
+	watcher        = "watcher" // calls that alone
 )
 
 // Where a caller finds the services.
@@ -41,10 +44,13 @@ func (w way) name(role string) string { return string(w) + "-" + role }
 
 // upstreams of a role, by service.
 func (w way) upstreams(role string) map[string]int {
-	if role != caller {
-		return nil
+	switch role {
+	case caller:
+		return map[string]int{w.name(webService): webPort, w.name(tcpService): tcpPort}
+	case watcher:
+		return map[string]int{w.name(checkedService): webPort}
 	}
-	return map[string]int{w.name(webService): webPort, w.name(tcpService): tcpPort}
+	return nil
 }
 
 // policies are those of an app of that role. Idle instances run alone.
@@ -52,8 +58,11 @@ func (w way) policies(role string) []cell.Policy {
 	apps := map[string][]string{
 		w.name(webService): nil, w.name(tcpService): nil, w.name(caller): {w.name(webService), w.name(tcpService)},
 	}
-	if role == idleService {
+	switch role {
+	case idleService:
 		apps = map[string][]string{w.name(idleService): nil}
+	case checkedService, watcher:
+		apps = map[string][]string{w.name(checkedService): nil, w.name(watcher): {w.name(checkedService)}}
 	}
 	if w == agentless {
 		return foundation.AgentlessPolicies(apps)
@@ -87,7 +96,7 @@ func (w way) withBuildpack(f *foundation.Foundation, role string) (cell.App, err
 	if role == webService {
 		fmt.Fprintln(&text, `  protocol = "http"`)
 	}
-	if role == idleService {
+	if role == idleService || role == checkedService {
 		fmt.Fprintln(&text, `  check "health" { http = "/health" }`)
 	}
 	for name, port := range w.upstreams(role) {
