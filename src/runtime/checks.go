@@ -53,37 +53,59 @@ func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck
 			return
 		}
 	}
-	good, bad := 0, 0
+	results := newTally(check)
 	wait := check.interval
 	if !check.apps {
 		wait = 0
 	}
-	for ; pause(ctx, wait) == nil; wait = check.interval {
+	for unsaid := false; pause(ctx, wait) == nil; {
 		err := probe(ctx, check.definition)
 		if ctx.Err() != nil {
 			return
 		}
-		state, output := "", ""
-		if err == nil {
-			if good, bad = good+1, 0; good > check.successes {
-				state = passing
-			}
-		} else {
-			if good, bad = 0, bad+1; bad > check.failures {
-				state, output = critical, err.Error()
-			}
-		}
-		if state == "" || !v.set(check.id, state, output) {
-			continue
-		}
-		if failed := v.publish(ctx, r); failed != nil {
-			v.set(check.id, "", "") // it is still news
-			continue
-		}
+		output, why := "", ""
 		if err != nil {
-			v.log("%s: check %q is %s: %v", r.ID, check.definition["name"], state, err)
-		} else {
-			v.log("%s: check %q is %s", r.ID, check.definition["name"], state)
+			output, why = err.Error(), ": "+err.Error()
+		}
+		if state := results.add(err == nil); state != "" && v.set(check.id, state, output) {
+			unsaid = true
+			v.log("%s: check %q is %s%s", r.ID, check.definition["name"], state, why)
+		}
+		unsaid = unsaid && v.publish(ctx, r) != nil
+		wait = check.interval
+		if unsaid { // callers are to know as soon as the servers take it
+			wait = min(wait, beat)
 		}
 	}
+}
+
+// tally counts results of a check as an agent does (Consul 1.22, agent/checks,
+// StatusHandler): the first decides at once.
+type tally struct {
+	probedCheck
+	good, bad int // in a row
+}
+
+func newTally(check probedCheck) *tally {
+	t := &tally{probedCheck: check, good: check.successes, bad: check.failures}
+	if check.apps {
+		t.bad = 0 // it has passed
+	}
+	return t
+}
+
+// add returns the state that a result makes it, empty where it takes more of them.
+func (t *tally) add(good bool) (state string) {
+	if good {
+		t.good, t.bad = t.good+1, 0
+	} else {
+		t.good, t.bad = 0, t.bad+1
+	}
+	switch {
+	case good && t.good >= t.successes:
+		return passing
+	case !good && t.bad >= t.failures:
+		return critical
+	}
+	return ""
 }
