@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -35,6 +37,7 @@ type servers struct {
 	names      []string
 	http, grpc int
 	tls        *tls.Config // nil: plain text
+	lookup     singleflight.Group
 
 	mutex   sync.Mutex
 	current string             // host, empty before the first and after a failure
@@ -72,7 +75,7 @@ func (s *servers) pick(ctx context.Context) (string, error) {
 	if current != "" {
 		return current, nil
 	}
-	hosts, err := resolve(ctx, s.names) // may take long
+	hosts, err := s.hosts(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -97,6 +100,31 @@ func hostOf(address string) string {
 	return strings.Trim(address, "[]")
 }
 
+// lookupTimeout is how long the lookup of a name may take: resolvers wait 5 s for a
+// name server that does not answer before they ask the next. lookupGrace is for the
+// other names when one has been found.
+const (
+	lookupTimeout = 15 * time.Second
+	lookupGrace   = 100 * time.Millisecond
+)
+
+// hosts are the addresses of the servers. A lookup that takes longer than who needs
+// it waits goes on, and the next call finds it.
+func (s *servers) hosts(ctx context.Context) ([]string, error) {
+	found := s.lookup.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+		defer cancel()
+		return resolve(ctx, s.names)
+	})
+	select {
+	case result := <-found:
+		hosts, _ := result.Val.([]string)
+		return hosts, result.Err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the name servers have not answered yet: %w", ctx.Err())
+	}
+}
+
 // resolve gives the addresses behind the servers' names, at least one. Cloud
 // auto-join, which may have keys in it, is for an agent alone: it is left out,
 // and said by no error.
@@ -105,13 +133,7 @@ func resolve(ctx context.Context, names []string) ([]string, error) {
 	if len(names) == 0 {
 		return nil, errNoAddress
 	}
-	found := make([][]string, len(names))
-	var group sync.WaitGroup
-	for i, name := range names {
-		group.Go(func() { found[i], _ = net.DefaultResolver.LookupHost(ctx, hostOf(name)) })
-	}
-	group.Wait()
-	hosts := slices.Concat(found...)
+	hosts := lookUp(ctx, names, net.DefaultResolver.LookupHost)
 	switch {
 	case len(hosts) > 0:
 		return hosts, nil
@@ -119,6 +141,31 @@ func resolve(ctx context.Context, names []string) ([]string, error) {
 		return nil, fmt.Errorf("%s, the address of the servers, does not resolve: do they run, with that name?", hostOf(names[0]))
 	}
 	return nil, fmt.Errorf("none of the servers' addresses resolves: %s", strings.Join(names, ", "))
+}
+
+// lookUp looks up all names side by side, and waits for the others when it has the
+// addresses of one.
+func lookUp(ctx context.Context, names []string, look func(context.Context, string) ([]string, error)) (hosts []string) {
+	found := make(chan []string, len(names))
+	for _, name := range names {
+		go func() {
+			addresses, _ := look(ctx, hostOf(name)) // none says enough
+			found <- addresses
+		}()
+	}
+	var enough <-chan time.Time
+	for range names {
+		select {
+		case addresses := <-found:
+			hosts = append(hosts, addresses...)
+			if enough == nil && len(hosts) > 0 {
+				enough = time.After(lookupGrace)
+			}
+		case <-enough:
+			return hosts
+		}
+	}
+	return hosts
 }
 
 var errNoAddress = errors.New("the servers are named by cloud auto-join (provider=…) alone, which an agent resolves, and says in its log how")
@@ -177,7 +224,7 @@ const (
 // what it speaks, so each has one of its own.
 func (s *servers) transport() *http.Transport {
 	dialer := net.Dialer{Timeout: connectTimeout}
-	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext}
+	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext, TLSHandshakeTimeout: connectTimeout}
 }
 
 // api is for Consul's HTTP API.
@@ -198,6 +245,9 @@ func (s *servers) xds() http.RoundTripper {
 // RoundTrip implements http.RoundTripper.
 func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	host, err := t.pick(request.Context())
+	if err == nil {
+		err = request.Context().Err() // a server that nothing was sent to is not to blame
+	}
 	if err != nil {
 		if request.Body != nil {
 			request.Body.Close()

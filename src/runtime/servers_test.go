@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
@@ -155,6 +157,62 @@ func TestNoServer(t *testing.T) {
 	if _, err := writer.Write([]byte("more")); err == nil {
 		t.Error("it was read")
 	}
+}
+
+// TestServerThatHangs: one that accepts connections and says nothing is not waited
+// for, also where nothing bounds the request.
+func TestServerThatHangs(t *testing.T) {
+	t.Parallel()
+	address := listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &servers{names: []string{host}, grpc: number, tls: (&access{creds: &credentials.Credentials{}}).serverTLS()}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://servers/ads", nil)
+	if _, err := s.xds().RoundTrip(request); err == nil || ctx.Err() != nil {
+		t.Errorf("it gives %v", err)
+	}
+	if s.failed != host {
+		t.Errorf("%q has failed", s.failed)
+	}
+}
+
+// TestSlowNames: a name that is slow to be found, or is not, keeps nobody from the
+// others; and a lookup that takes longer than a request waits is there for the next.
+func TestSlowNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		look := func(ctx context.Context, name string) ([]string, error) {
+			delay, err := time.ParseDuration(name)
+			if err != nil {
+				return nil, err
+			}
+			return []string{name}, pause(ctx, delay)
+		}
+		for _, test := range []struct {
+			names, want []string
+			took        time.Duration
+		}{
+			{[]string{"10ms", "50ms"}, []string{"10ms", "50ms"}, 50 * time.Millisecond},
+			{[]string{"5s", "10ms"}, []string{"10ms"}, 10*time.Millisecond + lookupGrace},
+			{[]string{"none", "5s"}, []string{"5s"}, 5 * time.Second},
+			{[]string{"none"}, nil, 0},
+		} {
+			begun := time.Now()
+			got := lookUp(t.Context(), test.names, look)
+			if took := time.Since(begun); !slices.Equal(got, test.want) || took != test.took {
+				t.Errorf("%v gives %v after %v", test.names, got, took)
+			}
+		}
+		time.Sleep(time.Minute)
+	})
 }
 
 // TestWhichServers: what the bound service says comes before mesh.hcl, and its ca
