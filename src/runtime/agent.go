@@ -152,20 +152,22 @@ func (i Instance) agentPid() (int, error) {
 	return pid, err
 }
 
-// endOrphanedAgent has an agent leave whose `mesh agent` was killed: the platform
-// does not know of it. It waits for its end, or that of ctx.
-func (i Instance) endOrphanedAgent(ctx context.Context) {
+// tellOrphanedAgent has an agent leave whose `mesh agent` was killed: the platform
+// does not know of it. It returns false where there is none.
+func (i Instance) tellOrphanedAgent() bool {
 	pid, err := i.agentPid()
 	if err != nil {
-		return
+		return false
 	}
 	parent, _ := parentOf(pid)
 	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", parent)); err == nil && program == i.program("mesh") {
-		return // which gets the platform's SIGTERM, and passes it on
+		return false // which gets the platform's SIGTERM, and passes it on
 	}
-	if syscall.Kill(pid, syscall.SIGTERM) != nil {
-		return
-	}
+	return syscall.Kill(pid, syscall.SIGTERM) == nil
+}
+
+// awaitAgentEnd waits for the end of the agent, or that of ctx.
+func (i Instance) awaitAgentEnd(ctx context.Context) {
 	_ = poll(ctx, func(context.Context) error {
 		if _, err := i.agentPid(); err == nil {
 			return errors.New("the agent is still there")

@@ -65,7 +65,11 @@ func App(ctx context.Context, inst Instance, log Log, command []string, exec Exe
 	if kind != kindApp && kind != kindMaybe {
 		return replace()
 	}
+	note := time.AfterFunc(waitingNote, func() {
+		log("the app waits for its mesh: the log of %s and `mesh status` say for what", droplet.ProxySidecar)
+	})
 	conn, word, err := waitAtGate(ctx, inst, kind, signals)
+	note.Stop()
 	var overtaken *overtakenError
 	switch {
 	case errors.As(err, &overtaken):

@@ -86,6 +86,17 @@ func knownProblem(lines []string) string {
 	return ""
 }
 
+// lastJoinError is why the agent could not join a server the last time, empty where
+// it has not said so.
+func lastJoinError(lines []string) string {
+	for _, line := range slices.Backward(lines) {
+		if at := strings.Index(line, "Failed to join "); at >= 0 {
+			return line[at:]
+		}
+	}
+	return ""
+}
+
 // knownErrors are what Consul and Envoy print where waiting does not help:
 // memberlist, Consul's merge delegate and its xDS server, Envoy's listeners.
 var knownErrors = []struct{ text, problem string }{
@@ -109,9 +120,24 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return slices.Concat(
-		portProblems(ctx, hosts, p.ports.Gossip, "tcp and udp"),
-		portProblems(ctx, hosts, serverRPC, "tcp"))
+	return portsProblems(ctx, hosts, serverPort{p.ports.Gossip, "tcp and udp"}, serverPort{serverRPC, "tcp"})
+}
+
+// serverPort is one that policies have to allow.
+type serverPort struct {
+	port      int
+	protocols string
+}
+
+// portsProblems tries ports side by side: each may take all the time that there is.
+func portsProblems(ctx context.Context, hosts []string, ports ...serverPort) []string {
+	problems := make([][]string, len(ports))
+	var group sync.WaitGroup
+	for i, p := range ports {
+		group.Go(func() { problems[i] = portProblems(ctx, hosts, p.port, p.protocols) })
+	}
+	group.Wait()
+	return slices.Concat(problems...)
 }
 
 // portProblems says that no server can be reached on a port.
@@ -205,10 +231,16 @@ func upstreamProblem(ctx context.Context, u UpstreamStatus) string {
 	return fmt.Sprintf("no instance of %s can be reached (%v): is there a network policy from this app to it for %s tcp?", u.Name, failed, port)
 }
 
-func dialAny(ctx context.Context, addresses []string, port int) error {
-	var failed error
+// dialAny returns nil as soon as one of the addresses can be reached.
+func dialAny(ctx context.Context, addresses []string, port int) (failed error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	dialled := make(chan error, len(addresses))
 	for _, host := range addresses {
-		if failed = dial(ctx, net.JoinHostPort(host, strconv.Itoa(port))); failed == nil {
+		go func() { dialled <- dial(ctx, net.JoinHostPort(host, strconv.Itoa(port))) }()
+	}
+	for range addresses {
+		if failed = <-dialled; failed == nil {
 			return nil
 		}
 	}
@@ -223,7 +255,7 @@ func dial(ctx context.Context, target string) error {
 		return conn.Close()
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s refuses the connection", target)
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s does not answer", target)
 	}
 	return err

@@ -26,6 +26,9 @@ func TestJournal(t *testing.T) {
   error=
   | 1 error occurred:
   | 	* Failed to join 10.255.0.1:8301: Member 'server-0' part of wrong datacenter 'cf'
+  | 
+  | 
+  
 2026 [INFO]  agent: trying again
 [warning][config] gRPC config stream to local_agent closed: 3, Envoy 1.1.0 is too old and is not supported by Consul
 `
@@ -40,6 +43,9 @@ func TestJournal(t *testing.T) {
 	lines := inst.journalOf(consulJournal)
 	if len(lines) != 5 || strings.Contains(strings.Join(lines, ""), "INFO") {
 		t.Errorf("kept: %q", lines)
+	}
+	if got := lastJoinError(lines); got != "Failed to join 10.255.0.1:8301: Member 'server-0' part of wrong datacenter 'cf'" {
+		t.Errorf("the last error of a join is %q", got)
 	}
 	if got := knownProblem(lines); !strings.HasPrefix(got, "Envoy is too old") {
 		t.Errorf("the last one means: %q", got)

@@ -65,7 +65,8 @@ func (j *journal) Write(text []byte) (int, error) {
 			break
 		}
 		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
-		if j.kept = continues || worthKeeping(string(line)); j.kept {
+		empty := len(bytes.Trim(line, " |\t")) == 0 // as those that Consul ends a list of errors with
+		if j.kept = continues || worthKeeping(string(line)); j.kept && !empty {
 			j.keep(append(line, '\n'))
 		}
 		j.part = rest

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,9 @@ type proxy struct {
 	timeline *timeline
 	joined   atomic.Pointer[time.Time] // when the agent of now knew a leader
 	passed   atomic.Int32              // services that have passed once
+
+	orphanOnce sync.Once
+	orphan     bool // the agent was one, and was told to leave
 }
 
 // Proxy runs the sidecar proxies of the instance until ctx ends, which is the
@@ -193,7 +197,7 @@ func (p *proxy) configured(e *envoy) func(context.Context) error {
 }
 
 // explainBudget bounds the search for the cause of a failed start.
-const explainBudget = 3 * time.Second
+const explainBudget = statusBudget
 
 // explain gives a stage that did not come true its likely causes as hints.
 func (p *proxy) explain(err error) error {

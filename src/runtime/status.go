@@ -97,7 +97,10 @@ func AskStatus(ctx context.Context, inst Instance) (Status, error) {
 		return s, fmt.Errorf("failed to ask the proxy: %w", err)
 	}
 	if err := json.NewDecoder(conn).Decode(&s); err != nil {
-		return s, fmt.Errorf("failed to read the proxy's answer: %w", err)
+		return Status{
+			Problems: []string{fmt.Sprintf("%s does not say how it is: it hangs, or has just begun or ended", droplet.ProxySidecar)},
+			Warnings: inst.warnings(),
+		}, nil
 	}
 	return s, nil
 }
@@ -105,8 +108,12 @@ func AskStatus(ctx context.Context, inst Instance) (Status, error) {
 // Healthy says whether everything that the instance has works.
 func (s Status) Healthy() bool { return len(s.Problems) == 0 }
 
-// statusBudget bounds the collection of a status.
-const statusBudget = 5 * time.Second
+// statusBudget bounds the collection of a status, surveyBudget that of what can be
+// asked for: where servers are silent, time has to be left for finding that out.
+const (
+	statusBudget = 5 * time.Second
+	surveyBudget = 2 * time.Second
+)
 
 // status collects how everything is.
 func (p *proxy) status(ctx context.Context) Status {
@@ -119,6 +126,8 @@ func (p *proxy) status(ctx context.Context) Status {
 
 // survey is a status without what may be the cause of it.
 func (p *proxy) survey(ctx context.Context) Status {
+	ctx, cancel := context.WithTimeout(ctx, surveyBudget)
+	defer cancel()
 	s := Status{
 		App: p.inst.App, Process: p.inst.Process, Index: p.inst.Index,
 		Stages: p.timeline.list(), Agent: AgentStatus{Node: p.inst.NodeName()},

@@ -42,6 +42,7 @@ func (p *proxy) stop() {
 	defer cancel()
 
 	p.deregister()
+	p.tellOrphan()
 	p.log("out of rotation (%.3f s)", time.Since(begun).Seconds())
 	<-time.After(time.Until(begun.Add(p.config.Lifecycle.DrainDelay)))
 	p.logout()
@@ -60,6 +61,13 @@ func (p *proxy) stop() {
 	p.await(budget, flushBudget, (*envoy).flushed, "ending Envoy")
 	p.end(context.Background())
 	p.log("stopped (%.3f s)", time.Since(begun).Seconds())
+}
+
+// tellOrphan has an orphaned agent leave, once: the second time it would not wait
+// for its leave. It returns false where there is none.
+func (p *proxy) tellOrphan() bool {
+	p.orphanOnce.Do(func() { p.orphan = p.inst.tellOrphanedAgent() })
+	return p.orphan
 }
 
 // deregister takes every service that was registered out of the catalog.

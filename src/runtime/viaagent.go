@@ -35,7 +35,7 @@ func (v viaAgent) stages(ctx context.Context) ([]stage, error) {
 		name: "joined, leader known",
 		hint: "is there a network policy to the Consul servers on 8300 tcp and 8301 tcp and udp, and back on 8301? " +
 			"Are retry_join and datacenter in mesh.hcl those of the servers?",
-		condition: preflight.explainJoin(v.consul.joined),
+		condition: preflight.explainJoin(v.hasJoined),
 	}}, nil
 }
 
@@ -46,6 +46,19 @@ func (v viaAgent) answers(ctx context.Context) error {
 		return err
 	}
 	return v.consul.alive(ctx)
+}
+
+// hasJoined returns nil once the agent knows a server that knows a leader.
+func (v viaAgent) hasJoined(ctx context.Context) error {
+	err := v.consul.joined(ctx)
+	var alone *notJoinedError
+	if !errors.As(err, &alone) {
+		return err
+	}
+	if why := lastJoinError(v.inst.journalOf(consulJournal)); why != "" {
+		err = &notJoinedError{fmt.Errorf("%w: %s", alone.error, why)}
+	}
+	return err
 }
 
 func (v viaAgent) register(ctx context.Context, r *registration) error {
@@ -126,7 +139,9 @@ func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, e
 func (v viaAgent) leave(ctx context.Context, early bool) {
 	ending, cancel := context.WithTimeout(context.Background(), stopBudget/2)
 	defer cancel()
-	v.inst.endOrphanedAgent(ending)
+	if v.tellOrphan() {
+		v.inst.awaitAgentEnd(ending)
+	}
 	if early {
 		v.awaitFirstSync(ctx)
 	} else {
