@@ -161,6 +161,9 @@ func (p *proxy) identify(log Log) error {
 
 // secureServers is secure without an agent.
 func (p *proxy) secureServers(ctx context.Context) (err error) {
+	if creds := p.access.current(); creds != nil && creds.Namespace+creds.Partition != "" {
+		return fmt.Errorf("the bound service %q has a namespace or a partition, which need an agent\nhint: leave out mode = \"agentless\" in mesh.hcl, or bind a service for Consul's default ones", creds.Binding)
+	}
 	v := newViaServers(p)
 	p.registry = v
 	p.xds, err = newXDS(ctx, p.access, v.servers.xds(), serverCluster)

@@ -171,11 +171,7 @@ func (r *registration) body(state string) map[string]any {
 	body := maps.Clone(r.definition)
 	sidecar := own(own(body, "connect"), "sidecarservice")
 	if state != passing && !r.shown.Load() {
-		config := own(own(sidecar, "proxy"), "config")
-		if config["bind_port"] == nil {
-			config["bind_port"] = sidecar["port"]
-		}
-		sidecar["port"] = notYet
+		putOff(sidecar)
 	}
 	var checks []any
 	for _, check := range objects(sidecar["checks"]) {
@@ -199,6 +195,15 @@ func (r *registration) body(state string) map[string]any {
 	}
 	body["checks"] = checks
 	return body
+}
+
+// putOff has callers find a sidecar where nobody listens.
+func putOff(sidecar map[string]any) {
+	config := own(own(sidecar, "proxy"), "config")
+	if config["bind_port"] == nil {
+		config["bind_port"] = sidecar["port"]
+	}
+	sidecar["port"] = notYet
 }
 
 // ownChecks are the app's, once it works, and those of its sidecar that the file

@@ -228,7 +228,7 @@ func (v *viaServers) differs(ctx context.Context) error {
 	}
 	var there struct {
 		Node     struct{ Address string }
-		Services map[string]struct{} // by id
+		Services map[string]struct{ Port int } // by id
 	}
 	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
 		return err
@@ -245,8 +245,12 @@ func (v *viaServers) differs(ctx context.Context) error {
 			continue
 		}
 		for _, id := range []string{r.ID, droplet.SidecarID(r.ID)} {
-			if _, found := there.Services[id]; !found {
+			service, found := there.Services[id]
+			switch {
+			case !found:
 				return &lostError{fmt.Errorf("the catalog does not have %s of this instance", id)}
+			case r.shown.Load() && service.Port == notYet && id != r.ID:
+				return &lostError{fmt.Errorf("the catalog has %s at the port %d, where nobody listens", id, notYet)}
 			}
 		}
 		for _, want := range v.catalogChecks(r) {

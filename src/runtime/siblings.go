@@ -23,8 +23,9 @@ const (
 	// instances before it; the others wait for all of those turns, and then some.
 	turn  = 250 * time.Millisecond
 	turns = 4
-	// bareFor is how long a node has to be bare: one that is just being registered
-	// gets a session at once, or after an answer of the servers that was lost.
+	// bareFor is how long a node without the service has to have no session: one that
+	// is just being registered gets a session at once, or after an answer of the
+	// servers that was lost.
 	bareFor = 3 * callTimeout
 )
 
@@ -34,7 +35,7 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 	index, said := uint64(0), false
 	var before []string // who was alive at the last look
 	var looked time.Time
-	var burying sync.Map // nodes; a bare one takes a while, in which others may die
+	var burying sync.Map // nodes; one without the service takes a while, in which others may die
 	var burials sync.WaitGroup
 	defer burials.Wait()
 	isKnown := func(node string) bool {
@@ -60,12 +61,16 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		case err == nil: // where many start at once, each would look at each
 			before = alive
 		}
-		if errors.Is(err, errHidden) && !said {
-			v.log("the other instances of %s cannot be seen, one that dies stays in the catalog: %v", v.services[0].name, err)
-			said = true
-		}
 		if err != nil {
-			_ = pause(ctx, time.Second)
+			again := time.Second
+			if errors.Is(err, errHidden) {
+				again = siblingWait
+				if !said {
+					v.log("the other instances of %s cannot be seen, one that dies stays in the catalog: %v", v.services[0].name, err)
+					said = true
+				}
+			}
+			_ = pause(ctx, again)
 			index = 0
 			continue
 		}
@@ -101,12 +106,19 @@ type burial struct {
 }
 
 // dead lists the nodes that have the service and no sign of life, and those of
-// this app's process that are bare, without those that are known.
+// this app's process that have neither sign nor session, without those that are
+// known.
 func (v *viaServers) dead(ctx context.Context, alive []string, known func(node string) bool) (dead []burial, err error) {
 	least := v.mercy()
-	meta := url.Values{"node-meta": {metaAgentless + ":true"}}
-	listed := "/v1/catalog/service/" + url.PathEscape(v.services[0].name) + "?" + meta.Encode()
+	everyones := url.Values{"node-meta": {metaAgentless + ":true"}}
+	own := url.Values{"node-meta": {metaAgentless + ":true", metaApp + ":" + v.inst.App, metaProcess + ":" + v.inst.Process}}
+	ofService := "/v1/catalog/service/" + url.PathEscape(v.services[0].name) + "?"
+	listed := ofService + everyones.Encode()
 	withService, err := v.lifeless(ctx, listed, alive)
+	if errors.Is(err, errHidden) { // another app has the service too, whose nodes this one may not see
+		listed = ofService + own.Encode()
+		withService, err = v.lifeless(ctx, listed, alive)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +127,10 @@ func (v *viaServers) dead(ctx context.Context, alive []string, known func(node s
 			dead = append(dead, burial{node, listed, least})
 		}
 	}
-	meta["node-meta"] = append(meta["node-meta"], metaApp+":"+v.inst.App, metaProcess+":"+v.inst.Process)
-	listed = "/v1/catalog/nodes?" + meta.Encode()
+	listed = "/v1/catalog/nodes?" + own.Encode()
 	nodes, err := v.lifeless(ctx, listed, alive)
 	for _, node := range nodes {
-		if !slices.Contains(withService, node) && !known(node) && v.bare(ctx, node) {
+		if !slices.Contains(withService, node) && !known(node) && v.ended(ctx, node) {
 			dead = append(dead, burial{node, listed, max(bareFor, least)})
 		}
 	}
@@ -145,19 +156,6 @@ func (v *viaServers) ended(ctx context.Context, node string) bool {
 	var sessions []struct{}
 	err := v.list(ctx, "/v1/session/node/"+url.PathEscape(node), &sessions)
 	return err == nil && len(sessions) == 0
-}
-
-// bare says that a node has no service, but perhaps sidecars, and no session: its
-// instance was killed before it had, or after it had given them back.
-func (v *viaServers) bare(ctx context.Context, node string) bool {
-	var there struct{ Services []struct{ Kind string } }
-	err := v.list(ctx, "/v1/catalog/node-services/"+url.PathEscape(node), &there)
-	for _, service := range there.Services {
-		if service.Kind != sidecarKind {
-			return false
-		}
-	}
-	return err == nil && v.ended(ctx, node)
 }
 
 // bury takes a dead node out of the catalog that is still so after a time,

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ type viaServers struct {
 // nowhere is the address of a node none of whose sidecars was ever in rotation
 // (RFC 5737). It is to callers what notYet is where there is an agent; the
 // servers need not make the configuration of the instance's own Envoy anew when
-// it changes.
+// it changes. Where nodes have a token of their own it is notYet here too.
 const nowhere = "192.0.2.1"
 
 func newViaServers(p *proxy) *viaServers {
@@ -95,7 +94,7 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	}
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
-	service, sidecar := r.catalog()
+	service, sidecar := v.catalog(r)
 	if err := v.write(ctx, "/v1/catalog/register", v.entry(r, sidecar)); err != nil {
 		return err
 	}
@@ -104,6 +103,22 @@ func (v *viaServers) register(ctx context.Context, r *registration) error {
 	}
 	return v.write(ctx, "/v1/catalog/register", v.entry(r, service))
 }
+
+// catalog gives a service and its sidecar as the catalog is to have them now.
+func (v *viaServers) catalog(r *registration) (service, sidecar map[string]any) {
+	service, sidecar = r.catalog()
+	if service["address"] == nil { // for who asks for the service itself
+		service["address"] = v.inst.Address.String()
+	}
+	if v.apart() && !r.shown.Load() {
+		putOff(sidecar)
+	}
+	return service, sidecar
+}
+
+// apart says that nodes and services have tokens of their own, so that nobody can
+// write both in one entry.
+func (v *viaServers) apart() bool { return v.access.agentToken() != v.access.serviceToken() }
 
 // entry is that of a service or a sidecar with its checks, as they are.
 func (v *viaServers) entry(r *registration, service map[string]any) catalogEntry {
@@ -131,29 +146,36 @@ func (v *viaServers) registerNode(ctx context.Context) error {
 
 // address is where the catalog shall have the node. The caller holds the mutex.
 func (v *viaServers) address() string {
-	if v.shown {
+	if v.shown || v.apart() {
 		return v.inst.Address.String()
 	}
 	return nowhere
 }
 
-// show tells where the node is, once, together with the checks of a service
-// where one token may write both: callers who saw the node before its checks
-// pass might go on for a second without it.
+// show tells where a sidecar is, once, together with its checks: callers who saw it
+// before they pass might go on for a second without it. It is the node's address
+// that is told, and where nodes have a token of their own the sidecar's port.
 func (v *viaServers) show(ctx context.Context, r *registration) error {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
-	var checks []catalogCheck
-	if v.access.agentToken() == v.access.serviceToken() {
-		checks = v.catalogChecks(r)
-	}
 	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	if v.shown {
+	shown := v.shown
+	v.mutex.Unlock()
+	apart := v.apart()
+	if r.shown.Swap(true) || shown && !apart {
 		return nil
 	}
-	err := v.enterNode(ctx, v.inst.Address.String(), checks...)
-	v.shown = err == nil
+	var err error
+	if apart {
+		_, sidecar := v.catalog(r)
+		err = v.write(ctx, "/v1/catalog/register", v.entry(r, sidecar))
+	} else {
+		err = v.enterNode(ctx, v.inst.Address.String(), v.catalogChecks(r)...)
+	}
+	r.shown.Store(err == nil)
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	v.shown = v.shown || err == nil
 	return err
 }
 
@@ -304,6 +326,11 @@ func (v *viaServers) bootstrap(ctx context.Context, r *registration) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	for _, key := range consulKeys {
+		if config[key] != nil {
+			v.log("%s: %s in the sidecar's config or in proxy-defaults has no effect: only Consul's own program reads it, which an agent brings", r.ID, key)
+		}
+	}
 	return writeBootstrap(r, origin{
 		name: serverCluster, cluster: http2(cluster(serverCluster, "STATIC", pipe(v.xds.socket))),
 		metadata:   msg{"node_name": v.inst.NodeName()},
@@ -344,7 +371,11 @@ func (v *viaServers) leave(context.Context, bool) {
 	if !node {
 		return
 	}
-	err := poll(ctx, func(ctx context.Context) error { return v.removeNode(ctx, v.inst.NodeName()) })
+	err := poll(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, leaveBudget/2) // then another server is asked
+		defer cancel()
+		return v.removeNode(ctx, v.inst.NodeName())
+	})
 	if err != nil {
 		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
 	}
@@ -457,9 +488,7 @@ func (v *viaServers) problems(ctx context.Context, s Status) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	problems := slices.Concat(
-		portProblems(ctx, hosts, v.servers.http, "tcp"),
-		portProblems(ctx, hosts, v.servers.grpc, "tcp"))
+	problems := portsProblems(ctx, hosts, serverPort{v.servers.http, "tcp"}, serverPort{v.servers.grpc, "tcp"})
 	if len(problems) == 0 {
 		problems = []string{"the servers can be reached, and say: " + s.Agent.Seen}
 	}

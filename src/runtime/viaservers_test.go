@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -154,6 +156,70 @@ func TestChangesAreWrittenTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestShownWithItsChecks: callers see where a sidecar is in the same entry as that
+// it passes, also where the tokens of nodes and services are two.
+func TestShownWithItsChecks(t *testing.T) {
+	t.Parallel()
+	for name, agentToken := range map[string]credentials.Secret{"one token": "s", "two tokens": "a"} {
+		var entries []catalogEntry
+		v := viaScripted(t, nil, "one")
+		v.inst.Address = netip.MustParseAddr("10.1.2.3")
+		v.access.agent, v.access.service = agentToken, "s"
+		v.consul.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			var entry catalogEntry
+			if r.URL.Path == "/v1/catalog/register" && json.NewDecoder(r.Body).Decode(&entry) == nil {
+				entries = append(entries, entry)
+			}
+			return scripted(func(string) (int, string) { return http.StatusOK, `{"ID":"new"}` }).RoundTrip(r)
+		})
+		const real = "10.1.2.3:21000"
+		r := v.services[0]
+		r.sidecarDefinition()["port"] = 21000.0
+		r.sidecarDefinition()["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID(r.ID), "name": "ready"}}
+		v.session, v.alive = "held", true
+		// where says where callers find the sidecar after an entry, once there is one.
+		node, port := "", 0
+		where := func(e catalogEntry) string {
+			if e.Address != "" {
+				node = e.Address
+			}
+			if e.Service["id"] == droplet.SidecarID(r.ID) {
+				port = number(e.Service["port"])
+			}
+			return fmt.Sprintf("%s:%d", node, port)
+		}
+		passes := func(e catalogEntry) bool {
+			return slices.ContainsFunc(e.Checks, func(c catalogCheck) bool { return c.CheckID == droplet.ReadyCheckID(r.ID) && c.Status == passing })
+		}
+		if err := v.register(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if got := where(e); got == real || passes(e) {
+				t.Errorf("%s: before it works callers find it at %s: %v", name, got, e)
+			}
+		}
+		entries = nil
+		for range 2 {
+			if err := v.say(t.Context(), r, passing, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, e := range entries {
+			if got := where(e); got != real || !passes(e) {
+				t.Errorf("%s: entry %d has it at %s: %v", name, i, got, e)
+			}
+		}
+		if len(entries) != 3 {
+			t.Errorf("%s: there are %d entries", name, len(entries))
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestRegistersAgainUntilAllIsThere: servers that fail between two services do
 // not leave the second one out for good.
@@ -310,24 +376,19 @@ func TestBareNodesAreBuried(t *testing.T) {
 			case "/v1/kv/consul-mesh-buildpack/one/":
 				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
 			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-sidecar"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
 			case "/v1/catalog/service/one":
 				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
 			case "/v1/session/node/app-elsewhere":
 				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
-			case "/v1/catalog/node-services/app-old":
-				return http.StatusOK, `{"Services":[{"ID":"another"}]}`
-			case "/v1/catalog/node-services/app-sidecar":
-				return http.StatusOK, `{"Services":[{"ID":"one-sidecar-proxy","Kind":"connect-proxy"}]}`
+			case "/v1/session/node/app-old":
+				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
 			case "/v1/session/node/app-hidden":
 				return http.StatusForbidden, "Permission denied"
 			case "/v1/session/node/app-new":
 				if time.Since(begun) >= bareFor {
 					return http.StatusOK, `[{"ID":"new"}]`
 				}
-			}
-			if strings.HasPrefix(path, "/v1/catalog/node-services/") {
-				return http.StatusOK, `{"Services":[]}`
 			}
 			return http.StatusOK, `[]`
 		}, "one")
@@ -342,7 +403,7 @@ func TestBareNodesAreBuried(t *testing.T) {
 		for _, b := range dead {
 			least[b.node] = b.least
 		}
-		want := map[string]time.Duration{"app-dead": 0, "app-bare": bareFor, "app-sidecar": bareFor, "app-new": bareFor}
+		want := map[string]time.Duration{"app-dead": 0, "app-bare": bareFor, "app-new": bareFor}
 		if diff := cmp.Diff(want, least); diff != "" || err != nil {
 			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
 		}
@@ -350,7 +411,7 @@ func TestBareNodesAreBuried(t *testing.T) {
 			v.bury(t.Context(), b, alive)
 		}
 		slices.Sort(buried)
-		if diff := cmp.Diff([]string{"app-bare", "app-dead", "app-sidecar"}, buried); diff != "" {
+		if diff := cmp.Diff([]string{"app-bare", "app-dead"}, buried); diff != "" {
 			t.Errorf("buried (-want +got):\n%s", diff)
 		}
 	})
@@ -374,8 +435,6 @@ func TestADeathBesideABareNode(t *testing.T) {
 				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-dead"}]`
 			case "/v1/catalog/service/one":
 				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
-			case "/v1/catalog/node-services/app-bare":
-				return http.StatusOK, `{"Services":[]}`
 			}
 			return http.StatusOK, `[]`
 		}, "one")
