@@ -14,7 +14,7 @@ import (
 )
 
 // TestFullDisk: nothing more can be written in an instance, and then it stops.
-func TestFullDisk(t *testing.T) { inEachMode(t, false, fullDisk) }
+func TestFullDisk(t *testing.T) { inEachMode(t, true, fullDisk) }
 
 func fullDisk(t *testing.T) {
 	for _, c := range []struct {

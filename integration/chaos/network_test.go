@@ -22,17 +22,17 @@ func noticed() time.Duration {
 	return 9 * time.Second
 }
 
-// away is how long a part of the network is gone: in the long form longer than
-// what makes the others give an instance up.
+// away is how long a part of the network is gone: in the long form, and where
+// there are no agents, longer than what makes the others give an instance up.
 func away() time.Duration {
-	if long {
+	if long || mesh.agentless() {
 		return noticed() + 6*time.Second
 	}
 	return 8 * time.Second
 }
 
 // TestPartitions cuts policies, with the connections that use them.
-func TestPartitions(t *testing.T) { inEachMode(t, false, partitions) }
+func TestPartitions(t *testing.T) { inEachMode(t, true, partitions) }
 
 func partitions(t *testing.T) {
 	for _, c := range []struct {

@@ -17,7 +17,7 @@ import (
 func (c *closedMesh) agentless(t *testing.T) {
 	back := c.direct(t, "direct-back", "", `protocol = "http"`)
 	leaveBare(t, c.Foundation, back.Name)
-	waitLog(t, start(t, back), "the instance direct-back-bare has died")
+	waitLog(t, agentless.start(t, back), "the instance direct-back-bare has died")
 	callers := []string{}
 	caller := func(t *testing.T, name, without string, intention bool) *cell.RunningApp {
 		t.Helper()
@@ -28,7 +28,7 @@ func (c *closedMesh) agentless(t *testing.T) {
 		if err := c.Intend(t.Context(), callers...); err != nil {
 			t.Fatal(err)
 		}
-		return launch(t, app, "direct-back")
+		return agentless.launch(t, app, "direct-back")
 	}
 	whole := caller(t, "direct-none", "", true)
 	eventually(t, "everything works", c.answered(whole))
@@ -77,7 +77,7 @@ func (c *closedMesh) agentless(t *testing.T) {
 	}
 	t.Run("login", c.loginAlone)
 	alone := c.direct(t, "direct-alone", `node_prefix "direct-alone-" { policy = "read" }`)
-	lonely := launch(t, alone)
+	lonely := agentless.launch(t, alone)
 	waitLog(t, lonely, "the other instances of direct-alone cannot be seen")
 	if s, text, _ := statusOf(t, lonely); !strings.Contains(strings.Join(s.Problems, " "), "nobody tells how its checks are") {
 		t.Errorf("the status does not say that ACLs hide the checks:\n%s", text)
@@ -105,10 +105,10 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	backend := start(t, back)
+	backend := agentless.start(t, back)
 	waitLog(t, backend, "logged in (")
 	front := c.direct(t, "direct-login-caller", "", `upstream "direct-login" { port = 9001 }`)
-	c.policyInForce(t, start(t, front, "direct-login"), "direct-login")
+	c.policyInForce(t, agentless.start(t, front, "direct-login"), "direct-login")
 	if n := len(c.logins(t, "direct-jwt")); n != 1 {
 		t.Errorf("there are %d logins", n)
 	}
@@ -127,6 +127,49 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 	kill(t, dead, "mesh proxy")
 	within(t, 4*time.Second, "the catalog does not have it", notInCatalog(c.Foundation, dead))
 	waitLog(t, backend, takenOut)
+}
+
+// sharing: two apps may have one service, and neither see the other's nodes. Each
+// takes out its own dead.
+func (c *closedMesh) sharing(t *testing.T) {
+	t.Parallel()
+	one, _ := c.alone(t, "sharing-one", `name = "shared"`)
+	other, _ := c.alone(t, "sharing-other", `name = "shared"`)
+	one.Instances = 2
+	backend, beside := agentless.start(t, one), agentless.start(t, other)
+	eventually(t, "all three are in rotation", func(ctx context.Context) error {
+		healthy, err := c.Healthy(ctx, "shared")
+		if err == nil && len(healthy) != 3 {
+			err = fmt.Errorf("there are %v", healthy)
+		}
+		return err
+	})
+	dead := vanish(t, backend, 1)[0]
+	within(t, sweptWithin, "the dead instance is out of the catalog", notInCatalog(c.Foundation, dead))
+	for _, app := range []*cell.RunningApp{backend, beside} {
+		if lines := said(app, "cannot be seen"); len(lines) > 0 {
+			t.Errorf("%v", lines)
+		}
+	}
+}
+
+// failover: an instance asks another server, over TLS and with its tokens, when the
+// one that it asks is gone without a word.
+func (c *closedMesh) failover(t *testing.T) {
+	back, _ := c.alone(t, "failover", `protocol = "http"`)
+	agentless.start(t, back)
+	front, _ := c.alone(t, "failover-caller", fmt.Sprintf("upstream \"failover\" { port = %d }", frontPort))
+	caller := agentless.start(t, front, "failover")
+	for _, i := range []int{1, 2} { // the test itself asks the first
+		restore, err := c.Silence(c.Servers.Instance(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.policyInForce(t, caller, "failover")
+		if err := restore(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // direct is an app of the closed mesh without an agent, whose policies lack one

@@ -54,7 +54,9 @@ func TestClosed(t *testing.T) {
 		c.inBothModes(t, "login", c.login)
 		t.Run("roots", c.roots)
 		c.inBothModes(t, "secrets", c.scan)
+		t.Run("sharing", c.sharing)
 	})
+	t.Run("failover", c.failover)
 	t.Run("policies", c.policies)
 	t.Run("without agents", c.agentless)
 	t.Run("expired", func(t *testing.T) {
@@ -133,39 +135,28 @@ func (c *closedMesh) inBothModes(t *testing.T, name string, test func(t *testing
 // app is an app with an agent.
 func (c *closedMesh) app(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
 	t.Helper()
-	return c.own(t, write(t, name, map[string]string{
-		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\n", name, strings.Join(lines, "\n")),
-		"Procfile": "web: ./echo\n",
-	}))
+	return c.own(t, name, "", lines, c.AccessPolicies(name)...)
 }
 
 // alone is one without.
 func (c *closedMesh) alone(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
 	t.Helper()
-	app, binding := c.own(t, write(t, name, map[string]string{
-		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\nconsul { mode = \"agentless\" }\n", name, strings.Join(lines, "\n")),
-		"Procfile": "web: ./echo\n",
-	}))
-	policy := cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503}
-	if err := c.Allow(policy); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Disallow(policy); err != nil {
-			t.Error(err)
-		}
-	})
-	return app, binding
+	return c.own(t, name, "consul { mode = \"agentless\" }\n", lines,
+		cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503})
 }
 
-// own is app for a source of the test's own.
-func (c *closedMesh) own(t *testing.T, app cell.App) (cell.App, map[string]any) {
+// own is an app with one service, tokens of its own and the network policies that
+// lead to the servers.
+func (c *closedMesh) own(t *testing.T, name, consul string, lines []string, policies ...cell.Policy) (cell.App, map[string]any) {
 	t.Helper()
-	binding, err := c.Binding(t.Context(), app.Name, app.Dir)
+	app := write(t, name, map[string]string{
+		"mesh.hcl": fmt.Sprintf("service %q {\n%s\n}\n", name, strings.Join(lines, "\n")) + consul,
+		"Procfile": "web: ./echo\n",
+	})
+	binding, err := c.Binding(t.Context(), name, app.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies := c.AccessPolicies(app.Name)
 	if err := c.Allow(policies...); err != nil {
 		t.Fatal(err)
 	}
@@ -224,30 +215,41 @@ func (c *closedMesh) wrong(t *testing.T) {
 	agentToken := func(b map[string]any) { b["agent_token"] = uuid.NewString() }
 	ca := func(b map[string]any) { b["ca"] = other.CA.PEM }
 	host := func(b map[string]any) { b["datacenter"] = "elsewhere" }
+	gossip := func(b map[string]any) { b["gossip_key"] = other.GossipKey }
+	noGossip := func(b map[string]any) { delete(b, "gossip_key") }
+	// What the status says while the instance still tries.
+	inStatus := map[string]string{
+		"gossip":    "the gossip key is not that of the servers",
+		"no-gossip": "the servers encrypt gossip and this agent has no key",
+	}
+	with, without := c.modes()[0], c.modes()[1]
 	for name, test := range map[string]struct {
-		app    func(t *testing.T, name string, lines ...string) (cell.App, map[string]any)
+		closedMode
 		change func(binding map[string]any)
 		want   string
 	}{
-		"token":       {c.app, token, notKnown("service_token")},
-		"agent-token": {c.app, agentToken, notKnown("agent_token")},
-		"ca":          {c.app, ca, "is not signed by the ca" + ofTheBinding},
-		"gossip":      {c.app, func(b map[string]any) { b["gossip_key"] = other.GossipKey }, "gossip_key" + ofTheBinding + " is not theirs"},
-		"no-gossip":   {c.app, func(b map[string]any) { delete(b, "gossip_key") }, "gossip_key" + ofTheBinding + " is missing"},
-		"host":        {c.app, host, "is not for server.elsewhere.consul: is datacenter right"},
-		"shape":       {c.app, func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
+		"token":       {with, token, notKnown("service_token")},
+		"agent-token": {with, agentToken, notKnown("agent_token")},
+		"ca":          {with, ca, "is not signed by the ca" + ofTheBinding},
+		"gossip":      {with, gossip, "gossip_key" + ofTheBinding + " is not theirs"},
+		"no-gossip":   {with, noGossip, "gossip_key" + ofTheBinding + " is missing"},
+		"host":        {with, host, "is not for server.elsewhere.consul: is datacenter right"},
+		"shape":       {with, func(b map[string]any) { b["gossip_key"] = uuid.NewString() }, `the bound service "consul-credentials" cannot be used: gossip_key: is not the base64 text`},
 
-		"token-agentless":       {c.alone, token, notKnown("service_token")},
-		"agent-token-agentless": {c.alone, agentToken, notKnown("agent_token")},
-		"ca-agentless":          {c.alone, ca, "is not signed by the ca" + ofTheBinding},
-		"host-agentless":        {c.alone, host, "is not for server.elsewhere.…: is datacenter right"},
+		"token-agentless":       {without, token, notKnown("service_token")},
+		"agent-token-agentless": {without, agentToken, notKnown("agent_token")},
+		"ca-agentless":          {without, ca, "is not signed by the ca" + ofTheBinding},
+		"host-agentless":        {without, host, "is not for server.elsewhere.…: is datacenter right"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			app, binding := test.app(t, "wrong-"+name)
 			test.change(binding)
 			c.bind(&app, binding)
-			running := launch(t, app)
+			running := test.launch(t, app)
+			if want := inStatus[name]; want != "" {
+				statusNames(t, running, want)
+			}
 			waitLog(t, running, test.want)
 			if n := len(said(running, test.want)); n > 1 {
 				t.Errorf("it is said %d times", n)
@@ -263,7 +265,7 @@ func (c *closedMesh) wrong(t *testing.T) {
 // not good any more, and goes on.
 func (c *closedMesh) revoked(t *testing.T, w closedMode) {
 	app, binding := w.app(t, "revoked-"+w.name)
-	running := start(t, app)
+	running := w.start(t, app)
 	waitLog(t, running, "passing, in rotation")
 	c.revoke(t, binding["service_token"])
 	const want = "the servers do not know the service_token" + ofTheBinding
@@ -316,5 +318,5 @@ func (c *closedMesh) expired(t *testing.T, w closedMode, token string) {
 		}
 		return nil
 	})
-	waitLog(t, launch(t, app), notKnown("service_token"))
+	waitLog(t, w.launch(t, app), notKnown("service_token"))
 }

@@ -67,9 +67,9 @@ func (c *closedMesh) exchanged(t *testing.T, w closedMode) {
 	if err := os.WriteFile(filepath.Join(back.Dir, "bound.json"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	backend := start(t, back)
+	backend := w.start(t, back)
 	front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
-	caller := start(t, front, name)
+	caller := w.start(t, front, name)
 	c.policyInForce(t, caller, name)
 
 	next, err := c.Binding(t.Context(), back.Name, back.Dir)
@@ -125,9 +125,9 @@ func (c *closedMesh) roots(t *testing.T) {
 	for _, w := range c.modes() {
 		name := "roots-" + w.name
 		back, _ := w.app(t, name, `protocol = "http"`)
-		backend := start(t, back)
+		backend := w.start(t, back)
 		front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
-		caller := start(t, front, name)
+		caller := w.start(t, front, name)
 		c.policyInForce(t, caller, name)
 		for _, app := range []*cell.RunningApp{backend, caller} {
 			before[app] = certificates(t, app)
@@ -203,11 +203,11 @@ func (c *closedMesh) login(t *testing.T, w closedMode) {
 	delete(wrong, "service_token")
 	wrong["auth_method"], wrong["jwt"] = name, jwt[:len(jwt)-8]+"AAAAAAAA"
 	c.bind(&refused, wrong)
-	backend := start(t, back)
+	backend := w.start(t, back)
 	waitLog(t, backend, "logged in (")
-	waitLog(t, launch(t, refused), fmt.Sprintf("the auth method %q%s refuses the jwt", name, ofTheBinding))
+	waitLog(t, w.launch(t, refused), fmt.Sprintf("the auth method %q%s refuses the jwt", name, ofTheBinding))
 	front, _ := w.app(t, name+"-caller", fmt.Sprintf("upstream %q { port = %d }", name, frontPort))
-	caller := start(t, front, name)
+	caller := w.start(t, front, name)
 	c.policyInForce(t, caller, name)
 	first := c.logins(t, name)
 	if len(first) != 1 {

@@ -189,4 +189,5 @@ func rollingReplaceLosesNothing(t *testing.T, m mode) {
 	if result.Lost > 0 {
 		t.Errorf("lost: %v", result)
 	}
+	eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
 }

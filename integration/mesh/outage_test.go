@@ -11,8 +11,8 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/load"
 )
 
-// outage is how long the servers are gone: longer than a session lives that is
-// not renewed, and than gossip takes to give a member up.
+// outage is how long the servers are gone: longer than the time that a session
+// has, and than gossip takes to give a member up.
 const outage = 15 * time.Second
 
 // TestServersGone: without any server, who has been called can be called, on
@@ -39,13 +39,18 @@ func TestServersGone(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	<-time.After(outage - outage/3)
+	rest := time.After(outage - outage/3)
+	for _, s := range sides {
+		statusNames(t, s.caller, "no server can be reached on 8")
+	}
+	<-rest
 	for _, s := range sides {
 		if s.backend.Instance(1).State() == cell.Running {
 			t.Errorf("%s: the instance without servers got ready", s.mode.name)
 		}
 		if s.mode.gossip { // the servers have given the agents up, and say so before they meet them again
 			s.stopLoads(t)
+			s.startLoads()
 		}
 	}
 	for _, undo := range restore {
@@ -60,7 +65,18 @@ func TestServersGone(t *testing.T) {
 		t.Logf("%s: all was well %.1f s after the servers were back", s.mode.name, time.Since(back).Seconds())
 	}
 	sides[1].nobodyIsTakenForDead(t, back.Add(sweptWithin))
+	for _, l := range sides[0].loads {
+		result := l.Stop()
+		t.Logf("%s, when the servers come back: %v", sides[0].mode.name, result)
+		if late := result.LastLoss.Sub(back); late > metAgain {
+			t.Errorf("a request was lost %v after the servers were back", late)
+		}
+	}
 }
+
+// metAgain is the longest that gossip takes until servers and agents that have
+// given each other up know better.
+const metAgain = 15 * time.Second
 
 // outageSide are the apps of one mode.
 type outageSide struct {
@@ -77,12 +93,17 @@ func newOutageSide(t *testing.T, m mode) *outageSide {
 	s.backend = m.start(t, called)
 	s.caller = m.start(t, m.echo(t, "liner-"+m.name, fmt.Sprintf("upstream %q { port = 9001 }", called.Name)), called.Name)
 	served(t, s.caller, s.backend)
+	s.startLoads()
+	return s
+}
+
+func (s *outageSide) startLoads() {
+	s.loads = nil
 	for _, kind := range []load.Kind{load.TCPNew, load.TCPLong} {
 		s.loads = append(s.loads, load.Start(load.Plan{
 			Kind: kind, Target: "127.0.0.1:9001", Rate: 50, Connections: 3, Dial: s.caller.Instance(0).Dial,
 		}))
 	}
-	return s
 }
 
 func (s *outageSide) stopLoads(t *testing.T) {

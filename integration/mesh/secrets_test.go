@@ -22,12 +22,12 @@ func (c *closedMesh) scan(t *testing.T, w closedMode) {
 	if w.agents > 0 {
 		more += "consul { log_level = \"trace\" }\n"
 	}
-	addTo(t, filepath.Join(app.Dir, "mesh.hcl"), more)
+	appendMesh(t, app, more)
 	secrets := map[string]string{}
 	for _, key := range []string{"agent_token", "service_token", "gossip_key"} {
 		secrets[binding[key].(string)] = key
 	}
-	running := start(t, app)
+	running := w.start(t, app)
 	waitLog(t, running, "passing, in rotation")
 	scanFiles(t, running.Droplet().Dir, secrets, nowhere)
 
@@ -49,17 +49,6 @@ func (c *closedMesh) scan(t *testing.T, w closedMode) {
 	}
 	signal(t, running.Instance(0), "bin/envoy", syscall.SIGABRT)
 	waitLog(t, running, "the Envoy of "+name+" ended")
-}
-
-func addTo(t *testing.T, path, text string) {
-	t.Helper()
-	there, err := os.ReadFile(path)
-	if err == nil {
-		err = os.WriteFile(path, append(there, text...), 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // scanLogs looks at every line that any app of the closed mesh has logged,

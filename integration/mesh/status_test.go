@@ -2,11 +2,13 @@ package mesh
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,22 +19,47 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/runtime"
 )
 
-// statusOf runs `mesh status` as `cf ssh -c` does, without any environment.
+// statusOf is the status of an instance that runs.
 func statusOf(t *testing.T, app *cell.RunningApp) (s runtime.Status, text string, code int) {
 	t.Helper()
-	const program = "env -i /home/vcap/deps/*/bin/mesh status"
-	output, exit, err := app.Instance(0).SSH(deadline(t), program+" -json")
+	s, text, code, err := askStatus(deadline(t), app)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return s, text, code
+}
+
+// askStatus runs `mesh status` as `cf ssh -c` does, without any environment.
+func askStatus(ctx context.Context, app *cell.RunningApp) (s runtime.Status, text string, code int, err error) {
+	const program = "env -i /home/vcap/deps/*/bin/mesh status"
+	output, _, err := app.Instance(0).SSH(ctx, program+" -json")
+	if err != nil {
+		return s, "", 0, err
 	}
 	if err := json.Unmarshal([]byte(output), &s); err != nil {
-		t.Fatalf("%v: %s", err, output)
+		return s, "", 0, fmt.Errorf("%w: %s", err, output)
 	}
-	text, exit, err = app.Instance(0).SSH(deadline(t), program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, text, exit.Code
+	text, exit, err := app.Instance(0).SSH(ctx, program)
+	return s, text, exit.Code, err
+}
+
+// statusNames waits until the status of an instance, which may fail to start again
+// and again, names a problem.
+func statusNames(t *testing.T, app *cell.RunningApp, want string) {
+	t.Helper()
+	eventually(t, "the status names the cause: "+want, func(ctx ctx) error {
+		s, text, code, err := askStatus(ctx, app)
+		if err != nil {
+			return err
+		}
+		for _, problem := range s.Problems {
+			if strings.Contains(problem, want) && code == 1 {
+				t.Log(problem)
+				return nil
+			}
+		}
+		return fmt.Errorf("exit status %d:\n%s", code, text)
+	})
 }
 
 // TestStatus: a healthy instance says so, and each thing that goes wrong is
@@ -69,16 +96,7 @@ func statusTellsWhy(t *testing.T, m mode) {
 	}
 	problem := func(want string) {
 		t.Helper()
-		eventually(t, "the status names the cause: "+want, func(ctx) error {
-			s, text, code := statusOf(t, caller)
-			for _, problem := range s.Problems {
-				if strings.Contains(problem, want) && code == 1 {
-					t.Log(problem)
-					return nil
-				}
-			}
-			return fmt.Errorf("exit status %d:\n%s", code, text)
-		})
+		statusNames(t, caller, want)
 	}
 	if err := shared.Intention(t.Context(), m.front, m.back, "deny"); err != nil {
 		t.Fatal(err)
@@ -116,11 +134,12 @@ func statusTellsWhy(t *testing.T, m mode) {
 type failedStart struct {
 	mode mode
 	app  cell.App
-	want string
+	want string // what the status names while it waits, and the log at last
+	seen string
 }
 
 // TestFailedStarts: a mesh that does not get ready in time ends the instance
-// and names the cause, and the app never runs.
+// and names the cause, which the status has named before, and the app never runs.
 func TestFailedStarts(t *testing.T) { inBothModes(t, failedStarts) }
 
 func failedStarts(t *testing.T, m mode) {
@@ -131,22 +150,30 @@ func failedStarts(t *testing.T, m mode) {
 	}
 	elsewhere, nowhere, alone := m, m, m
 	elsewhere.consul = "consul { datacenter = \"dc9\" }\n"
-	alone.policies = func(map[string][]string) []cell.Policy { return nil }
 	tests := []failedStart{
-		{m, taken, "hint: another process of the app listens on a port of mesh.hcl"},
-		{m, m.oldEnvoy(t), "hint: Envoy is too old for this Consul"},
+		{m, taken, "another process of the app listens on a port of mesh.hcl", ""},
+		{m, m.oldEnvoy(t), "Envoy is too old for this Consul", ""},
 	}
 	if m.agents > 0 {
+		rpcAlone, gossipAlone := m, m
+		only := func(port int) func(map[string][]string) []cell.Policy {
+			return func(upstreams map[string][]string) []cell.Policy {
+				return slices.DeleteFunc(m.policies(upstreams), func(p cell.Policy) bool { return p.Start != port })
+			}
+		}
+		rpcAlone.policies, gossipAlone.policies = only(8300), only(8301)
 		nowhere.consul = "consul {\n  datacenter = \"cf\"\n  retry_join = [\"nowhere.apps.internal\"]\n}\n"
 		tests = append(tests,
-			failedStart{elsewhere, elsewhere.echo(t, "elsewhere"), "the servers are of another datacenter"},
-			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve"},
-			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8301 tcp and udp?"})
+			failedStart{elsewhere, elsewhere.echo(t, "elsewhere"), "the servers are of another datacenter", ""},
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve", ""},
+			failedStart{rpcAlone, rpcAlone.echo(t, "rpc-alone"), "no server can be reached on 8301", "the agent has joined no Consul server: Failed to join "},
+			failedStart{gossipAlone, gossipAlone.echo(t, "gossip-alone"), "no server can be reached on 8300", ""})
 	} else {
 		nowhere.consul = "consul {\n  mode = \"agentless\"\n  addresses = [\"nowhere.apps.internal\"]\n}\n"
+		alone.policies = func(map[string][]string) []cell.Policy { return nil }
 		tests = append(tests,
-			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve"},
-			failedStart{alone, alone.echo(t, "alone"), "is there a network policy from this app to the servers for 8080 tcp?"})
+			failedStart{nowhere, nowhere.echo(t, "nowhere"), "nowhere.apps.internal, the address of the servers, does not resolve", ""},
+			failedStart{alone, alone.echo(t, "alone"), "no server can be reached on 8080", ""})
 	}
 	var launched []*cell.RunningApp
 	for _, test := range tests {
@@ -154,8 +181,11 @@ func failedStarts(t *testing.T, m mode) {
 	}
 	for i, test := range tests {
 		t.Run(test.app.Name, func(t *testing.T) {
+			t.Parallel()
+			statusNames(t, launched[i], test.want)
 			waitLog(t, launched[i], "mesh: failed: not ")
-			waitLog(t, launched[i], test.want)
+			waitLog(t, launched[i], "hint: "+test.want)
+			waitLog(t, launched[i], "last seen: "+test.seen)
 			for _, line := range launched[i].Logs() {
 				if strings.Contains(line.Text, "the-app-ran") {
 					t.Error("the app was started without its mesh")
@@ -191,7 +221,7 @@ func (m mode) oldEnvoy(t *testing.T) cell.App {
 // launch has the app give up soon, and say so if it ever runs.
 func (f failedStart) launch(t *testing.T) *cell.RunningApp {
 	t.Helper()
-	appendMesh(t, f.app, "lifecycle { start_timeout = \"5s\" }\n")
+	appendMesh(t, f.app, "lifecycle { start_timeout = \"10s\" }\n")
 	if err := os.WriteFile(filepath.Join(f.app.Dir, "Procfile"), []byte("web: echo the-app-ran; ./echo\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
