@@ -90,7 +90,7 @@ type Check struct {
 	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
 
 	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs: at least 1s, without an agent 100ms."`
-	Timeout                string              `hcl:"timeout,optional" default:"700ms" is:"interval" doc:"How long one may take, at least 100ms. An app that hangs is out of rotation when interval and timeout are over, and a moment later."`
+	Timeout                string              `hcl:"timeout,optional" default:"700ms" is:"interval" doc:"How long one may take, at least 100ms. An app that hangs is out of rotation a moment after interval and timeout together, within 2s by default."`
 	Method                 string              `hcl:"method,optional" without:"GET" oneof:"GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS" doc:"For http: the method."`
 	Headers                map[string][]string `hcl:"headers,optional" doc:"For http: headers, each a list of values."`
 	RequestBody            string              `hcl:"body,optional" doc:"For http: the request's body."`
@@ -271,7 +271,7 @@ type Metrics struct {
 
 // Lifecycle says how app and mesh start and stop together.
 type Lifecycle struct {
-	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone."`
+	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: it gets its SIGTERM from the platform at once, and calls others only while its Envoy finishes requests."`
 	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
 	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
 	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
