@@ -11,8 +11,12 @@ import (
 )
 
 // hang is how long a stopped process is left alone. It is shorter than what
-// makes other members of the gossip give an agent up.
-const hang = 4 * time.Second
+// makes other members of the gossip give an agent up; longHang is longer than a
+// session lives, and a check that nobody passes any more.
+const (
+	hang     = 4 * time.Second
+	longHang = 25 * time.Second
+)
 
 // processFault is a signal to one process of one instance. bound is when
 // callers have recovered, counted from the signal.
@@ -22,6 +26,7 @@ type processFault struct {
 	bound     time.Duration
 	agentless time.Duration // the bound without agents, where it is another
 	forever   bool          // a stopped process does not go on by itself
+	long      bool          // it goes on after longHang
 }
 
 // processFaults: what ends by itself is out of rotation a fifth of a second
@@ -48,6 +53,8 @@ var processFaults = []processFault{
 	{part: foundation.Envoy, signal: syscall.SIGSTOP, bound: 3 * time.Second},
 	{part: foundation.MeshAgent, signal: syscall.SIGSTOP, bound: time.Second},
 	{part: foundation.MeshProxy, signal: syscall.SIGSTOP, bound: time.Second},
+	// One that does not say that it is there goes out of rotation, and comes back.
+	{part: foundation.MeshProxy, signal: syscall.SIGSTOP, bound: time.Second, long: true},
 	{part: foundation.MeshApp, signal: syscall.SIGSTOP, bound: time.Second},
 	{part: foundation.Echo, signal: syscall.SIGSTOP, bound: 4 * time.Second}, // its check: every second, with a second to answer
 }
@@ -115,11 +122,14 @@ func (f processFault) do(ctx context.Context) (time.Time, error) {
 	if f.signal != syscall.SIGSTOP {
 		return from, changed(ctx, index, f.part, pid)
 	}
-	if f.forever {
+	switch {
+	case f.forever:
 		if err = changed(ctx, index, f.part, pid); err == nil {
 			return from, nil
 		}
-	} else {
+	case f.long:
+		<-time.After(longHang)
+	default:
 		<-time.After(hang)
 	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && err != syscall.ESRCH { // its keeper may have ended it

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,15 +52,9 @@ func TestSilentServer(t *testing.T) {
 		}()
 		pass(&mutex, conn, upstream)
 	})
-	host, port, err := net.SplitHostPort(network)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &servers{names: []string{host}, grpc: number}
+	address := netip.MustParseAddrPort(network)
+	host := address.Addr().String()
+	s := &servers{names: []string{host}, grpc: int(address.Port())}
 	streams := s.xds()
 	pings := streams.(*tripper).transport.(*http.Transport).HTTP2
 	if pings.SendPingTimeout < 15*time.Second {
@@ -163,16 +158,9 @@ func TestNoServer(t *testing.T) {
 // for, also where nothing bounds the request.
 func TestServerThatHangs(t *testing.T) {
 	t.Parallel()
-	address := listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &servers{names: []string{host}, grpc: number, tls: (&access{creds: &credentials.Credentials{}}).serverTLS()}
+	address := netip.MustParseAddrPort(listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }))
+	host := address.Addr().String()
+	s := &servers{names: []string{host}, grpc: int(address.Port()), tls: (&access{creds: &credentials.Credentials{}}).serverTLS()}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://servers/ads", nil)

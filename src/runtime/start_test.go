@@ -1,0 +1,141 @@
+package runtime
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// TestStartPhases: wherever a start comes to a stop, the error names the stage, what
+// was seen last, and the likely cause.
+func TestStartPhases(t *testing.T) {
+	t.Parallel()
+	always := func(status int, body string) func(int) (int, string) {
+		return func(int) (int, string) { return status, body }
+	}
+	noServers := always(500, "No known Consul servers")
+	type answers = map[string]func(int) (int, string)
+	const (
+		alone        = `[{"Status": 1, "Tags": {"role": "node"}}]`
+		couldNotJoin = "[WARN] agent: Join cluster failed\n  error=\n  | 1 error occurred:\n  | \t* Failed to join 127.0.0.1:1: connection refused\n"
+		envoyIsQuiet = "exec sleep 60"
+	)
+	for name, test := range map[string]struct {
+		answers answers
+		journal string // of the agent
+		envoy   string // its program, a shell's words
+		want    []string
+	}{
+		"the agent does not answer": {
+			answers: answers{"/": always(0, "")},
+			want:    []string{"not agent up after ", "\nhint: the Consul agent does not answer on 127.0.0.1:"},
+		},
+		"the agent answers nonsense": {
+			answers: answers{askMembers: always(500, "boom")},
+			want:    []string{"not joined, leader known after ", "last seen: Consul answers 500: boom"},
+		},
+		"the agent is alone": {
+			answers: answers{askMembers: always(200, alone), askLeader: noServers}, journal: couldNotJoin,
+			want: []string{
+				"not joined, leader known after ", "last seen: the agent has joined no Consul server: Failed to join 127.0.0.1:1: connection refused",
+				"\nhint: no server can be reached on 1 (127.0.0.1:1 refuses the connection)",
+			},
+		},
+		"the agent is of another datacenter": {
+			answers: answers{askMembers: always(200, alone), askLeader: noServers}, journal: "[ERROR] agent: Member 'server-0' part of wrong datacenter 'cf'\n",
+			want: []string{"not joined, leader known after ", "\nhint: the servers are of another datacenter"},
+		},
+		"there is no leader": {
+			answers: answers{askLeader: always(500, "No cluster leader")},
+			want:    []string{"not joined, leader known after ", "last seen: Consul answers 500: No cluster leader"},
+		},
+		"ACLs refuse the registration": {
+			answers: answers{tellRegister: always(403, "Permission denied: lacks permission 'service:write'")},
+			want:    []string{"service one: not one: registered after ", "last seen: Consul answers 403: Permission denied: lacks permission 'service:write'"},
+		},
+		"the agent does not take the registration": {
+			answers: answers{tellRegister: always(400, "Invalid service")},
+			want:    []string{"service one: not one: registered after 0.", "last seen: Consul answers 400: Invalid service"},
+		},
+		"nobody says what Envoy needs": {
+			answers: answers{"/v1/config/proxy-defaults": always(500, "No cluster leader")},
+			want:    []string{"service one: not one: bootstrapped after ", "last seen: Consul answers 500: No cluster leader"},
+		},
+		"Envoy ends": {
+			envoy: "echo '[critical] no thanks' >&2; exit 3",
+			want:  []string{"not one: xDS, Envoy knows what to do after 0.", "last seen: envoy ended: exit status 3"},
+		},
+		"Envoy hears nothing": {
+			envoy: envoyIsQuiet,
+			want:  []string{"not one: xDS, Envoy knows what to do after ", "connection refused\nhint: the lines of Envoy above say why"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := starting(t, &script{answers: test.answers}, test.journal, test.envoy)
+			err := p.start(t.Context())
+			for _, e := range p.envoys {
+				_ = e.process.Process.Kill() // it may have ended
+			}
+			if err == nil {
+				t.Fatal("it started")
+			}
+			text := p.explain(err).Error()
+			for _, want := range test.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("the error lacks %q:\n%s", want, text)
+				}
+			}
+		})
+	}
+}
+
+// starting is a proxy that is about to start, beside an agent that listens and
+// answers as a script says.
+func starting(t *testing.T, s *script, journal, envoy string) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	p := viaScripted(t, s.answer, "one").proxy
+	p.log = func(string, ...any) {}
+	p.timeline = &timeline{log: p.log}
+	p.config = droplet.Config{}
+	p.config.Lifecycle.StartTimeout = 2 * time.Second
+	p.ports = agentPorts{HTTP: listener.Addr().(*net.TCPAddr).Port, Gossip: 1}
+	p.xds, p.registry = nil, viaAgent{p}
+	p.inst.Deps, p.inst.RunDir = t.TempDir(), t.TempDir()
+	p.inst.Address = netip.MustParseAddr("127.0.0.1")
+	p.services[0].AdminPort = 1
+	for path, text := range map[string]string{
+		p.inst.path(droplet.AgentFile):    `{"datacenter": "cf", "retry_join": ["127.0.0.1"]}`,
+		p.inst.journalPath(consulJournal): journal,
+		p.inst.program("envoy"):           "#!/bin/sh\n" + envoy + "\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What no case is about goes well.
+	for path, body := range map[string]string{askMembers: serverAndSelf, askLeader: `"10.0.0.1:8300"`, "/v1/config/proxy-defaults": "[]"} {
+		if s.answers == nil {
+			s.answers = map[string]func(int) (int, string){}
+		}
+		if s.answers[path] == nil && s.answers["/"] == nil {
+			s.answers[path] = func(int) (int, string) { return http.StatusOK, body }
+		}
+	}
+	return p
+}
