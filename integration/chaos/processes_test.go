@@ -157,8 +157,11 @@ func changed(ctx context.Context, index int, part foundation.Part, pid int) erro
 
 func (f processFault) String() string {
 	name := map[syscall.Signal]string{syscall.SIGKILL: "kill -9", syscall.SIGTERM: "SIGTERM", syscall.SIGSTOP: "SIGSTOP"}[f.signal]
-	if f.forever {
+	switch {
+	case f.forever:
 		name += " for ever"
+	case f.long:
+		name += " for long"
 	}
 	return name + " of " + string(f.part)
 }
