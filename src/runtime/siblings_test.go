@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -243,6 +244,38 @@ func TestServerAndInstanceDieTogether(t *testing.T) {
 			t.Errorf("taken out: %v", n.removed)
 		}
 		kill[0]()
+		synctest.Wait()
+	})
+}
+
+// TestTenThousandRenewals: instances that watch over each other for half a day take
+// the memory of those that have just begun.
+func TestTenThousandRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n neighbourhood
+		_, _, kill := n.live(t, 2, true)
+		state := func() (heap uint64, goroutines int) {
+			synctest.Wait()
+			goruntime.GC()
+			var stats goruntime.MemStats
+			goruntime.ReadMemStats(&stats)
+			return stats.HeapAlloc, goruntime.NumGoroutine()
+		}
+		time.Sleep(time.Hour)
+		heap, goroutines := state()
+		n.count()
+		time.Sleep(10_000 * renewEvery)
+		laterHeap, laterGoroutines := state()
+		if asked := n.count(); asked < 1_000 {
+			t.Errorf("only %d questions were asked", asked)
+		}
+		const most = 256 << 10
+		if laterHeap > heap+most || laterGoroutines > goroutines+2 {
+			t.Errorf("heap %d and then %d bytes, %d and then %d goroutines", heap, laterHeap, goroutines, laterGoroutines)
+		}
+		for _, end := range kill {
+			end()
+		}
 		synctest.Wait()
 	})
 }
