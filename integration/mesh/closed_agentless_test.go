@@ -153,25 +153,6 @@ func (c *closedMesh) sharing(t *testing.T) {
 	}
 }
 
-// failover: an instance asks another server, over TLS and with its tokens, when the
-// one that it asks is gone without a word.
-func (c *closedMesh) failover(t *testing.T) {
-	back, _ := c.alone(t, "failover", `protocol = "http"`)
-	agentless.start(t, back)
-	front, _ := c.alone(t, "failover-caller", fmt.Sprintf("upstream \"failover\" { port = %d }", frontPort))
-	caller := agentless.start(t, front, "failover")
-	for _, i := range []int{1, 2} { // the test itself asks the first
-		restore, err := c.Silence(c.Servers.Instance(i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.policyInForce(t, caller, "failover")
-		if err := restore(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // direct is an app of the closed mesh without an agent, whose policies lack one
 // rule.
 func (c *closedMesh) direct(t *testing.T, name, without string, lines ...string) cell.App {

@@ -56,7 +56,6 @@ func TestClosed(t *testing.T) {
 		c.inBothModes(t, "secrets", c.scan)
 		t.Run("sharing", c.sharing)
 	})
-	t.Run("failover", c.failover)
 	t.Run("policies", c.policies)
 	t.Run("without agents", c.agentless)
 	t.Run("expired", func(t *testing.T) {
