@@ -32,8 +32,9 @@ const (
 // settledWithin bounds the time until the catalog equals what runs. A node that
 // has died in silence is marked failed after 6 s and is reaped within 40 s
 // after that (advertise_reconnect_timeout); without an agent it is gone after
-// 20 s.
-const settledWithin = time.Minute
+// 20 s. A caller that has ejected an address leaves it alone for 30 s, and for
+// 30 s more each time in a row.
+const settledWithin = 2 * time.Minute
 
 // settled returns nil when the catalog, the callers' Envoys and the containers
 // have what is to run, and nothing else.
