@@ -92,11 +92,7 @@ func (f *Foundation) withoutAgent(source string) error {
 
 // AgentlessLines are for the block consul of an app without an agent, where the
 // servers have no TLS.
-const AgentlessLines = agentlessMode + `
-  ports {
-    http = 8080
-    grpc = 8081
-  }`
+var AgentlessLines = fmt.Sprintf("%s\n  ports {\n    http = %d\n    grpc = %d\n  }", agentlessMode, serverHTTP, serverGRPC)
 
 const agentlessMode = `  mode = "agentless"`
 

@@ -81,6 +81,12 @@ func (f *Foundation) AccessPolicies(app string) []cell.Policy {
 	}
 }
 
+// AgentlessAccess is the network policy between an app without an agent and this
+// control plane.
+func (f *Foundation) AgentlessAccess(app string) cell.Policy {
+	return cell.Policy{Source: app, Destination: f.serversApp, Protocol: "tcp", Start: serverHTTPS, End: serverGRPCTLS}
+}
+
 // Authority signs certificates.
 type Authority struct {
 	PEM string // its own certificate

@@ -140,8 +140,7 @@ func (c *closedMesh) app(t *testing.T, name string, lines ...string) (cell.App, 
 // alone is one without.
 func (c *closedMesh) alone(t *testing.T, name string, lines ...string) (cell.App, map[string]any) {
 	t.Helper()
-	return c.own(t, name, "consul { mode = \"agentless\" }\n", lines,
-		cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8501, End: 8503})
+	return c.own(t, name, "consul { mode = \"agentless\" }\n", lines, c.AgentlessAccess(name))
 }
 
 // own is an app with one service, tokens of its own and the network policies that

@@ -34,12 +34,12 @@ var agentCheckAttributes = []string{"failures_before_warning", "deregister_criti
 var agentBootstrap = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
 
 func (v *validator) agentless(m *Mesh) {
-	c := m.Consul
-	given := content(c.Body, typeOfConsul).Attributes
 	if !m.Agentless() {
 		v.agent(m)
 		return
 	}
+	c := m.Consul
+	given := content(c.Body, typeOfConsul).Attributes
 	const summary = "For an agent only"
 	for _, name := range agentAttributes {
 		switch {

@@ -120,7 +120,7 @@ func (p *proxy) serverProblems(ctx context.Context) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return portsProblems(ctx, hosts, serverPort{p.ports.Gossip, "tcp and udp"}, serverPort{serverRPC, "tcp"})
+	return portProblems(ctx, hosts, serverPort{p.ports.Gossip, "tcp and udp"}, serverPort{serverRPC, "tcp"})
 }
 
 // serverPort is one that policies have to allow.
@@ -129,25 +129,22 @@ type serverPort struct {
 	protocols string
 }
 
-// portsProblems tries ports side by side: each may take all the time that there is.
-func portsProblems(ctx context.Context, hosts []string, ports ...serverPort) []string {
-	problems := make([][]string, len(ports))
+// portProblems says on which ports no server can be reached. They are tried side by
+// side: each may take all the time that there is.
+func portProblems(ctx context.Context, hosts []string, ports ...serverPort) (problems []string) {
+	failed := make([]error, len(ports))
 	var group sync.WaitGroup
 	for i, p := range ports {
-		group.Go(func() { problems[i] = portProblems(ctx, hosts, p.port, p.protocols) })
+		group.Go(func() { failed[i] = dialAny(ctx, hosts, p.port) })
 	}
 	group.Wait()
-	return slices.Concat(problems...)
-}
-
-// portProblems says that no server can be reached on a port.
-func portProblems(ctx context.Context, hosts []string, port int, protocols string) []string {
-	err := dialAny(ctx, hosts, port)
-	if err == nil {
-		return nil
+	for i, p := range ports {
+		if failed[i] != nil {
+			problems = append(problems, fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d %s?",
+				p.port, failed[i], p.port, p.protocols))
+		}
 	}
-	return []string{fmt.Sprintf("no server can be reached on %d (%v): is there a network policy from this app to the servers for %d %s?",
-		port, err, port, protocols)}
+	return problems
 }
 
 // serviceProblems are those of one service, its Envoy and its upstreams. started

@@ -65,8 +65,8 @@ func (j *journal) Write(text []byte) (int, error) {
 			break
 		}
 		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
-		empty := len(bytes.Trim(line, " |\t")) == 0 // as those that Consul ends a list of errors with
-		if j.kept = continues || worthKeeping(string(line)); j.kept && !empty {
+		j.kept = continues || worthKeeping(string(line))
+		if j.kept && len(bytes.Trim(line, " |\t")) > 0 { // Consul ends a list of errors with lines that say nothing
 			j.keep(append(line, '\n'))
 		}
 		j.part = rest

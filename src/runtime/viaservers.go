@@ -488,7 +488,7 @@ func (v *viaServers) problems(ctx context.Context, s Status) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	problems := portsProblems(ctx, hosts, serverPort{v.servers.http, "tcp"}, serverPort{v.servers.grpc, "tcp"})
+	problems := portProblems(ctx, hosts, serverPort{v.servers.http, "tcp"}, serverPort{v.servers.grpc, "tcp"})
 	if len(problems) == 0 {
 		problems = []string{"the servers can be reached, and say: " + s.Agent.Seen}
 	}
