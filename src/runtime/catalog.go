@@ -42,12 +42,12 @@ func (c *consul) checks(ctx context.Context, id string) ([]CheckStatus, error) {
 }
 
 // health is what the catalog has of the checks of this node and its services, by
-// their ids.
-func (p *proxy) health(ctx context.Context) (map[string]catalogCheck, error) {
+// their ids. consistency is empty for Consul's default, or "?consistent".
+func (p *proxy) health(ctx context.Context, consistency string) (map[string]catalogCheck, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var list []catalogCheck
-	err := p.consul.list(ctx, p.access.serviceToken(), "/v1/health/node/"+url.PathEscape(p.inst.NodeName()), &list)
+	err := p.consul.list(ctx, p.access.serviceToken(), "/v1/health/node/"+url.PathEscape(p.inst.NodeName())+consistency, &list)
 	there := map[string]catalogCheck{}
 	for _, check := range list {
 		there[check.CheckID] = check
@@ -55,20 +55,28 @@ func (p *proxy) health(ctx context.Context) (map[string]catalogCheck, error) {
 	return there, err
 }
 
-// unknown are those of a node's services that the servers do not have. Any of
-// them may answer, but only the leader that it has not; and where ACLs hide
-// something it is an error.
-func (c *consul) unknown(ctx context.Context, token credentials.Secret, node string, ids []string) ([]string, error) {
+// unknown are those of a node's services that the servers do not have as has wants
+// them. Any of them may answer, but only the leader that it has not; and where ACLs
+// hide something it is an error.
+func (c *consul) unknown(ctx context.Context, token credentials.Secret, node string, ids []string, has func(id string, port int) bool) ([]string, error) {
 	for _, consistency := range []string{"?stale", ""} {
-		var answer struct{ Services []struct{ ID string } }
+		var answer struct {
+			Services []struct {
+				ID   string
+				Port int
+			}
+		}
 		if err := c.list(ctx, token, "/v1/catalog/node-services/"+url.PathEscape(node)+consistency, &answer); err != nil {
 			return nil, err
 		}
-		there := map[string]bool{}
+		ports := map[string]int{}
 		for _, service := range answer.Services {
-			there[service.ID] = true
+			ports[service.ID] = service.Port
 		}
-		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return there[id] })
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+			port, found := ports[id]
+			return found && has(id, port)
+		})
 		if len(ids) == 0 {
 			break
 		}

@@ -71,7 +71,7 @@ func (v *viaServers) run(ctx context.Context, r *registration, check probedCheck
 			unsaid = true
 			v.log("%s: check %q is %s%s", r.ID, check.definition["name"], state, why)
 		}
-		unsaid = unsaid && v.publish(ctx, r) != nil
+		unsaid = unsaid && v.writing.do(ctx, func() error { return v.publish(ctx, r) }) != nil
 		wait = check.interval
 		if unsaid { // callers are to know as soon as the servers take it
 			wait = min(wait, beat)

@@ -259,6 +259,13 @@ func (c *consul) leaving(ctx context.Context, name string) (bool, error) {
 	return false, err
 }
 
+// servicePort is where the agent has a service.
+func (c *consul) servicePort(ctx context.Context, id string) (int, error) {
+	var service struct{ Port int }
+	err := c.call(ctx, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, &service)
+	return service.Port, err
+}
+
 // awaitGone returns when the agent no longer has a service, or is gone itself:
 // a request stays open, so that its end is noticed and not looked for.
 func (c *consul) awaitGone(ctx context.Context, id string) error {

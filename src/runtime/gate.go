@@ -60,7 +60,7 @@ func newGate(ctx context.Context, path string) (*gate, error) {
 		return nil, fmt.Errorf("failed to listen for the app: %w", err)
 	}
 	g := &gate{
-		listener: listener,
+		listener: steady(listener),
 		waiting:  map[net.Conn]string{},
 		running:  map[net.Conn]bool{},
 		ended:    make(chan struct{}),

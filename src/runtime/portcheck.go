@@ -50,11 +50,11 @@ func (p *proxy) answerPortCheck(ctx context.Context) {
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
 	p.log("port_check: the platform's port check is answered on %s", address)
-	for ctx.Err() == nil {
+	listener = steady(listener)
+	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			_ = pause(ctx, beat) // out of file descriptors, most likely
-			continue
+			return // closed
 		}
 		conn.Close()
 	}

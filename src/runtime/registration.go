@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -34,8 +33,9 @@ type registration struct {
 	said       atomic.Pointer[string]            // the state of the ready check that the agent was told last
 
 	// writing is held while an agent is told of the service, so that what it hears
-	// last is what was made last.
-	writing sync.Mutex
+	// last is what was made last; doubt is about what it was told.
+	writing oneAtATime
+	doubt   doubt
 
 	// definition is the service and its sidecar, without the app's own checks, as
 	// /v1/agent/service/register takes it.
@@ -61,7 +61,7 @@ func (i Instance) Registrations() ([]Registration, error) {
 		return nil, err
 	}
 	services, err := i.registrations(config)
-	v := &viaServers{proxy: &proxy{inst: i}}
+	v := &viaServers{proxy: &proxy{inst: i, config: config, access: &access{}}}
 	var all []Registration
 	for _, r := range services {
 		service, sidecar := r.catalog()

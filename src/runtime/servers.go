@@ -252,7 +252,7 @@ func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 		if request.Body != nil {
 			request.Body.Close()
 		}
-		return nil, err
+		return nil, &unsentError{err}
 	}
 	request = request.Clone(request.Context())
 	request.URL.Scheme = "http"

@@ -40,21 +40,30 @@ const (
 // keyPrefix is where the signs of life of one service are.
 func (v *viaServers) keyPrefix() string { return droplet.AliveKeys(v.services[0].name) }
 
-// giveSign gives a sign of life, once.
+// giveSign gives a sign of life, once. v.writing is held.
 func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	if v.alive {
+	session, alive := v.session, v.alive
+	v.mutex.Unlock()
+	if alive {
 		return nil
 	}
-	if v.session == "" {
-		if v.session, err = v.newSession(ctx); err != nil {
+	if session == "" {
+		if session, err = v.newSession(ctx); err != nil {
 			return err
 		}
+		v.mutex.Lock()
+		v.session = session
 		v.noteRenewed()
+		v.mutex.Unlock()
 	}
 	// A session that could not be seen to hold the key may do so.
-	err = v.holdKey(ctx)
+	err = v.holdKey(ctx, session)
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.session != session {
+		return errEnded // which who renews it has seen meanwhile
+	}
 	if errors.Is(err, errEnded) {
 		v.session = ""
 	}
@@ -72,7 +81,7 @@ func (v *viaServers) giveSignAgain(ctx context.Context) error {
 	if session == "" {
 		return errEnded // stayAlive registers all of it again
 	}
-	err := v.giveSign(ctx)
+	err := v.writing.do(ctx, func() error { return v.giveSign(ctx) })
 	if err == nil {
 		v.log("the key of this instance was gone from the servers, and is there again")
 	}
@@ -95,9 +104,9 @@ func (v *viaServers) newSession(ctx context.Context) (string, error) {
 var errEnded = errors.New("the session has ended")
 
 // holdKey holds the instance's key with its session.
-func (v *viaServers) holdKey(ctx context.Context) error {
+func (v *viaServers) holdKey(ctx context.Context, session string) error {
 	var held bool
-	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(v.session)
+	path := "/v1/kv/" + v.keyPrefix() + v.inst.NodeName() + "?acquire=" + url.QueryEscape(session)
 	err := v.put(ctx, v.access.serviceToken(), path, nil, &held)
 	var status *statusError
 	switch {
@@ -118,7 +127,7 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 	complete := true // the servers have all that was registered
 	for round := 1; ; round++ {
 		err := v.renewSession(ctx)
-		if err == nil && complete && round%compareEvery == 0 {
+		if err == nil && complete && (round%compareEvery == 0 || v.doubt.isDue()) {
 			err = v.compare(ctx)
 		}
 		var lost *lostError
@@ -137,7 +146,7 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 		if err != nil {
 			next = renewAgain // servers that are away end no session
 		}
-		if pause(ctx, next) != nil {
+		if pause(ctx, min(next, max(v.doubt.dueIn(), beat))) != nil {
 			return
 		}
 	}
@@ -176,7 +185,9 @@ func (v *viaServers) renewSession(ctx context.Context) error {
 	session := v.session
 	v.mutex.Unlock()
 	if session != "" {
-		err := v.write(ctx, "/v1/session/renew/"+url.PathEscape(session), nil)
+		renewing, cancel := context.WithTimeout(ctx, callTimeout) // said twice does no harm
+		err := v.write(renewing, "/v1/session/renew/"+url.PathEscape(session), nil)
+		cancel()
 		if err == nil {
 			v.mutex.Lock()
 			defer v.mutex.Unlock()
@@ -198,42 +209,80 @@ func (v *viaServers) renewSession(ctx context.Context) error {
 	return &lostError{errors.New("the servers took this instance for dead")}
 }
 
-// compare looks twice whether the catalog has this instance as it means it to be,
-// as an agent does now and then. A write whose answer was lost may be carried out
-// after a newer one: servers without a leader hold it for seconds.
-func (v *viaServers) compare(ctx context.Context) error {
+// settle returns nil where no write about this instance is in doubt, or the catalog
+// is seen to have it as it means to be in spite of that.
+func (v *viaServers) settle(ctx context.Context) error {
+	if !v.doubt.lasts() {
+		return nil
+	}
+	err := v.compare(ctx)
 	var lost *lostError
-	err := v.differs(ctx)
-	if !errors.As(err, &lost) {
-		return err
+	if errors.As(err, &lost) {
+		v.log("%v, it is registered again", err)
+		if err = v.registerAll(ctx); err == nil {
+			err = v.compare(ctx)
+		}
 	}
-	if err := pause(ctx, time.Second); err != nil {
-		return err
-	}
-	if err = v.differs(ctx); errors.As(err, &lost) {
-		v.mutex.Lock()
-		defer v.mutex.Unlock()
-		v.known = false
+	if errors.Is(err, errHidden) {
+		return nil // nobody can tell
 	}
 	return err
 }
 
-// differs returns a lostError with the first difference.
-func (v *viaServers) differs(ctx context.Context) error {
+// compare looks twice whether the catalog has this instance as it means it to be,
+// as an agent does now and then.
+func (v *viaServers) compare(ctx context.Context) error {
+	begun, consistency := time.Now(), ""
+	if v.doubt.lasts() {
+		consistency = "?consistent" // also of a leader that does not know yet that it is none
+	}
+	differs := func() error {
+		return v.writing.do(ctx, func() error { return v.differs(ctx, consistency) })
+	}
+	var lost *lostError
+	err := differs()
+	if errors.As(err, &lost) {
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+		err = differs()
+	}
+	switch {
+	case errors.As(err, &lost):
+		v.mutex.Lock()
+		v.known = false
+		v.mutex.Unlock()
+	case errors.Is(err, errNotYet):
+		return nil
+	case err == nil:
+		v.doubt.settled(begun)
+	}
+	return err
+}
+
+var errNotYet = errors.New("nothing has been registered yet")
+
+// differs returns a lostError with the first difference. v.writing is held, so that
+// nothing is on its way.
+func (v *viaServers) differs(ctx context.Context, consistency string) error {
+	if !slices.ContainsFunc(v.services, func(r *registration) bool { return r.registered.Load() }) {
+		return errNotYet
+	}
 	v.mutex.Lock()
-	known, address := v.known, v.address()
+	known := v.known
 	v.mutex.Unlock()
 	if !known {
-		return nil // not yet
+		return &lostError{errors.New("the servers have not taken the last word about this instance")}
 	}
+	address := v.address()
 	var there struct {
 		Node     struct{ Address string }
 		Services map[string]struct{ Port int } // by id
 	}
-	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName()), &there); err != nil {
+	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.inst.NodeName())+consistency, &there); err != nil {
 		return err
 	}
-	checks, err := v.health(ctx)
+	checks, err := v.health(ctx, consistency)
 	if err != nil {
 		return err
 	}

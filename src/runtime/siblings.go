@@ -24,9 +24,12 @@ const (
 	turn  = 250 * time.Millisecond
 	turns = 4
 	// bareFor is how long a node without the service has to have no session: one that
-	// is just being registered gets a session at once, or after an answer of the
-	// servers that was lost.
-	bareFor = 3 * callTimeout
+	// is just being registered gets a session after two writes, each of which slow
+	// servers take their time for, and after answers of theirs that were lost.
+	bareFor = 3*holdTime + 6*time.Second
+	// witnesses are how many instances look whether somebody who has left is still
+	// gone when a last write of his could have come after his goodbye.
+	witnesses = 2
 )
 
 // watchSiblings takes instances out of the catalog whose key has gone. It
@@ -38,6 +41,14 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 	var burying sync.Map // nodes; one without the service takes a while, in which others may die
 	var burials sync.WaitGroup
 	defer burials.Wait()
+	bury := func(b burial, known *sync.Map, alive []string) {
+		known.Store(b.node, true)
+		burials.Go(func() {
+			defer known.Delete(b.node)
+			v.bury(ctx, b, alive)
+		})
+	}
+	var witnessed sync.Map // nodes whose goodbye is looked after
 	isKnown := func(node string) bool {
 		_, known := burying.Load(node)
 		return known
@@ -50,12 +61,14 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		done()
 		cancel()
 		var dead []burial
+		var left []string
 		gone := func(node string) bool { return !slices.Contains(alive, node) }
 		switch {
 		case err == nil && gone(v.inst.NodeName()):
 			err = v.giveSignAgain(ctx)
 		case err == nil && (slices.ContainsFunc(before, gone) || time.Since(looked) >= siblingWait):
 			if dead, err = v.dead(ctx, alive, isKnown); err == nil {
+				left = slices.DeleteFunc(before, func(node string) bool { return !gone(node) })
 				before, looked = alive, time.Now()
 			}
 		case err == nil: // where many start at once, each would look at each
@@ -76,11 +89,12 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 		}
 		index = next
 		for _, b := range dead {
-			burying.Store(b.node, true)
-			burials.Go(func() {
-				defer burying.Delete(b.node)
-				v.bury(ctx, b, slices.Clone(alive))
-			})
+			bury(b, &burying, slices.Clone(alive))
+		}
+		for _, node := range left {
+			if _, known := witnessed.Load(node); !known && v.turnOf(node, slices.Clone(alive)) < witnesses {
+				bury(burial{node, "/v1/catalog/nodes?" + v.ownNodes().Encode(), holdTime}, &witnessed, slices.Clone(alive))
+			}
 		}
 		_ = pause(ctx, turn) // where many come or go, they are seen together
 	}
@@ -111,7 +125,7 @@ type burial struct {
 func (v *viaServers) dead(ctx context.Context, alive []string, known func(node string) bool) (dead []burial, err error) {
 	least := v.mercy()
 	everyones := url.Values{"node-meta": {metaAgentless + ":true"}}
-	own := url.Values{"node-meta": {metaAgentless + ":true", metaApp + ":" + v.inst.App, metaProcess + ":" + v.inst.Process}}
+	own := v.ownNodes()
 	ofService := "/v1/catalog/service/" + url.PathEscape(v.services[0].name) + "?"
 	listed := ofService + everyones.Encode()
 	withService, err := v.lifeless(ctx, listed, alive)
@@ -135,6 +149,11 @@ func (v *viaServers) dead(ctx context.Context, alive []string, known func(node s
 		}
 	}
 	return dead, err
+}
+
+// ownNodes asks for the nodes of this app's process.
+func (v *viaServers) ownNodes() url.Values {
+	return url.Values{"node-meta": {metaAgentless + ":true", metaApp + ":" + v.inst.App, metaProcess + ":" + v.inst.Process}}
 }
 
 // lifeless lists the nodes at a path of the catalog that have no key.
@@ -161,8 +180,7 @@ func (v *viaServers) ended(ctx context.Context, node string) bool {
 // bury takes a dead node out of the catalog that is still so after a time,
 // unless another instance has done so when it is this one's turn.
 func (v *viaServers) bury(ctx context.Context, b burial, alive []string) {
-	slices.SortFunc(alive, func(one, other string) int { return int(order(one, b.node)) - int(order(other, b.node)) })
-	wait := time.Duration(slices.Index(alive, v.inst.NodeName())) * turn
+	wait := time.Duration(v.turnOf(b.node, alive)) * turn
 	if wait > turns*turn || wait < 0 {
 		wait = turns*turn + rand.N(4*turns*turn)
 	}
@@ -187,6 +205,13 @@ func (v *viaServers) stillDead(ctx context.Context, b burial) bool {
 	}
 	there, err := v.lifeless(ctx, b.listed+"&filter="+url.QueryEscape(fmt.Sprintf("Node == %q", b.node)), alive)
 	return err == nil && slices.Contains(there, b.node) && v.ended(ctx, b.node)
+}
+
+// turnOf is after how many of the living, which it sorts, this instance is to bury a
+// node; -1 where it is not among them.
+func (v *viaServers) turnOf(dead string, alive []string) int {
+	slices.SortFunc(alive, func(one, other string) int { return int(order(one, dead)) - int(order(other, dead)) })
+	return slices.Index(alive, v.inst.NodeName())
 }
 
 // order gives each dead node another order of those that could bury it.

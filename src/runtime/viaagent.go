@@ -62,11 +62,60 @@ func (v viaAgent) hasJoined(ctx context.Context) error {
 }
 
 func (v viaAgent) register(ctx context.Context, r *registration) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	return r.writing.do(ctx, func() error { return v.tell(ctx, r, r.body(r.state())) })
+}
+
+// tell tells the agent of a service, and waits for its answer as long as one may
+// take: who gives up and says it again has said it twice, and the two may come in any
+// order. r.writing is held.
+func (v viaAgent) tell(ctx context.Context, r *registration, body map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, holdTime)
 	defer cancel()
-	r.writing.Lock()
-	defer r.writing.Unlock()
-	return v.consul.register(ctx, r.body(r.state()))
+	err := v.consul.register(ctx, body)
+	r.doubt.note(err)
+	return err
+}
+
+// settle returns nil where nothing that the agent was told is in doubt, or it is seen
+// to have the service as it was told last in spite of that.
+func (v viaAgent) settle(ctx context.Context, r *registration) error {
+	if !r.doubt.lasts() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdTime)
+	defer cancel()
+	begun := time.Now()
+	wrong, err := v.differs(ctx, r)
+	if err != nil {
+		return err
+	}
+	if wrong != "" {
+		v.log("%s: the agent has %s, it is told again", r.ID, wrong)
+		if err := r.writing.do(ctx, func() error { return v.tell(ctx, r, r.bodyAgain(r.states(ctx))) }); err != nil {
+			return err
+		}
+		return fmt.Errorf("the agent had %s", wrong)
+	}
+	r.doubt.settled(begun)
+	return nil
+}
+
+// differs says what the agent has otherwise than it was told last.
+func (v viaAgent) differs(ctx context.Context, r *registration) (string, error) {
+	port, err := v.consul.servicePort(ctx, droplet.SidecarID(r.ID))
+	if err != nil {
+		return "", err
+	}
+	if r.shown.Load() && port == notYet {
+		return fmt.Sprintf("the sidecar at the port %d, where nobody listens", port), nil
+	}
+	checks, err := v.checks(ctx, r)
+	for _, check := range checks {
+		if check.Status == missing {
+			return fmt.Sprintf("no check %q", check.Name), err
+		}
+	}
+	return "", err
 }
 
 // handOver registers the app's checks, for the agent to run.
@@ -80,28 +129,32 @@ func (v viaAgent) handOver(ctx context.Context, r *registration) error {
 }
 
 func (v viaAgent) say(ctx context.Context, r *registration, status, output string) error {
-	r.writing.Lock()
-	defer r.writing.Unlock()
-	if status == passing && !r.shown.Load() {
-		if err := v.consul.register(ctx, r.body(status)); err != nil {
-			return err
+	err := r.writing.do(ctx, func() error {
+		if status == passing && !r.shown.Load() {
+			if err := v.tell(ctx, r, r.body(status)); err != nil {
+				return err
+			}
+			r.shown.Store(true)
 		}
-		r.shown.Store(true)
+		return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
+	})
+	if err != nil || status != passing {
+		return err
 	}
-	return v.consul.updateTTL(ctx, droplet.ReadyCheckID(r.ID), status, output)
+	return v.settle(ctx, r)
 }
 
 func (v viaAgent) deregister(ctx context.Context, r *registration) error {
-	r.writing.Lock()
-	defer r.writing.Unlock()
 	// The sidecar first: it is what callers use, and without its service the
 	// agent would complain about it.
-	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
-		if err := v.consul.deregister(ctx, id); err != nil {
-			return err
+	return r.writing.do(ctx, func() error {
+		for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
+			if err := v.consul.deregister(ctx, id); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // serfHealth is the check of a node that the gossip decides.
@@ -114,7 +167,7 @@ func (v viaAgent) checks(ctx context.Context, r *registration) ([]CheckStatus, e
 	if err != nil || !r.registered.Load() {
 		return all, err
 	}
-	there, _ := v.health(ctx) // where the token may not see the node, the agent's word has to do
+	there, _ := v.health(ctx, "") // where the token may not see the node, the agent's word has to do
 	if check, found := there[serfHealth]; found && check.Status != passing {
 		all = append(all, CheckStatus{check.CheckID, check.Name, check.Status, check.Output})
 	}
@@ -261,11 +314,7 @@ func (v viaAgent) registerAgain(ctx context.Context, r *registration) error {
 			return err
 		}
 		states := r.states(ctx)
-		telling, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		r.writing.Lock()
-		defer r.writing.Unlock()
-		return v.consul.register(telling, r.bodyAgain(states))
+		return r.writing.do(ctx, func() error { return v.tell(ctx, r, r.bodyAgain(states)) })
 	})
 }
 
@@ -307,10 +356,16 @@ const catalogLook = 5 * time.Second
 
 // watchCatalog registers again what the servers have dropped: they reap a node
 // that could not be heard for ten seconds, and its agent, which believes that
-// all is in order, would notice a minute after it is heard again.
+// all is in order, would notice a minute after it is heard again. What the agent
+// itself has otherwise than it was told, it is told again.
 func (v viaAgent) watchCatalog(ctx context.Context) {
 	said := false
 	for pause(ctx, catalogLook) == nil {
+		for _, r := range v.services {
+			if r.doubt.isDue() && !r.away.Load() {
+				_ = v.settle(ctx, r) // the next look tries again
+			}
+		}
 		v.remember(ctx)
 		missing, err := v.missing(ctx)
 		if len(missing) > 0 && pause(ctx, time.Second) == nil {
@@ -333,7 +388,8 @@ func (v viaAgent) watchCatalog(ctx context.Context) {
 	}
 }
 
-// missing are the services that the agent has, and the servers have not.
+// missing are the services that the agent has, and the servers have not, or have
+// where callers do not find them any more.
 func (v viaAgent) missing(ctx context.Context) (all []*registration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -343,7 +399,8 @@ func (v viaAgent) missing(ctx context.Context) (all []*registration, err error) 
 			byID[droplet.SidecarID(r.ID)] = r
 		}
 	}
-	ids, err := v.consul.unknown(ctx, v.access.serviceToken(), v.inst.NodeName(), slices.Sorted(maps.Keys(byID)))
+	has := func(id string, port int) bool { return !byID[id].shown.Load() || port != notYet }
+	ids, err := v.consul.unknown(ctx, v.access.serviceToken(), v.inst.NodeName(), slices.Sorted(maps.Keys(byID)), has)
 	for _, id := range ids {
 		all = append(all, byID[id])
 	}

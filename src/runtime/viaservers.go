@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"net/http"
 	"net/url"
 	"sync"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
@@ -21,12 +18,13 @@ type viaServers struct {
 	*proxy
 	servers *servers
 
-	publishing sync.Mutex
+	writing oneAtATime // held by who writes about this node
+	doubt   doubt      // about those writes
 
 	mutex   sync.Mutex
 	states  map[string]checkState // by the checks' ids; guarded by mutex
 	node    bool                  // the catalog may have the node; guarded by mutex
-	known   bool                  // it has; guarded by mutex
+	known   bool                  // it has, by the last word about it; guarded by mutex
 	shown   bool                  // and where it is; guarded by mutex
 	session string                // that the sign of life is given with; guarded by mutex
 	alive   bool                  // it has been given; guarded by mutex
@@ -59,192 +57,71 @@ func (v *viaServers) stages(ctx context.Context) ([]stage, error) {
 	}}, nil
 }
 
-// catalogEntry is the body of /v1/catalog/register. All of it is one entry in
-// the servers' log, so nobody sees a part. (/v1/txn takes more at a time, but
-// drops upstreams and configuration of a proxy: Consul 1.22,
-// agent/txn_endpoint.go.)
-type catalogEntry struct {
-	Node           string
-	ID             string            `json:",omitempty"`
-	Address        string            `json:",omitempty"`
-	NodeMeta       map[string]string `json:",omitempty"`
-	SkipNodeUpdate bool              `json:",omitempty"`
-	Service        map[string]any    `json:",omitempty"`
-	Checks         []catalogCheck    `json:",omitempty"`
-}
-
-// catalogCheck is a check in the catalog. Nobody but this instance runs it.
-type catalogCheck struct {
-	Node, CheckID, Name, Notes, Status, Output, ServiceID string
-}
-
-// checkState is how a check is, and why.
-type checkState struct{ status, output string }
-
 // register makes the sidecar known first, with all its checks: the servers begin
 // to make its Envoy's configuration then. The service comes last, when there is
 // a sign of life: its siblings look for one.
 func (v *viaServers) register(ctx context.Context, r *registration) error {
-	if err := v.registerNode(ctx); err != nil {
-		return err
+	return v.writing.do(ctx, func() error { return v.enterAll(ctx, r) })
+}
+
+// enterAll is register. v.writing is held.
+func (v *viaServers) enterAll(ctx context.Context, r *registration) error {
+	v.mutex.Lock()
+	known := v.known
+	v.mutex.Unlock()
+	if !known {
+		if err := v.enterNode(ctx); err != nil {
+			return err
+		}
 	}
 	if !r.registered.Load() {
 		// With the node's entry, servers that follow know of the login before it.
 		v.xds.begin(droplet.SidecarID(r.ID), introduction(r, v.inst.NodeName()))
 	}
-	v.publishing.Lock()
-	defer v.publishing.Unlock()
 	service, sidecar := v.catalog(r)
-	if err := v.write(ctx, "/v1/catalog/register", v.entry(r, sidecar)); err != nil {
+	if err := v.enterService(ctx, v.entry(r, sidecar)); err != nil {
 		return err
 	}
 	if err := v.giveSign(ctx); err != nil {
 		return err
 	}
-	return v.write(ctx, "/v1/catalog/register", v.entry(r, service))
-}
-
-// catalog gives a service and its sidecar as the catalog is to have them now.
-func (v *viaServers) catalog(r *registration) (service, sidecar map[string]any) {
-	service, sidecar = r.catalog()
-	if service["address"] == nil { // for who asks for the service itself
-		service["address"] = v.inst.Address.String()
-	}
-	if v.apart() && !r.shown.Load() {
-		putOff(sidecar)
-	}
-	return service, sidecar
-}
-
-// apart says that nodes and services have tokens of their own, so that nobody can
-// write both in one entry.
-func (v *viaServers) apart() bool { return v.access.agentToken() != v.access.serviceToken() }
-
-// entry is that of a service or a sidecar with its checks, as they are.
-func (v *viaServers) entry(r *registration, service map[string]any) catalogEntry {
-	entry := catalogEntry{Node: v.inst.NodeName(), SkipNodeUpdate: true, Service: service}
-	for _, check := range v.catalogChecks(r) {
-		if check.ServiceID == service["id"] {
-			entry.Checks = append(entry.Checks, check)
-		}
-	}
-	return entry
-}
-
-// registerNode makes the node known, once.
-func (v *viaServers) registerNode(ctx context.Context) error {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	if v.known {
-		return nil
-	}
-	v.node = true
-	err := v.enterNode(ctx, v.address())
-	v.known = err == nil
-	return err
-}
-
-// address is where the catalog shall have the node. The caller holds the mutex.
-func (v *viaServers) address() string {
-	if v.shown || v.apart() {
-		return v.inst.Address.String()
-	}
-	return nowhere
+	return v.enterService(ctx, v.entry(r, service))
 }
 
 // show tells where a sidecar is, once, together with its checks: callers who saw it
 // before they pass might go on for a second without it. It is the node's address
 // that is told, and where nodes have a token of their own the sidecar's port.
+// v.writing is held.
 func (v *viaServers) show(ctx context.Context, r *registration) error {
-	v.publishing.Lock()
-	defer v.publishing.Unlock()
 	v.mutex.Lock()
 	shown := v.shown
+	v.shown = true
 	v.mutex.Unlock()
 	apart := v.apart()
 	if r.shown.Swap(true) || shown && !apart {
 		return nil
 	}
-	var err error
+	entry := v.nodeEntry()
 	if apart {
 		_, sidecar := v.catalog(r)
-		err = v.write(ctx, "/v1/catalog/register", v.entry(r, sidecar))
+		entry = v.entry(r, sidecar)
 	} else {
-		err = v.enterNode(ctx, v.inst.Address.String(), v.catalogChecks(r)...)
+		entry.Checks = v.catalogChecks(r)
 	}
-	r.shown.Store(err == nil)
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	v.shown = v.shown || err == nil
+	err := v.enterService(ctx, entry)
+	if err != nil {
+		r.shown.Store(false)
+		v.mutex.Lock()
+		v.shown = shown
+		v.mutex.Unlock()
+	}
 	return err
-}
-
-func (v *viaServers) enterNode(ctx context.Context, address string, checks ...catalogCheck) error {
-	meta := map[string]string{metaApp: v.inst.App, metaProcess: v.inst.Process, "cf-index": v.inst.Index, metaAgentless: "true"}
-	maps.Copy(meta, v.config.Servers.NodeMeta)
-	return v.put(ctx, v.access.agentToken(), "/v1/catalog/register", catalogEntry{
-		Node: v.inst.NodeName(), ID: v.inst.NodeID(), Address: address, NodeMeta: meta, Checks: checks,
-	}, nil)
-}
-
-// sidecarKind is that of the service of a sidecar.
-const sidecarKind = "connect-proxy"
-
-// metaAgentless is the node metadata of an instance without an agent.
-const metaAgentless = "cf-agentless"
-
-// catalogChecks are all checks of a service and its sidecar, as they are.
-func (v *viaServers) catalogChecks(r *registration) []catalogCheck {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	var all []catalogCheck
-	add := func(id string, check map[string]any, state checkState, service string) {
-		name, _ := check["name"].(string)
-		notes, _ := check["notes"].(string)
-		all = append(all, catalogCheck{v.inst.NodeName(), id, name, notes, state.status, state.output, service})
-	}
-	worst := checkState{status: passing}
-	for _, check := range r.checks {
-		id := fmt.Sprint(check["ID"])
-		state := v.stateOf(id)
-		if state.status == critical {
-			worst.status = critical
-		}
-		add(id, check, state, r.ID)
-	}
-	sidecar := r.sidecarDefinition()
-	for _, check := range objects(sidecar["checks"]) {
-		id := fmt.Sprint(check["CheckID"])
-		state := v.stateOf(id)
-		if check["aliasservice"] == r.ID {
-			state = worst
-		}
-		add(id, check, state, droplet.SidecarID(r.ID))
-	}
-	return all
-}
-
-func (v *viaServers) stateOf(id string) checkState {
-	if state := v.states[id]; state.status != "" {
-		return state
-	}
-	return checkState{status: critical}
-}
-
-// set notes how a check is, and returns whether that is news.
-func (v *viaServers) set(id, status, output string) bool {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	if v.states[id].status == status {
-		return false
-	}
-	v.states[id] = checkState{status, output}
-	return true
 }
 
 // publish writes how all checks of a service are, twice, because the servers
 // that follow, to whom most Envoys listen, hear that an entry counts with the
 // next one, and without one 50 to 100 ms later (hashicorp/raft, CommitTimeout).
+// v.writing is held.
 func (v *viaServers) publish(ctx context.Context, r *registration) error {
 	err := v.writeChecks(ctx, r)
 	if err == nil {
@@ -253,35 +130,17 @@ func (v *viaServers) publish(ctx context.Context, r *registration) error {
 	return err
 }
 
-// writeChecks writes how all checks of a service are. One at a time: what was
-// seen earlier must not be written later.
+// writeChecks writes how all checks of a service are. v.writing is held.
 func (v *viaServers) writeChecks(ctx context.Context, r *registration) error {
-	v.publishing.Lock()
-	defer v.publishing.Unlock()
-	return v.write(ctx, "/v1/catalog/register", catalogEntry{
-		Node: v.inst.NodeName(), SkipNodeUpdate: true, Checks: v.catalogChecks(r),
-	})
-}
-
-// callTimeout bounds a call of the servers.
-const callTimeout = 2 * time.Second
-
-func (v *viaServers) put(ctx context.Context, token credentials.Secret, path string, body, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return v.consul.callWith(ctx, token, http.MethodPut, path, body, answer)
-}
-
-// write is for what a service's own token may do.
-func (v *viaServers) write(ctx context.Context, path string, body any) error {
-	return v.put(ctx, v.access.serviceToken(), path, body, nil)
-}
-
-// list reads all of something that a service's own token may read.
-func (v *viaServers) list(ctx context.Context, path string, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return v.consul.list(ctx, v.access.serviceToken(), path, answer)
+	v.mutex.Lock()
+	known := v.known
+	v.mutex.Unlock()
+	if !known {
+		return v.enterAll(ctx, r)
+	}
+	entry := v.nodeEntry()
+	entry.Checks = v.catalogChecks(r)
+	return v.enterService(ctx, entry)
 }
 
 // handOver has the app's checks run here from now on. Callers learn something
@@ -296,7 +155,7 @@ func (v *viaServers) handOver(ctx context.Context, r *registration) error {
 			v.set(check.id, passing, "")
 		}
 	}
-	return v.writeChecks(ctx, r)
+	return v.writing.do(ctx, func() error { return v.writeChecks(ctx, r) })
 }
 
 // say writes the sidecar's state when it changes; nothing expires.
@@ -304,15 +163,19 @@ func (v *viaServers) say(ctx context.Context, r *registration, status, output st
 	if !v.set(droplet.ReadyCheckID(r.ID), status, output) {
 		return nil
 	}
-	var err error
-	if status == passing {
-		err = v.show(ctx, r)
-	}
+	err := v.writing.do(ctx, func() error {
+		if status == passing {
+			if err := v.show(ctx, r); err != nil {
+				return err
+			}
+		}
+		return v.publish(ctx, r)
+	})
 	if err == nil {
-		err = v.publish(ctx, r)
+		err = v.settle(ctx)
 	}
 	if err != nil {
-		v.set(droplet.ReadyCheckID(r.ID), "", "") // it is still news
+		v.unsay(droplet.ReadyCheckID(r.ID), r.shown.Load())
 	}
 	return err
 }
@@ -351,13 +214,15 @@ func (v *viaServers) datacenter(ctx context.Context) string {
 func (v *viaServers) deregister(ctx context.Context, r *registration) error {
 	ctx, cancel := context.WithTimeout(ctx, serversBudget/2) // then another server is asked
 	defer cancel()
-	for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
-		body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
-		if err := v.write(ctx, "/v1/catalog/deregister", body); err != nil {
-			return err
+	return v.writing.do(ctx, func() error {
+		for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
+			body := map[string]string{"Node": v.inst.NodeName(), "ServiceID": id}
+			if err := v.write(ctx, "/v1/catalog/deregister", body); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // leave takes the node away, and logs out.
@@ -374,7 +239,7 @@ func (v *viaServers) leave(context.Context, bool) {
 	err := poll(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, leaveBudget/2) // then another server is asked
 		defer cancel()
-		return v.removeNode(ctx, v.inst.NodeName())
+		return v.writing.do(ctx, func() error { return v.removeNode(ctx, v.inst.NodeName()) })
 	})
 	if err != nil {
 		v.log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
@@ -470,7 +335,7 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 
 // checks are as the catalog has them, which is what callers go by.
 func (v *viaServers) checks(ctx context.Context, r *registration) ([]CheckStatus, error) {
-	there, err := v.health(ctx)
+	there, err := v.health(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -493,34 +358,4 @@ func (v *viaServers) problems(ctx context.Context, s Status) []string {
 		problems = []string{"the servers can be reached, and say: " + s.Agent.Seen}
 	}
 	return problems
-}
-
-// catalog gives a service and its sidecar as the catalog has them, with what an
-// agent would have filled in.
-func (r *registration) catalog() (service, sidecar map[string]any) {
-	service, sidecar = maps.Clone(r.definition), maps.Clone(r.sidecarDefinition())
-	delete(service, "connect")
-	delete(sidecar, "checks")
-	service["service"] = r.name
-	delete(service, "name")
-	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.name), sidecarKind
-	for _, key := range []string{"tags", "meta", "address"} {
-		if sidecar[key] == nil && service[key] != nil {
-			sidecar[key] = service[key]
-		}
-	}
-	proxy := map[string]any{"destinationservicename": r.name, "destinationserviceid": r.ID}
-	if socket := service["socketpath"]; socket != nil {
-		proxy["localservicesocketpath"] = socket
-	} else {
-		proxy["localserviceaddress"], proxy["localserviceport"] = "127.0.0.1", service["port"]
-	}
-	maps.Copy(proxy, object(sidecar["proxy"]))
-	sidecar["proxy"] = proxy
-	for _, s := range []map[string]any{service, sidecar} {
-		if s["weights"] == nil {
-			s["weights"] = map[string]int{"passing": 1, "warning": 1}
-		}
-	}
-	return service, sidecar
 }

@@ -82,7 +82,7 @@ func newXDS(ctx context.Context, a *access, upstream http.RoundTripper, host str
 			relay.ServeHTTP(w, r.WithContext(context.WithValue(ctx, envoySays{}, r.Body)))
 		}),
 	}
-	go func() { _ = x.server.Serve(listener) }() // until close
+	go func() { _ = x.server.Serve(steady(listener)) }() // until close
 	return x, nil
 }
 
