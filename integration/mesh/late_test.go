@@ -1,0 +1,320 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
+)
+
+// lateServers stand before a real server. Of what instances write they can lose the
+// answers: the server gets those writes when release says so, long after their
+// callers have given them up.
+type lateServers struct {
+	http, grpc net.Listener
+
+	mutex sync.Mutex
+	loses func(entry) bool // guarded by mutex
+	late  []*http.Request  // guarded by mutex
+}
+
+// entry is what is written to the catalog.
+type entry struct {
+	Path, Node, Address string
+	Service             struct{ ID string }
+	Checks              []struct{ CheckID, Status string }
+}
+
+// isNode says that a node is registered, and nothing else.
+func (w entry) isNode() bool {
+	return w.Path == "/v1/catalog/register" && w.Service.ID == "" && len(w.Checks) == 0
+}
+
+// says is whether a check is registered with a status.
+func (w entry) says(check, status string) bool {
+	for _, c := range w.Checks {
+		if c.CheckID == check && c.Status == status {
+			return true
+		}
+	}
+	return false
+}
+
+func newLateServers(t *testing.T) *lateServers {
+	t.Helper()
+	l := &lateServers{loses: func(entry) bool { return false }}
+	var listening net.ListenConfig
+	for _, listener := range []*net.Listener{&l.http, &l.grpc} {
+		var err error
+		if *listener, err = listening.Listen(t.Context(), "tcp", shared.Outside()+":0"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { (*listener).Close() })
+	}
+	server := http.Server{Handler: l, ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(l.http) }()
+	go l.relay()
+	return l
+}
+
+// relay passes on what Envoys and servers say to each other. Each server takes its
+// share of the streams only, so one after the other is asked.
+func (l *lateServers) relay() {
+	servers := shared.Servers.Instances()
+	for next := 0; ; next++ {
+		server := servers[next%len(servers)].Address() + ":8081"
+		here, err := l.grpc.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer here.Close()
+			there, err := net.Dial("tcp", server)
+			if err != nil {
+				return
+			}
+			defer there.Close()
+			go func() {
+				_, _ = io.Copy(there, here)
+				there.Close()
+			}()
+			_, _ = io.Copy(here, there)
+		}()
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (l *lateServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	server := &url.URL{Scheme: "http", Host: shared.Servers.Instance(0).Address() + ":8080"}
+	if r.Method != http.MethodPut {
+		httputil.NewSingleHostReverseProxy(server).ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	said := entry{Path: r.URL.Path}
+	_ = json.Unmarshal(body, &said) // it is no catalog's where it has another shape
+	l.mutex.Lock()
+	lost := l.loses(said)
+	if lost {
+		later := r.Clone(context.Background())
+		later.URL.Scheme, later.URL.Host, later.RequestURI = server.Scheme, server.Host, ""
+		l.late = append(l.late, later)
+	}
+	l.mutex.Unlock()
+	if lost {
+		panic(http.ErrAbortHandler) // cuts the connection
+	}
+	httputil.NewSingleHostReverseProxy(server).ServeHTTP(w, r)
+}
+
+// lose has the answers lost to writes of a kind, from now on.
+func (l *lateServers) lose(kind func(entry) bool) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.loses = kind
+}
+
+// once is of the first of a kind.
+func once(kind func(entry) bool) func(entry) bool {
+	done := false
+	return func(w entry) bool {
+		if done || !kind(w) {
+			return false
+		}
+		done = true
+		return true
+	}
+}
+
+// awaitLost waits until some writes have been lost.
+func (l *lateServers) awaitLost(t *testing.T, some int) {
+	t.Helper()
+	eventually(t, "writes are lost", func(context.Context) error {
+		l.mutex.Lock()
+		defer l.mutex.Unlock()
+		if len(l.late) < some {
+			return fmt.Errorf("%d are", len(l.late))
+		}
+		return nil
+	})
+}
+
+// release has the server carry out what was lost, and lose nothing more.
+func (l *lateServers) release(t *testing.T) {
+	t.Helper()
+	l.lose(func(entry) bool { return false })
+	l.mutex.Lock()
+	late := l.late
+	l.late = nil
+	l.mutex.Unlock()
+	if len(late) == 0 {
+		t.Fatal("no write was lost")
+	}
+	for _, request := range late {
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		t.Logf("carried out late: %s: %s %s", request.URL.Path, response.Status, strings.TrimSpace(string(text)))
+	}
+}
+
+// app is one that knows the servers as these alone.
+func (l *lateServers) app(t *testing.T, name string) cell.App {
+	t.Helper()
+	port := func(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
+	return write(t, name, map[string]string{"Procfile": "web: ./echo\n", "mesh.hcl": fmt.Sprintf(`service %q {
+  protocol = "http"
+  check "health" {
+    http     = "/health"
+    interval = "1s"
+    timeout  = "500ms"
+  }
+}
+consul {
+  mode      = "agentless"
+  addresses = [%q]
+  ports {
+    http = %d
+    grpc = %d
+  }
+}
+`, name, shared.Outside(), port(l.http), port(l.grpc))})
+}
+
+// mendedWithin is how long what a late write has done may last: instances look eight
+// seconds after one was lost, and siblings as long after a goodbye. It is well below
+// the half minute after which they look anyway.
+const mendedWithin = 18 * time.Second
+
+// TestLateWrites: a write that was given up, and is carried out after a newer one,
+// does not stay: not where the instance is, not how its checks are, and nothing of
+// one that has left.
+func TestLateWrites(t *testing.T) {
+	servers := newLateServers(t)
+	app := servers.app(t, "late")
+	droplet := stage(t, app)
+	caller := agentless.start(t, agentless.echo(t, "caller-of-late", `upstream "late" { port = 9001 }`), "late")
+
+	t.Run("where it is", func(t *testing.T) {
+		servers.lose(once(entry.isNode))
+		backend := running(t, agentless.launchDroplet(t, app, droplet))
+		waitLog(t, backend, "passing, in rotation")
+		served(t, caller, backend)
+		servers.release(t)
+		eventually(t, "the late write has moved it", func(ctx context.Context) error {
+			if endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), "late"); err != nil || endpoints[foundation.SidecarOf(backend.Instance(0))] != "" {
+				return fmt.Errorf("%v, %v", endpoints, err)
+			}
+			return nil
+		})
+		within(t, mendedWithin, "the caller has it again", callerHas(caller, backend))
+	})
+	t.Run("how its check is", func(t *testing.T) {
+		backend := running(t, agentless.launchDroplet(t, app, droplet))
+		served(t, caller, backend)
+		servers.lose(once(func(w entry) bool { return w.says("late:health", "critical") }))
+		signal(t, backend.Instance(0), "./echo", syscall.SIGSTOP)
+		servers.awaitLost(t, 1)
+		eventually(t, "callers leave it alone", func(ctx context.Context) error {
+			if callerHas(caller, backend)(ctx) == nil {
+				return fmt.Errorf("the caller sends it requests")
+			}
+			return nil
+		})
+		signal(t, backend.Instance(0), "./echo", syscall.SIGCONT)
+		served(t, caller, backend)
+		servers.release(t)
+		eventually(t, "the late write is seen", func(ctx context.Context) error {
+			if callerHas(caller, backend)(ctx) == nil {
+				return fmt.Errorf("the caller sends it requests")
+			}
+			return nil
+		})
+		within(t, mendedWithin, "the caller has it again", callerHas(caller, backend))
+	})
+	t.Run("that it has left", func(t *testing.T) {
+		two := app
+		two.Instances = 2
+		backend := running(t, agentless.launchDroplet(t, two, droplet))
+		served(t, caller, backend)
+		leaving := backend.Instance(1)
+		node := leaving.App() + "-" + leaving.GUID()
+		// That its check fails, and then that it has a sidecar.
+		servers.lose(func(w entry) bool { return w.Path == "/v1/catalog/register" && w.Node == node && !w.isNode() })
+		signal(t, leaving, "./echo", syscall.SIGSTOP)
+		servers.awaitLost(t, 2)
+		signal(t, leaving, "./echo", syscall.SIGCONT)
+		scale(t, backend, 1)
+		eventually(t, "it has left", notInCatalog(shared, leaving))
+		<-time.After(time.Second) // the siblings have looked
+		servers.release(t)
+		if notInCatalog(shared, leaving)(t.Context()) == nil {
+			t.Fatal("nothing has come late")
+		}
+		within(t, mendedWithin, "it is taken out again", notInCatalog(shared, leaving))
+	})
+}
+
+func callerHas(caller, backend *cell.RunningApp) func(context.Context) error {
+	return func(ctx context.Context) error {
+		endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), backend.App().Name)
+		if err == nil && endpoints[foundation.SidecarOf(backend.Instance(0))] != "healthy" {
+			err = fmt.Errorf("the caller's Envoy has %v", endpoints)
+		}
+		return err
+	}
+}
+
+// TestNodeGoneWhileItStarts: where a node is taken away while its instance starts,
+// callers keep the other instances, and the instance gets into rotation.
+func TestNodeGoneWhileItStarts(t *testing.T) {
+	servers := newLateServers(t)
+	app := servers.app(t, "removed")
+	droplet := stage(t, app)
+	backend := running(t, agentless.launchDroplet(t, app, droplet))
+	caller := agentless.start(t, agentless.echo(t, "caller-of-removed", `upstream "removed" { port = 9001 }`), "removed")
+	served(t, caller, backend)
+	removed := make(chan error, 1)
+	first := backend.Instance(0).GUID()
+	servers.lose(once(func(w entry) bool { // loses nothing, but sees who comes
+		if w.Service.ID != "removed-sidecar-proxy" || strings.HasSuffix(w.Node, first) {
+			return false
+		}
+		removed <- shared.Consul(context.Background(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": w.Node}, nil)
+		return false
+	}))
+	if err := backend.Scale(deadline(t), 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-removed; err != nil {
+		t.Fatal(err)
+	}
+	running(t, backend)
+	served(t, caller, backend)
+	for _, line := range said(caller, "rejected") {
+		t.Errorf("the caller's Envoy has refused what it was told: %v", line)
+	}
+	if err := nodesOf(t.Context(), backend); err != nil {
+		t.Error(err)
+	}
+}
