@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -171,6 +172,53 @@ func TestCatalogForgets(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLateRegistration: where an agent has not answered a registration in time, and
+// carries it out after a newer one, the instance is said to be in rotation when it has
+// been seen to be where callers find it, and is told again later, too.
+func TestLateRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		port := notYet
+		s := &script{answers: map[string]func(int) (int, string){
+			askSidecar: func(int) (int, string) {
+				return http.StatusOK, fmt.Sprintf(`{"ContentHash": "same", "Port": %d}`, port)
+			},
+			tellRegister: func(before int) (int, string) {
+				if before == 0 {
+					return 0, "" // no answer in time
+				}
+				if before > 1 {
+					port = 21000
+				}
+				return http.StatusOK, ""
+			},
+		}}
+		v := scriptedAgent(t, s)
+		one := v.services[0]
+		one.shown.Store(false)
+		if v.register(t.Context(), one) == nil {
+			t.Fatal("registered without an answer")
+		}
+		// The newer one comes first: the agent has the sidecar as the older one says.
+		if v.say(t.Context(), one, passing, "") == nil {
+			t.Error("it is in rotation where nobody finds it")
+		}
+		if err := v.say(t.Context(), one, passing, ""); err != nil || port != 21000 {
+			t.Errorf("it is not in rotation, at %d: %v", port, err)
+		}
+		for _, later := range []time.Duration{holdTime, longestHold} {
+			port = notYet
+			time.Sleep(later)
+			if one.doubt.isDue() && v.settle(t.Context(), one) == nil || port != 21000 {
+				t.Errorf("after %v it was not told again", later)
+			}
+			_ = v.settle(t.Context(), one)
+		}
+		if one.doubt.lasts() {
+			t.Error("the doubt does not end")
+		}
+	})
 }
 
 // TestAgentLeaves: an agent that leaves by itself takes its services with it,

@@ -299,6 +299,50 @@ func TestLateWrite(t *testing.T) {
 	}
 }
 
+// TestNodeIsMadeAgain: the token of services alone may not make a node that has been
+// taken away; it is made with that of nodes, and no token is said to be wrong.
+func TestNodeIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		there   string // where the catalog has the node
+		tokens  []string
+		refused bool
+	}{
+		"the node is gone":   {"", []string{"s", "a", "s"}, false},
+		"the token is wrong": {"10.1.2.3", []string{"s"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var tokens []string
+			there := test.there
+			v := running(t, nil, "one")
+			v.access.agent, v.access.service = "a", "s"
+			v.consul.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				return scripted(func(path string) (int, string) {
+					switch {
+					case path != "/v1/catalog/register":
+						return http.StatusOK, fmt.Sprintf(`{"Node":{"Address":%q}}`, there)
+					case r.Header.Get(tokenHeader) == "a":
+						there = "10.1.2.3"
+					case test.refused || there == "":
+						tokens = append(tokens, "s")
+						return http.StatusForbidden, "Permission denied"
+					}
+					tokens = append(tokens, r.Header.Get(tokenHeader))
+					return http.StatusOK, "true"
+				}).RoundTrip(r)
+			})
+			err := v.writeChecks(t.Context(), v.services[0])
+			if (err != nil) != test.refused {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(test.tokens, tokens); diff != "" {
+				t.Errorf("the tokens of the entries (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestKeyIsHeldAgain: where somebody deletes the keys, nobody takes the others
 // for dead.
 func TestKeyIsHeldAgain(t *testing.T) {
