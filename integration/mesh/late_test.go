@@ -290,6 +290,7 @@ func callerHas(caller, backend *cell.RunningApp) func(context.Context) error {
 func TestNodeGoneWhileItStarts(t *testing.T) {
 	servers := newLateServers(t)
 	app := servers.app(t, "removed")
+	app.Command = "sleep 3; exec ./echo" // callers hear of what is registered before it works
 	droplet := stage(t, app)
 	backend := running(t, agentless.launchDroplet(t, app, droplet))
 	caller := agentless.start(t, agentless.echo(t, "caller-of-removed", `upstream "removed" { port = 9001 }`), "removed")
