@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // The opaque parts of the language, which Consul and Envoy read, and what of
@@ -35,7 +34,7 @@ func plainKey(key string) string { return strings.ToLower(strings.ReplaceAll(key
 type opaque struct {
 	body  hcl.Body
 	name  string
-	value cty.Value
+	value Object
 }
 
 // saidTwice refuses a key of an opaque configuration whose attribute or block
@@ -60,7 +59,7 @@ func (config opaque) twice(body hcl.Body, t reflect.Type, keys map[string]string
 	return details
 }
 
-func (config opaque) keys() []string { return slices.Sorted(maps.Keys(attributesOf(config.value))) }
+func (config opaque) keys() []string { return slices.Sorted(maps.Keys(config.value)) }
 
 // configs checks the opaque configurations of all Envoys: those of sidecars,
 // and the one of the block envoy, which is for all.
@@ -140,12 +139,9 @@ var ownedAgentKeys = map[string]string{
 }
 
 func (v *validator) consul(c *Consul) {
-	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
-		c.RetryJoin = []string{DefaultRetryJoin}
-	}
 	v.addresses(c.Body, "retry_join", c.RetryJoin, joinProblem)
 	var details []string
-	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
+	for _, key := range slices.Sorted(maps.Keys(c.Config)) {
 		// Consul reads keys in any case.
 		if instead, owned := ownedAgentKeys[strings.ToLower(key)]; owned {
 			detail := "The buildpack sets " + key + " itself."

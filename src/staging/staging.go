@@ -50,10 +50,7 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err != nil {
 		return err
 	}
-	files, err := render.Files(mesh, p.stager.DepsIdx())
-	if err != nil {
-		return err
-	}
+	files := render.Files(mesh, p.stager.DepsIdx())
 	// Two services of a chain of stagings, or an app's own file, must not be
 	// taken for ours.
 	if _, err := os.Lstat(filepath.Join(p.stager.BuildDir(), appProfile)); err == nil {
