@@ -116,6 +116,11 @@ type EnvoyExtension struct {
 	EnvoyVersion  string `json:",omitempty"`
 }
 
+// ConsulOnlyKeys are the keys of Envoy's bootstrap configuration that only
+// `consul connect envoy` understands: an app with an agent has it asked for them,
+// and one without an agent cannot have them.
+var ConsulOnlyKeys = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
+
 // SidecarID is the id that Consul gives the sidecar proxy of a service.
 func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // Without an agent the sidecar asks the servers itself. What only an agent
@@ -28,10 +30,6 @@ var agentChecks = []string{"udp", "h2ping", "ttl", "alias"}
 
 // agentCheckAttributes are what an agent makes of a check's results.
 var agentCheckAttributes = []string{"failures_before_warning", "deregister_critical_service_after", "status"}
-
-// agentBootstrap are the keys of Envoy's bootstrap that only Consul's own
-// program knows.
-var agentBootstrap = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
 
 func (v *validator) agentless(m *Mesh) {
 	if !m.Agentless() {
@@ -84,7 +82,7 @@ func (v *validator) agentless(m *Mesh) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Envoy.Bootstrap)) {
-		if slices.Contains(agentBootstrap, strings.ToLower(key)) {
+		if slices.Contains(droplet.ConsulOnlyKeys, strings.ToLower(key)) {
 			v.fail(at(m.Envoy.Body, "bootstrap"), summary, "%s is read by Consul's own program, which mode = \"agentless\" does not bring.", key)
 		}
 	}
