@@ -17,6 +17,8 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // validName is what Consul accepts as a name and what is safe in paths,
@@ -108,7 +110,7 @@ var kinds = map[string]func(text string) (summary, detail string){
 		if validVersion.MatchString(text) {
 			return "", ""
 		}
-		return "Not a version", fmt.Sprintf("%q: it is a version such as \"1.22.7\", or a constraint such as \"1.22.x\".", text)
+		return "Not a version", fmt.Sprintf("%q: it is a version such as %q, or a constraint such as \"1.22.x\".", text, pairs.Consul)
 	},
 	"constraint": func(text string) (string, string) {
 		if _, err := version.NewConstraint(text); err == nil {
