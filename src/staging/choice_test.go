@@ -104,7 +104,7 @@ func TestVersions(t *testing.T) {
 func TestManifestOfThePlatform(t *testing.T) {
 	f := newFoundation(t)
 	f.manifest(map[string]string{defaultConsul: "consul.zip", "envoy 1.35.3": "envoy"})
-	f.write(f.buildpack, "manifest.yml", strings.Replace(f.read("manifest.yml"), "1.38.x", "1.35.x", 1))
+	f.write(f.buildpack, "manifest.yml", strings.Replace(f.read("manifest.yml"), "version: "+pairs.Envoy+"}", "version: 1.35.x}", 1))
 	f.write(f.app, "mesh.hcl", `service "web" {}`)
 	if err := f.supply(); err != nil {
 		t.Fatal(err)
