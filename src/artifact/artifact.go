@@ -83,6 +83,10 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 // validSum is what becomes the name of a folder.
 var validSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// rounds is how often an entry of the cache is filled: more than once where
+// another staging on the same cache finds it broken and takes it away.
+const rounds = 3
+
 // install puts one program at path.
 func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	from, err := parse(a.URI)
@@ -101,9 +105,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	if !validSum.MatchString(a.SHA256) {
 		return fmt.Errorf("failed to fetch %s: %q is no SHA-256\nhint: it has 64 hexadecimal digits, in lower case", a, a.SHA256)
 	}
-	// More than one round where another staging on the same cache takes away
-	// what is broken.
-	for round := range attempts {
+	for round := range rounds {
 		_, absent := os.Lstat(s.entry(a, from))
 		err = s.putOut(a, from, path)
 		switch {
@@ -149,8 +151,8 @@ func extractFile(a Artifact, from address, to io.Writer) error {
 	return extract(file, cmp.Or(from.inside, a.Name), to)
 }
 
-// place makes a file at path that can be run and not written, whole or not at all. write may put
-// another file in the place of its own.
+// place makes a file at path that can be run and not written, whole or not at all.
+// write may put another file in the place of the one that it is given.
 func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
 	if err != nil {
