@@ -62,7 +62,7 @@ type Service struct {
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
 	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances. An instance gets its first traffic when each has passed once: http, tcp, and grpc without tls are run while it starts, the others are critical until the agent has run them, or the app has reported. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
-	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Only in the service's own process somebody listens there. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the service's own process alone. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"label,label_range"`
@@ -196,8 +196,8 @@ type Upstream struct {
 	MeshGateway   string     `hcl:"mesh_gateway,optional" without:"the sidecar's" oneof:"none,local,remote" doc:"Whether calls go through mesh gateways."`
 	Config        Object     `hcl:"config,optional" doc:"Opaque upstream configuration, in Consul's words."`
 
-	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time. Where a service-defaults entry of this app has Limits in its UpstreamConfig too, it is as for passive_health_check."`
-	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default. Without an agent this counts, and its defaults, where a service-defaults entry of this app has a PassiveHealthCheck in its UpstreamConfig too. With an agent what that entry says counts, and this for the rest."`
+	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time. Where a service-defaults entry of this app has Limits in its UpstreamConfig too, the same counts as for passive_health_check."`
+	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default. Where a service-defaults entry of this app has a PassiveHealthCheck in its UpstreamConfig too: without an agent this block counts, its defaults included; with an agent the entry counts, and this block for what the entry does not say."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -280,11 +280,11 @@ type Metrics struct {
 
 // Lifecycle says how app and mesh start and stop together.
 type Lifecycle struct {
-	HoldApp      bool     `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: it gets its SIGTERM from the platform at once, and calls others only while its Envoy finishes requests."`
+	HoldApp      bool     `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: the app gets its SIGTERM from the platform at once, and can call others only while its Envoy finishes requests."`
 	StartTimeout Duration `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
 	DrainDelay   Duration `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
 	DrainTimeout Duration `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
-	PortCheck    bool     `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, from when all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
+	PortCheck    bool     `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, as soon as all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
 
 	Body hcl.Body `hcl:",body"`
 }
