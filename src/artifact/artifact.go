@@ -26,7 +26,7 @@ import (
 type Artifact struct {
 	Name    string // also the program's name inside an archive
 	Version string // empty where nobody says
-	URI     string // an address, see parse, or the path of a file
+	URI     string // an address, see parseAddress, or the path of a file
 	SHA256  string // of what the URI gives, in hex; a path may go without
 }
 
@@ -89,7 +89,7 @@ const rounds = 3
 
 // install puts one program at path.
 func (s Store) install(ctx context.Context, a Artifact, path string) error {
-	from, err := parse(a.URI)
+	from, err := parseAddress(a.URI)
 	if err != nil {
 		return fmt.Errorf("failed to fetch %s: %w", a, err)
 	}
@@ -114,7 +114,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 				s.Log("%s from the build cache, checksum verified", a)
 			}
 			return nil
-		case full(err):
+		case diskFull(err):
 			return fmt.Errorf("failed to install %s: %w", a, err)
 		case absent == nil:
 			s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
@@ -198,7 +198,7 @@ func Sum(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// full says that a file could not be written for want of room.
-func full(err error) bool {
+// diskFull says that a file could not be written for want of room.
+func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

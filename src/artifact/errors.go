@@ -83,7 +83,7 @@ func hintFor(err error) string {
 		network     *net.OpError
 	)
 	switch {
-	case full(err):
+	case diskFull(err):
 		return "the disk of the staging container is full; a larger disk_quota (cf push -k) gives it more"
 	case errors.As(err, &differs) && strings.HasPrefix(differs.what, "text/html"):
 		return "what the address gives is a web page, perhaps one that says an error or asks for a login; nothing of it was run"

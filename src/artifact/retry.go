@@ -22,7 +22,7 @@ func (s Store) retry(ctx context.Context, a Artifact, from address, download fun
 			return nil
 		}
 		err = &fetchError{from: from, err: err}
-		if ctx.Err() != nil || full(err) || !transient(err) {
+		if ctx.Err() != nil || diskFull(err) || !transient(err) {
 			return fmt.Errorf("failed to fetch %s from %s: %w", a, from, err)
 		}
 		if attempt == attempts {

@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Name is the file's name at the top of an app, JSONName that of its other
+// Name is the file's name at the top of an app, JSONName its name in HCL's JSON
 // syntax.
 const (
 	Name     = "mesh.hcl"

@@ -97,7 +97,7 @@ type claims map[int]claim
 
 type claim struct {
 	owner string
-	at    hcl.Range // where the file says so, the zero range where it does not
+	at    hcl.Range // where the file gives the port, the zero range where it does not
 }
 
 // ports refuses ports that are used twice, or taken by the platform.
@@ -183,8 +183,8 @@ func firstGiven(ranges ...hcl.Range) hcl.Range {
 	return hcl.Range{}
 }
 
-// claim takes a port for an owner. at is where the file says so, the zero
-// range where it is a default.
+// claim takes a port for an owner. at is where the file gives the port, the zero
+// range where the port is a default.
 func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 	if port == 0 {
 		return

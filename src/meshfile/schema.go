@@ -114,7 +114,7 @@ func schemaOf(t reflect.Type) *hcl.BodySchema {
 	return schema
 }
 
-// content is what stands in a body, of that which the schema knows.
+// content is that part of a body which the schema knows.
 func content(body hcl.Body, t reflect.Type) *hcl.BodyContent {
 	if body == nil {
 		return &hcl.BodyContent{}

@@ -181,8 +181,8 @@ func between(least, most int, summary, detail string) func(string) (string, stri
 
 const endless = math.MaxInt64
 
-// durationProblem judges a duration; why says what is wrong with one that is
-// shorter than the least.
+// durationProblem judges a duration; why says what is wrong with a duration that
+// is shorter than the least.
 func durationProblem(text string, least, most time.Duration, why string) (string, string) {
 	d, err := time.ParseDuration(text)
 	switch {
@@ -236,8 +236,8 @@ func (d *decoder) meta(meta map[string]string, at hcl.Range) {
 	}
 }
 
-// ip reads an IP address, the zero one where it is none. One with a zone is for
-// one machine alone.
+// ip reads an IP address. It returns the zero address where the text is none, or
+// has a zone, which means something on one machine alone.
 func ip(text string) netip.Addr {
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Zone() != "" {

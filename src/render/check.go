@@ -42,7 +42,7 @@ type check struct {
 
 // renderCheck renders a check of a service or of its sidecar.
 func renderCheck(mesh *meshfile.Mesh, s *meshfile.Service, id string, c *meshfile.Check) check {
-	host := cmp.Or(text(s.Sidecar.LocalAddress), loopback)
+	host := cmp.Or(addressText(s.Sidecar.LocalAddress), loopback)
 	address := net.JoinHostPort(host, strconv.Itoa(appPort(s)))
 	rendered := check{
 		ID: id, Name: c.Name, Method: c.Method, Header: c.Headers, Body: c.RequestBody,

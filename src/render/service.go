@@ -16,18 +16,18 @@ type services struct {
 }
 
 type service struct {
-	ID                string             `json:"id"`
-	Name              string             `json:"name"`
-	Address           string             `json:"address,omitempty"`
-	Port              int                `json:"port,omitempty"`
-	SocketPath        string             `json:"socket_path,omitempty"`
-	Tags              []string           `json:"tags,omitempty"`
-	Meta              map[string]string  `json:"meta,omitempty"`
-	EnableTagOverride bool               `json:"enable_tag_override,omitempty"`
-	Weights           *weights           `json:"weights,omitempty"`
-	TaggedAddresses   map[string]address `json:"tagged_addresses,omitempty"`
-	Checks            []check            `json:"checks,omitempty"`
-	Connect           connect            `json:"connect"`
+	ID                string                   `json:"id"`
+	Name              string                   `json:"name"`
+	Address           string                   `json:"address,omitempty"`
+	Port              int                      `json:"port,omitempty"`
+	SocketPath        string                   `json:"socket_path,omitempty"`
+	Tags              []string                 `json:"tags,omitempty"`
+	Meta              map[string]string        `json:"meta,omitempty"`
+	EnableTagOverride bool                     `json:"enable_tag_override,omitempty"`
+	Weights           *weights                 `json:"weights,omitempty"`
+	TaggedAddresses   map[string]taggedAddress `json:"tagged_addresses,omitempty"`
+	Checks            []check                  `json:"checks,omitempty"`
+	Connect           connect                  `json:"connect"`
 }
 
 type weights struct {
@@ -35,7 +35,7 @@ type weights struct {
 	Warning int `json:"warning"`
 }
 
-type address struct {
+type taggedAddress struct {
 	Address string `json:"address"`
 	Port    int    `json:"port"`
 }
@@ -138,9 +138,9 @@ func serviceDefinition(mesh *meshfile.Mesh, n int) service {
 	definition.Weights = renderWeights(s.Weights)
 	for _, a := range s.TaggedAddresses {
 		if definition.TaggedAddresses == nil {
-			definition.TaggedAddresses = map[string]address{}
+			definition.TaggedAddresses = map[string]taggedAddress{}
 		}
-		tagged := address{a.Address, a.Port}
+		tagged := taggedAddress{a.Address, a.Port}
 		if tagged.Port == 0 {
 			tagged.Port = port
 		}
@@ -167,7 +167,7 @@ func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
 			{ID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
 		},
 		Proxy: proxy{
-			LocalServiceAddress:    text(s.Sidecar.LocalAddress),
+			LocalServiceAddress:    addressText(s.Sidecar.LocalAddress),
 			LocalServiceSocketPath: s.Sidecar.LocalSocketPath,
 			Config:                 proxyConfig(mesh, n),
 			MeshGateway:            renderGateway(s.Sidecar.MeshGateway),
@@ -209,8 +209,8 @@ func renderGateway(mode string) *gateway {
 	return &gateway{mode}
 }
 
-// text is an address as Consul reads it, empty where the file gives none.
-func text(address netip.Addr) string {
+// addressText is an address as Consul reads it, empty where the file gives none.
+func addressText(address netip.Addr) string {
 	if !address.IsValid() {
 		return ""
 	}
