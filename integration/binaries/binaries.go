@@ -20,12 +20,14 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // Versions that can be had without the release sites.
 const (
-	ConsulVersion = "1.22.7"
-	EnvoyVersion  = "1.38.2"
+	ConsulVersion = pairs.Consul
+	EnvoyVersion  = pairs.Envoy
 )
 
 // Set is where the programs are. All paths are absolute.

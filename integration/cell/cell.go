@@ -10,6 +10,7 @@
 package cell
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,9 +40,16 @@ type Options struct {
 	RestartDelay time.Duration
 	// SystemBuildpacks are asked to detect apps that name no buildpack.
 	SystemBuildpacks []Buildpack
-	// Lifecycle is the program that BuildLifecycle built. Defaults to the one
-	// it built.
+	// Lifecycle is the path of the program that plays the platform's lifecycle
+	// programs in containers. Defaults to the one that BuildLifecycle built.
 	Lifecycle string
+}
+
+func (o Options) withDefaults() Options {
+	o.StopGrace = cmp.Or(o.StopGrace, 10*time.Second)
+	o.RestartDelay = cmp.Or(o.RestartDelay, 10*time.Second)
+	o.Lifecycle = cmp.Or(o.Lifecycle, os.Getenv(lifecycleEnv))
+	return o
 }
 
 // Cell stages and runs apps.
@@ -72,15 +80,7 @@ func New(o Options) (*Cell, error) {
 	if workDir == "" {
 		return nil, errors.New("cells can be made only inside cell.Main")
 	}
-	if o.StopGrace == 0 {
-		o.StopGrace = 10 * time.Second
-	}
-	if o.RestartDelay == 0 {
-		o.RestartDelay = 10 * time.Second
-	}
-	if o.Lifecycle == "" {
-		o.Lifecycle = os.Getenv(lifecycleEnv)
-	}
+	o = o.withDefaults()
 	nested, err := container.InUserNamespace()
 	if err != nil {
 		return nil, err

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // want is everything that is in a zip.
@@ -105,7 +107,7 @@ func TestBillOfMaterials(t *testing.T) {
 	for _, component := range bom.Components {
 		has[component.Name+" "+component.Version] = true
 	}
-	for _, name := range []string{"buildpack v" + version, "mesh v" + version, "consul 1.22.7", "consul 2.0.2", "envoy 1.38.2"} {
+	for _, name := range []string{"buildpack v" + version, "mesh v" + version, "consul " + pairs.Consul, "consul 2.0.2", "envoy " + pairs.Envoy} {
 		if !has[name] {
 			t.Errorf("the bill of materials lacks %s", name)
 		}

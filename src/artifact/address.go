@@ -50,7 +50,7 @@ func (from address) String() string {
 // validRef keeps a ref from being an option or a refspec of git's.
 var validRef = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]*$`)
 
-// parse reads an address in go-getter's words:
+// parseAddress reads an address in go-getter's words:
 //
 //	/path/of/a/file
 //	/path/of/a/zip//path/in/the/archive
@@ -58,9 +58,9 @@ var validRef = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]*$`)
 //	https://host/consul.zip//path/in/the/archive
 //	git::https://host/repository//path/in/it?ref=v1
 //
-// What follows the second // is the program, by default the file of its name at
-// the top. No error repeats the address, which may have credentials in it.
-func parse(uri string) (from address, err error) {
+// What follows the second // is the path of the program; by default it is the file
+// of the program's name at the top. No error repeats the address, which may have credentials in it.
+func parseAddress(uri string) (from address, err error) {
 	if !strings.Contains(uri, "://") {
 		from.path, from.inside, _ = strings.Cut(uri, "//")
 		return from, nil

@@ -26,7 +26,7 @@ import (
 type Artifact struct {
 	Name    string // also the program's name inside an archive
 	Version string // empty where nobody says
-	URI     string // an address, see parse, or the path of a file
+	URI     string // an address, see parseAddress, or the path of a file
 	SHA256  string // of what the URI gives, in hex; a path may go without
 }
 
@@ -83,9 +83,13 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 // validSum is what becomes the name of a folder.
 var validSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// rounds is how often an entry of the cache is filled: more than once where
+// another staging on the same cache finds it broken and takes it away.
+const rounds = 3
+
 // install puts one program at path.
 func (s Store) install(ctx context.Context, a Artifact, path string) error {
-	from, err := parse(a.URI)
+	from, err := parseAddress(a.URI)
 	if err != nil {
 		return fmt.Errorf("failed to fetch %s: %w", a, err)
 	}
@@ -101,9 +105,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	if !validSum.MatchString(a.SHA256) {
 		return fmt.Errorf("failed to fetch %s: %q is no SHA-256\nhint: it has 64 hexadecimal digits, in lower case", a, a.SHA256)
 	}
-	// More than one round where another staging on the same cache takes away
-	// what is broken.
-	for round := range attempts {
+	for round := range rounds {
 		_, absent := os.Lstat(s.entry(a, from))
 		err = s.putOut(a, from, path)
 		switch {
@@ -112,7 +114,7 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 				s.Log("%s from the build cache, checksum verified", a)
 			}
 			return nil
-		case full(err):
+		case diskFull(err):
 			return fmt.Errorf("failed to install %s: %w", a, err)
 		case absent == nil:
 			s.Log("%s in the build cache is unusable, fetching it anew: %v", a, err)
@@ -149,8 +151,8 @@ func extractFile(a Artifact, from address, to io.Writer) error {
 	return extract(file, cmp.Or(from.inside, a.Name), to)
 }
 
-// place makes a file at path that can be run and not written, whole or not at all. write may put
-// another file in the place of its own.
+// place makes a file at path that can be run and not written, whole or not at all.
+// write may put another file in the place of the one that it is given.
 func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
 	if err != nil {
@@ -196,7 +198,7 @@ func Sum(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// full says that a file could not be written for want of room.
-func full(err error) bool {
+// diskFull says that a file could not be written for want of room.
+func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// lockName is the file in the cache that every staging on it holds locked, the
-// kernel letting go of it however the staging ends.
+// lockName is the file in the cache that every staging on it holds locked. The
+// kernel lets go of the lock however the staging ends.
 const lockName = ".lock"
 
 // open makes the cache ready for these artifacts. A staging that is alone on it
@@ -45,7 +45,7 @@ func (s Store) open(needed []Artifact) (release func(), err error) {
 func (s Store) sweep(needed []Artifact) error {
 	keep := map[string]bool{lockName: true}
 	for _, a := range needed {
-		if from, err := parse(a.URI); err == nil && !from.local() {
+		if from, err := parseAddress(a.URI); err == nil && !from.local() {
 			keep[filepath.Base(s.entry(a, from))] = true
 		}
 	}
@@ -62,8 +62,8 @@ func (s Store) sweep(needed []Artifact) error {
 }
 
 // entry is the folder of one artifact: the program under its name, and its own
-// checksum beside it. That is a BLAKE3, for it is made at every staging, in
-// half the time of a SHA-256 or less.
+// checksum beside it. That checksum is a BLAKE3, because it is made at every
+// staging, and takes half the time of a SHA-256 or less.
 func (s Store) entry(a Artifact, from address) string {
 	// One archive may have both programs, and several of each.
 	name := a.Name + "-" + a.SHA256
@@ -146,8 +146,9 @@ func unpack(a Artifact, from address, download, program string) (sum string, err
 // entry that is not there is os.ErrNotExist.
 //
 // Cloud Foundry packs droplet and cache each on its own, so that they share
-// nothing from then on. What a later buildpack writes into the one it writes
-// into the other, and the next staging finds that out.
+// nothing from then on. Until then they share the file: what a later buildpack
+// writes into the program in the droplet it writes into the cache, too, and the
+// next staging finds that out.
 func (s Store) putOut(a Artifact, from address, path string) error {
 	program := filepath.Join(s.entry(a, from), a.Name)
 	want, err := os.ReadFile(sumFile(program))

@@ -62,26 +62,6 @@ func (e *fetchError) Error() string {
 
 func (e *fetchError) Unwrap() error { return e.err }
 
-// transient says whether trying again makes sense.
-func transient(err error) bool {
-	var status statusError
-	if errors.As(err, &status) {
-		return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
-	}
-	for _, final := range []error{errTooMuch, errRedirects, exec.ErrNotFound, context.Canceled} {
-		if errors.Is(err, final) {
-			return false
-		}
-	}
-	var git *gitError
-	if errors.As(err, &git) {
-		return !git.final
-	}
-	var differs *mismatchError
-	var certificate *tls.CertificateVerificationError
-	return !errors.As(err, &differs) && !errors.As(err, &certificate)
-}
-
 // hinted adds a line that says what to do about an error, where it has none.
 func hinted(err error) error {
 	if err == nil || strings.Contains(err.Error(), "\nhint: ") {
@@ -103,7 +83,7 @@ func hintFor(err error) string {
 		network     *net.OpError
 	)
 	switch {
-	case full(err):
+	case diskFull(err):
 		return "the disk of the staging container is full; a larger disk_quota (cf push -k) gives it more"
 	case errors.As(err, &differs) && strings.HasPrefix(differs.what, "text/html"):
 		return "what the address gives is a web page, perhaps one that says an error or asks for a login; nothing of it was run"

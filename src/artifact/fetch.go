@@ -4,17 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"io"
 	"net/http"
 	"time"
 )
 
-// attempts is how often a fetch is tried, where trying again makes sense.
-const attempts = 3
-
-// fetch downloads an artifact to path and verifies it.
+// fetch downloads an artifact to path, by HTTP or by git, and verifies it.
 func (s Store) fetch(ctx context.Context, a Artifact, from address, path string) error {
 	s.Log("%s from %s", a, from)
 	started := time.Now()
@@ -22,30 +18,18 @@ func (s Store) fetch(ctx context.Context, a Artifact, from address, path string)
 	if from.git {
 		get = s.getGit
 	}
-	for attempt := 1; ; attempt++ {
+	err := s.retry(ctx, a, from, func() error {
 		received := newReceived()
 		err := get(ctx, a, from, path, received)
 		if err == nil {
 			err = received.verify(a)
 		}
-		if err == nil {
-			break
-		}
-		err = &fetchError{from: from, err: err}
-		if ctx.Err() != nil || full(err) || !transient(err) {
-			return fmt.Errorf("failed to fetch %s from %s: %w", a, from, err)
-		}
-		if attempt == attempts {
-			return fmt.Errorf("failed to fetch %s from %s in %d attempts: %w", a, from, attempt, err)
-		}
-		s.Log("%s: attempt %d of %d failed: %v", a, attempt, attempts, err)
-		select {
-		case <-time.After(s.Pause << (attempt - 1)):
-		case <-ctx.Done():
-		}
+		return err
+	})
+	if err == nil {
+		s.Log("%s fetched, checksum verified, in %.1f s", a, time.Since(started).Seconds())
 	}
-	s.Log("%s fetched, checksum verified, in %.1f s", a, time.Since(started).Seconds())
-	return nil
+	return err
 }
 
 // received is what a download gave: its checksum is made while it passes.

@@ -53,7 +53,7 @@ func (s Store) getGit(ctx context.Context, a Artifact, from address, path string
 	return errors.Join(err, file.Close(), os.RemoveAll(repository))
 }
 
-// written remembers why it could not be written to.
+// written is a writer that remembers why it could not be written to.
 type written struct {
 	io.Writer
 	err error
@@ -92,16 +92,17 @@ func runGit(ctx context.Context, env []string, out io.Writer, args ...string) er
 	return &gitError{said: text, final: args[0] != "fetch" || refusal.MatchString(text), err: err}
 }
 
-// refusal is what git says where trying again is no use.
+// refusal matches what git says where trying again is no use.
 var refusal = regexp.MustCompile(`not found|Authentication failed|could not read Username|couldn't find remote ref|not our ref|returned error: 4|certificate`)
 
-// gitEnv is the environment with what a fetch needs: credentials as a header,
-// as no other user can read an environment, nobody asked for more, and a bound
-// on a server that stalls.
+// gitEnv is the environment of a fetch. It has the credentials as a header, because
+// no other user can read an environment; it keeps git from asking anybody for more;
+// and it bounds how long a server may stall.
 func gitEnv(from address, stall time.Duration) []string {
 	var env []string
 	for _, variable := range os.Environ() {
-		// A repository of the caller's, or a trace with the header in it.
+		// These name a repository of the caller's, or a trace that would have the
+		// header in it.
 		name, _, _ := strings.Cut(variable, "=")
 		if !strings.HasPrefix(name, "GIT_TRACE") && name != "GIT_DIR" && name != "GIT_WORK_TREE" && name != "GIT_INDEX_FILE" {
 			env = append(env, variable)

@@ -19,13 +19,13 @@ func (s Store) getHTTP(ctx context.Context, a Artifact, from address, path strin
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// It bounds the whole way: name, connection, handshake, answer, content.
+	// stall bounds the whole way: name, connection, handshake, answer, content.
 	stall := time.AfterFunc(s.Stall, func() { cancel(fmt.Errorf("nothing received for %s", s.Stall)) })
 	defer stall.Stop()
 
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
-	// The checksum is that of the file as it is kept.
+	// The checksum is that of the file as the server keeps it.
 	transport.DisableCompression = true
 	client := getter.Client{
 		Getters: []getter.Getter{&getter.HttpGetter{
@@ -50,8 +50,8 @@ func (s Store) getHTTP(ctx context.Context, a Artifact, from address, path strin
 	return err
 }
 
-// redirected bounds redirects, and keeps the query of one server's address
-// from the next.
+// redirected bounds the number of redirects, and keeps the query of one server's
+// address from the next server.
 func redirected(r *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errRedirects

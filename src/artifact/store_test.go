@@ -45,7 +45,7 @@ func newShelf(t *testing.T) *shelf {
 func sumOf(content []byte) string { return fmt.Sprintf("%x", sha256.Sum256(content)) }
 
 func consul(uri string, content []byte) Artifact {
-	return Artifact{Name: "consul", Version: "1.22.7", URI: uri, SHA256: sumOf(content)}
+	return Artifact{Name: "consul", Version: "1.2.3", URI: uri, SHA256: sumOf(content)}
 }
 
 // installs fails the test unless the program comes to its place, whole and

@@ -22,8 +22,8 @@ type Credentials struct {
 	Partition  string // Consul Enterprise
 	Namespace  string // Consul Enterprise
 
-	// CA are the certificates, PEM, that the servers' own are signed with: two
-	// while one takes over from the other.
+	// CA has the certificates of the authorities that sign the servers', in PEM:
+	// two while one authority takes over from the other.
 	CA string
 	// VerifyServerName asks that a server's certificate is one of a server.
 	VerifyServerName bool
@@ -32,13 +32,13 @@ type Credentials struct {
 	GossipKey   Secret
 
 	// AgentToken is for the agent's node, ServiceToken for the services and
-	// their sidecars. With an AuthMethod the latter comes from a login.
+	// their sidecars. With an AuthMethod the ServiceToken comes from a login.
 	AgentToken   Secret
 	ServiceToken Secret
 	AuthMethod   string
 	JWT          Secret
 
-	// DefaultPolicy is what holds for callers without an intention: "deny",
+	// DefaultPolicy is the policy for callers without an intention: "deny",
 	// unless the binding says "allow".
 	DefaultPolicy string
 }
@@ -54,7 +54,7 @@ func (Secret) GoString() string { return "(secret)" }
 // UseACL says whether there is any token.
 func (c *Credentials) UseACL() bool { return c.ServiceToken != "" || c.AuthMethod != "" }
 
-// Keys of a binding. Those of one line are names of the same.
+// Keys of a binding.
 const (
 	keyAddresses = "addresses" // another name of keyRetryJoin
 	keyRetryJoin = "retry_join"
@@ -81,9 +81,9 @@ var keys = []string{
 }
 
 // Read finds the bound service with the name, or else the one with the tag or
-// the label "consul". Without one it returns nil. unknown are the keys that it
-// does not know, which are no reason to fail: brokers give more than is asked
-// for.
+// the label "consul". Without such a service it returns nil. unknown are the keys
+// that Read does not know, which are no reason to fail: brokers give more than they
+// are asked for.
 func Read(getenv func(string) string, name string) (c *Credentials, unknown []string, err error) {
 	all, err := bindings(getenv)
 	if err != nil {
@@ -96,7 +96,7 @@ func Read(getenv func(string) string, name string) (c *Credentials, unknown []st
 	return b.decode()
 }
 
-// find returns the one bound service that is meant.
+// find returns the bound service that is meant, nil where none is.
 func find(all []*binding, name string) (*binding, error) {
 	if name != "" {
 		found := matching(all, func(b *binding) bool { return b.Name == name || b.Instance == name })

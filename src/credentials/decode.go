@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// What a value may weigh. A longer one is a mistake, or an attack.
+// How long a value may be, in bytes. A longer value is a mistake, or an attack.
 const (
 	maxValue = 4 << 10
 	maxJWT   = 64 << 10
@@ -83,7 +83,8 @@ func (b *binding) decode() (*Credentials, []string, error) {
 	return c, unknown, nil
 }
 
-// tokens are one for both, or one each, or what a login gives.
+// tokens decodes the tokens: one for agent and services, or one for each, or none
+// where a login gives them.
 func (d *decoder) tokens(c *Credentials) {
 	both := d.secret(keyToken, maxValue)
 	c.AgentToken = d.secret(keyAgentToken, maxValue)

@@ -74,9 +74,9 @@ func parseServices(source string, text []byte) (all []*binding, err error) {
 	return all, nil
 }
 
-// readRoot reads the folders of servicebinding.io, one for each binding with a
-// file for each key. Cloud Foundry adds what else it knows of a binding under
-// the names below.
+// readRoot reads the folders of servicebinding.io: one for each binding, with a file
+// for each key. What else Cloud Foundry knows of a binding it adds as files of the
+// names that readBinding lists.
 func readRoot(root string) ([]*binding, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
@@ -142,7 +142,8 @@ func readBinding(dir string) (*binding, error) {
 	return b, nil
 }
 
-// hidden are the names that Kubernetes uses to exchange files at once.
+// hidden says that a name is one of those with which Kubernetes exchanges all files
+// at once.
 func hidden(name string) bool { return strings.HasPrefix(name, ".") }
 
 func readFile(path string) ([]byte, error) {

@@ -82,7 +82,7 @@ type Lifecycle struct {
 	DrainTimeout time.Duration `json:"drain_timeout"` // for requests in flight after that
 }
 
-// Place is what a droplet that is promoted keeps of its first place.
+// Place is where an app was staged. A droplet that is promoted keeps it.
 type Place struct {
 	App          string `json:"app"`
 	Space        string `json:"space"`
@@ -116,6 +116,11 @@ type EnvoyExtension struct {
 	EnvoyVersion  string `json:",omitempty"`
 }
 
+// ConsulOnlyKeys are the keys of Envoy's bootstrap configuration that only
+// `consul connect envoy` understands: an app with an agent has it asked for them,
+// and one without an agent cannot have them.
+var ConsulOnlyKeys = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
+
 // SidecarID is the id that Consul gives the sidecar proxy of a service.
 func SidecarID(serviceID string) string { return serviceID + "-sidecar-proxy" }
 
@@ -127,18 +132,19 @@ func ReadyCheckID(serviceID string) string { return SidecarID(serviceID) + ":rea
 // service.
 func AliasCheckID(serviceID string) string { return SidecarID(serviceID) + ":alias" }
 
-// AliveKeys is where the instances of a service without agents show that they
-// live, in Consul's key/value store.
+// AliveKeys is the prefix of the keys in Consul's key/value store by which instances
+// of a service without agents show that they live.
 func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }
 
-// notInNodeName says which characters separate the parts of a name.
+// notInNodeName says that a character cannot be in a node's name, and so separates
+// the parts of one.
 func notInNodeName(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r != '-'
 }
 
 // NodeName is the name of an instance's Consul node: the app's, for people, and
-// the instance's GUID, which no other instance ever has. Without a GUID it is
-// what the names of all of the app's nodes start with.
+// the instance's GUID, which no other instance ever has. Without a GUID it is the
+// prefix of the names of all of the app's nodes.
 func NodeName(app, guid string) string {
 	app = strings.Trim(strings.Join(strings.FieldsFunc(app, notInNodeName), "-"), "-")
 	if len(app) > 60 {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // Without an agent the sidecar asks the servers itself. What only an agent
@@ -29,10 +31,6 @@ var agentChecks = []string{"udp", "h2ping", "ttl", "alias"}
 // agentCheckAttributes are what an agent makes of a check's results.
 var agentCheckAttributes = []string{"failures_before_warning", "deregister_critical_service_after", "status"}
 
-// agentBootstrap are the keys of Envoy's bootstrap that only Consul's own
-// program knows.
-var agentBootstrap = []string{"envoy_bootstrap_json_tpl", "envoy_telemetry_collector_bind_socket_dir", "envoy_stats_bind_addr"}
-
 func (v *validator) agentless(m *Mesh) {
 	if !m.Agentless() {
 		v.agent(m)
@@ -52,16 +50,10 @@ func (v *validator) agentless(m *Mesh) {
 			v.fail(at(c.Body, name), summary, `%s is about an agent, and mode = "agentless" runs none.`, name)
 		}
 	}
-	if place := portAt(c.Ports.Body, "serf_lan"); place.Filename != "" {
+	if place := givenAt(c.Ports.Body, "serf_lan"); place.Filename != "" {
 		v.fail(place, summary, `serf_lan is for gossip, and mode = "agentless" has none.`)
 	}
-	if given["addresses"] == nil {
-		c.Addresses = []string{DefaultRetryJoin}
-	}
 	v.addresses(c.Body, "addresses", c.Addresses, serverProblem)
-	for i, address := range c.Addresses {
-		c.Addresses[i] = withoutBrackets(address)
-	}
 	for _, s := range m.Services {
 		if content(s.Body, typeOfService).Attributes["enable_tag_override"] != nil {
 			v.fail(at(s.Body, "enable_tag_override"), summary, `It keeps an agent from writing the tags back that others have changed. With mode = "agentless" nobody does.`)
@@ -89,8 +81,8 @@ func (v *validator) agentless(m *Mesh) {
 			v.fail(at(s.Sidecar.Expose.Body, "checks"), summary, "Checks are run beside the app here, and need no exposed path. Name the paths that others need.")
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(attributesOf(m.Envoy.Bootstrap))) {
-		if slices.Contains(agentBootstrap, strings.ToLower(key)) {
+	for _, key := range slices.Sorted(maps.Keys(m.Envoy.Bootstrap)) {
+		if slices.Contains(droplet.ConsulOnlyKeys, strings.ToLower(key)) {
 			v.fail(at(m.Envoy.Body, "bootstrap"), summary, "%s is read by Consul's own program, which mode = \"agentless\" does not bring.", key)
 		}
 	}
@@ -104,8 +96,8 @@ func (v *validator) agent(m *Mesh) {
 	}
 	for _, s := range m.Services {
 		for _, check := range slices.Concat(s.Checks, s.Sidecar.Checks) {
-			interval, err := time.ParseDuration(check.Interval)
-			if err == nil && interval >= leastInterval && interval < agentInterval { // less is refused in both modes
+			interval := check.Interval.Duration
+			if interval >= leastInterval && interval < agentInterval { // less is refused in both modes
 				v.fail(at(check.Body, "interval"), summary, `An agent runs no check more often than every %s. Leave it out, or say mode = "agentless".`, agentInterval)
 			}
 		}
@@ -121,7 +113,7 @@ const agentInterval = time.Second
 func serverProblem(address string) string {
 	_, _, err := net.SplitHostPort(address)
 	switch {
-	case ip(withoutBrackets(address)).IsValid() || validHost.MatchString(address):
+	case ip(address).IsValid() || validHost.MatchString(address):
 		return ""
 	case strings.Contains(address, "provider="):
 		return `An agent finds servers by provider=…, and mode = "agentless" runs none. Name the servers, or a name that resolves to all of them.`
@@ -131,24 +123,4 @@ func serverProblem(address string) string {
 		return fmt.Sprintf("%q: a server has no port here. It is said once for all of them, such as ports { http = 8501 }.", address)
 	}
 	return fmt.Sprintf("%q: a server is a name or an IP address alone.", address)
-}
-
-// withoutBrackets is an IPv6 address as it is resolved.
-func withoutBrackets(address string) string {
-	if inner, bracket := strings.CutPrefix(address, "["); bracket {
-		return strings.TrimSuffix(inner, "]")
-	}
-	return address
-}
-
-// ServerPort is a port of the servers, 0 where the file leaves it to the
-// protocol: name is "http" or "grpc".
-func (m *Mesh) ServerPort(name string) int {
-	if portAt(m.Consul.Ports.Body, name).Filename == "" {
-		return 0
-	}
-	if name == "http" {
-		return m.Consul.Ports.HTTP
-	}
-	return m.Consul.Ports.GRPC
 }

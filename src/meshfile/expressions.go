@@ -101,9 +101,9 @@ func matchesAny(patterns []string, name string) bool {
 	})
 }
 
-// scope is what the expressions in a file are evaluated with, and what is
-// wrong with the variables that they name. Only those environment variables
-// are in it that the file names and may see.
+// scope is what the expressions in a file are evaluated with; the diagnostics say
+// what is wrong with the variables that they name. Of the environment the scope has
+// only those variables that the file names and may see.
 func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	env := map[string]cty.Value{}

@@ -1,12 +1,19 @@
 // Package meshfile reads mesh.hcl, the one file an app author writes.
 //
-// Parse turns its text into a Mesh with every default filled in, or into an
-// Diagnostics that hold every mistake at once, each with its line and a hint. The
-// package knows neither Consul's API nor Cloud Foundry's staging: what a Mesh
-// becomes is the business of package render.
+// Parse turns its text into a Mesh with every default filled in, or into
+// Diagnostics that hold every mistake at once, each with its line and a hint, in
+// three steps: the decoder reads the values and judges each (decode.go, values.go),
+// fillDefaults fills in what the file leaves out (defaults.go), and the validator
+// judges what the values have to do with each other (validate.go and the files
+// beside it). The package knows neither Consul's API nor Cloud Foundry's staging:
+// what a Mesh becomes is the business of package render.
+//
+// Values are parsed once: what a Mesh has is a Duration, a netip.Addr or an Object,
+// and no text that may be wrong.
 //
 // The struct tags of the types below are the language's schema; decoding,
-// defaults, checks, `meshctl schema` and the reference are all made of them:
+// defaults, the judging of single values, `meshctl schema` and the reference are
+// all made of them:
 //
 //	hcl      name and kind, in gohcl's words
 //	doc      what it says, for the reference
@@ -17,8 +24,10 @@
 package meshfile
 
 import (
+	"net/netip"
+	"time"
+
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // Mesh is a whole mesh.hcl.
@@ -53,7 +62,7 @@ type Service struct {
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
 	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances. An instance gets its first traffic when each has passed once: http, tcp, and grpc without tls are run while it starts, the others are critical until the agent has run them, or the app has reported. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
-	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Only in the service's own process somebody listens there. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the service's own process alone. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"label,label_range"`
@@ -80,17 +89,17 @@ type TaggedAddress struct {
 // Check is a health check. Exactly one of HTTP, TCP, UDP, GRPC, H2Ping, TTL
 // and Alias is given.
 type Check struct {
-	Name   string  `hcl:"name,label" is:"name"`
-	HTTP   *string `hcl:"http,optional" is:"target" doc:"A path on the service's port that answers 2xx, or a whole URL."`
-	TCP    *bool   `hcl:"tcp,optional" doc:"true: the port accepts connections."`
-	UDP    *bool   `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
-	GRPC   *string `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
-	H2Ping *bool   `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
-	TTL    *string `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often: PUT http://127.0.0.1:8500/v1/agent/check/pass/ID, at the port http in ports. ID is the service's id, a colon and the check's name, such as shop:beat. Where ACLs are on, with the service's token in the header X-Consul-Token."`
-	Alias  *string `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
+	Name   string    `hcl:"name,label" is:"name"`
+	HTTP   *string   `hcl:"http,optional" is:"target" doc:"A path on the service's port that answers 2xx, or a whole URL."`
+	TCP    *bool     `hcl:"tcp,optional" doc:"true: the port accepts connections."`
+	UDP    *bool     `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
+	GRPC   *string   `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
+	H2Ping *bool     `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
+	TTL    *Duration `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often: PUT http://127.0.0.1:8500/v1/agent/check/pass/ID, at the port http in ports. ID is the service's id, a colon and the check's name, such as shop:beat. Where ACLs are on, with the service's token in the header X-Consul-Token."`
+	Alias  *string   `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
 
-	Interval               string              `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs: at least 1s, without an agent 100ms."`
-	Timeout                string              `hcl:"timeout,optional" default:"700ms" is:"interval" doc:"How long one may take, at least 100ms. An app that hangs is out of rotation a moment after interval and timeout together, within 2s by default."`
+	Interval               Duration            `hcl:"interval,optional" default:"1s" is:"interval" doc:"Time between two runs: at least 1s, without an agent 100ms."`
+	Timeout                Duration            `hcl:"timeout,optional" default:"700ms" is:"interval" doc:"How long one may take, at least 100ms. An app that hangs is out of rotation a moment after interval and timeout together, within 2s by default."`
 	Method                 string              `hcl:"method,optional" without:"GET" oneof:"GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS" doc:"For http: the method."`
 	Headers                map[string][]string `hcl:"headers,optional" doc:"For http: headers, each a list of values."`
 	RequestBody            string              `hcl:"body,optional" doc:"For http: the request's body."`
@@ -101,7 +110,7 @@ type Check struct {
 	SuccessBeforePassing   int                 `hcl:"success_before_passing,optional" is:"count" without:"0" doc:"Successes in a row before it passes."`
 	FailuresBeforeWarning  int                 `hcl:"failures_before_warning,optional" is:"count" without:"0" doc:"Failures in a row before it warns."`
 	FailuresBeforeCritical int                 `hcl:"failures_before_critical,optional" is:"count" without:"0" doc:"Failures in a row before it is critical."`
-	DeregisterAfter        string              `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m. The sidecar registers it again as critical, where it stays until the app works."`
+	DeregisterAfter        Duration            `hcl:"deregister_critical_service_after,optional" is:"minutes" without:"never" doc:"How long it may be critical before the service is deregistered, at least 1m. The sidecar registers it again as critical, where it stays until the app works."`
 	Status                 string              `hcl:"status,optional" without:"passing for one that was run while the instance started, otherwise critical" oneof:"passing,warning,critical" doc:"The state before the agent's first run."`
 	Notes                  string              `hcl:"notes,optional" doc:"For people."`
 
@@ -112,10 +121,10 @@ type Check struct {
 // Sidecar is the registration of a service's sidecar proxy.
 type Sidecar struct {
 	Port            int         `hcl:"port,optional" is:"port" without:"21000 for the first service of the file, 21001 for the second, and so on" doc:"The public port, that callers' sidecars connect to. A network policy allows it."`
-	LocalAddress    string      `hcl:"local_service_address,optional" is:"ip" without:"127.0.0.1" doc:"Where the app listens."`
+	LocalAddress    netip.Addr  `hcl:"local_service_address,optional" is:"ip" without:"127.0.0.1" doc:"Where the app listens."`
 	LocalSocketPath string      `hcl:"local_service_socket_path,optional" is:"absolute" without:"the service's port" doc:"The Unix socket that the app listens on."`
 	MeshGateway     string      `hcl:"mesh_gateway,optional" without:"none" oneof:"none,local,remote" doc:"Whether calls to other datacenters go through mesh gateways."`
-	Config          cty.Value   `hcl:"config,optional" is:"object" doc:"Opaque proxy configuration, in Consul's words, such as max_inbound_connections."`
+	Config          Object      `hcl:"config,optional" doc:"Opaque proxy configuration, in Consul's words, such as max_inbound_connections."`
 	Checks          []*Check    `hcl:"check,block" doc:"A further check of the app, which counts for the sidecar alone."`
 	Expose          *Expose     `hcl:"expose,block" doc:"HTTP paths of the app that are reached without mutual TLS, through a listener of the sidecar."`
 	AccessLogs      *AccessLogs `hcl:"access_logs,block" doc:"Envoy's access log for this sidecar. An operator can turn it on for all in proxy-defaults; enabled = false does not turn that off."`
@@ -127,11 +136,11 @@ type Sidecar struct {
 
 // EnvoyExtension is one of Consul's built-in extensions of Envoy.
 type EnvoyExtension struct {
-	Name          string    `hcl:"name,label" oneof:"builtin/aws/lambda,builtin/ext-authz,builtin/lua,builtin/otel-access-logging,builtin/property-override,builtin/wasm"`
-	Arguments     cty.Value `hcl:"arguments,optional" is:"object" doc:"What the extension needs, in Consul's words, such as Listener and Script for builtin/lua."`
-	Required      bool      `hcl:"required,optional" doc:"true: Envoy gets no configuration where the extension cannot be applied, rather than one without it."`
-	ConsulVersion string    `hcl:"consul_version,optional" is:"constraint" without:"any" doc:"The versions of Consul that apply it, such as \">= 1.22\"."`
-	EnvoyVersion  string    `hcl:"envoy_version,optional" is:"constraint" without:"any" doc:"The versions of Envoy that it is applied to."`
+	Name          string `hcl:"name,label" oneof:"builtin/aws/lambda,builtin/ext-authz,builtin/lua,builtin/otel-access-logging,builtin/property-override,builtin/wasm"`
+	Arguments     Object `hcl:"arguments,optional" doc:"What the extension needs, in Consul's words, such as Listener and Script for builtin/lua."`
+	Required      bool   `hcl:"required,optional" doc:"true: Envoy gets no configuration where the extension cannot be applied, rather than one without it."`
+	ConsulVersion string `hcl:"consul_version,optional" is:"constraint" without:"any" doc:"The versions of Consul that apply it, such as \">= 1.22\"."`
+	EnvoyVersion  string `hcl:"envoy_version,optional" is:"constraint" without:"any" doc:"The versions of Envoy that it is applied to."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -170,25 +179,25 @@ type AccessLogs struct {
 
 // Upstream is a service that the app calls.
 type Upstream struct {
-	Name          string    `hcl:"name,label" is:"name"`
-	Service       string    `hcl:"service,optional" is:"name" without:"the upstream's name" doc:"The service in Consul."`
-	PreparedQuery string    `hcl:"prepared_query,optional" is:"name" doc:"A prepared query in its place."`
-	Namespace     string    `hcl:"namespace,optional" is:"name" doc:"Consul Enterprise: the namespace."`
-	Partition     string    `hcl:"partition,optional" is:"name" doc:"Consul Enterprise: the admin partition."`
-	Peer          string    `hcl:"peer,optional" is:"name" doc:"The cluster peering it comes through. Not with datacenter."`
-	Datacenter    string    `hcl:"datacenter,optional" is:"datacenter" without:"the sidecar's own" doc:"Where it runs."`
-	Address       string    `hcl:"address,optional" default:"127.0.0.1" is:"loopback" doc:"The local address that the sidecar listens on for it."`
-	Port          int       `hcl:"port,optional" is:"port" without:"one from 20000 to 20999 that depends on the names in the file alone" doc:"The local port."`
-	Socket        string    `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port."`
-	SocketMode    string    `hcl:"socket_mode,optional" is:"mode" without:"0600" doc:"The socket's permissions."`
-	Protocol      string    `hcl:"protocol,optional" without:"what the service declares" oneof:"tcp,http,http2,grpc" doc:"What to speak, whatever the service declares."`
-	Timeout       string    `hcl:"connect_timeout,optional" is:"interval" without:"5s" doc:"How long a connection may take."`
-	Balance       string    `hcl:"balance,optional" without:"none" oneof:"none,exact_balance" doc:"How connections are spread over Envoy's threads."`
-	MeshGateway   string    `hcl:"mesh_gateway,optional" without:"the sidecar's" oneof:"none,local,remote" doc:"Whether calls go through mesh gateways."`
-	Config        cty.Value `hcl:"config,optional" is:"object" doc:"Opaque upstream configuration, in Consul's words."`
+	Name          string     `hcl:"name,label" is:"name"`
+	Service       string     `hcl:"service,optional" is:"name" without:"the upstream's name" doc:"The service in Consul."`
+	PreparedQuery string     `hcl:"prepared_query,optional" is:"name" doc:"A prepared query in its place."`
+	Namespace     string     `hcl:"namespace,optional" is:"name" doc:"Consul Enterprise: the namespace."`
+	Partition     string     `hcl:"partition,optional" is:"name" doc:"Consul Enterprise: the admin partition."`
+	Peer          string     `hcl:"peer,optional" is:"name" doc:"The cluster peering it comes through. Not with datacenter."`
+	Datacenter    string     `hcl:"datacenter,optional" is:"datacenter" without:"the sidecar's own" doc:"Where it runs."`
+	Address       netip.Addr `hcl:"address,optional" default:"127.0.0.1" is:"loopback" doc:"The local address that the sidecar listens on for it."`
+	Port          int        `hcl:"port,optional" is:"port" without:"one from 20000 to 20999 that depends on the names in the file alone" doc:"The local port."`
+	Socket        string     `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port."`
+	SocketMode    string     `hcl:"socket_mode,optional" is:"mode" without:"0600" doc:"The socket's permissions."`
+	Protocol      string     `hcl:"protocol,optional" without:"what the service declares" oneof:"tcp,http,http2,grpc" doc:"What to speak, whatever the service declares."`
+	Timeout       Duration   `hcl:"connect_timeout,optional" is:"interval" without:"5s" doc:"How long a connection may take."`
+	Balance       string     `hcl:"balance,optional" without:"none" oneof:"none,exact_balance" doc:"How connections are spread over Envoy's threads."`
+	MeshGateway   string     `hcl:"mesh_gateway,optional" without:"the sidecar's" oneof:"none,local,remote" doc:"Whether calls go through mesh gateways."`
+	Config        Object     `hcl:"config,optional" doc:"Opaque upstream configuration, in Consul's words."`
 
-	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time. Where a service-defaults entry of this app has Limits in its UpstreamConfig too, it is as for passive_health_check."`
-	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default. Without an agent this counts, and its defaults, where a service-defaults entry of this app has a PassiveHealthCheck in its UpstreamConfig too. With an agent what that entry says counts, and this for the rest."`
+	Limits             *Limits             `hcl:"limits,block" doc:"Bounds on what this app asks of the upstream at a time. Where a service-defaults entry of this app has Limits in its UpstreamConfig too, the same counts as for passive_health_check."`
+	PassiveHealthCheck *PassiveHealthCheck `hcl:"passive_health_check,block" doc:"When an instance that answers with errors is left out for a while. On by default. Where a service-defaults entry of this app has a PassiveHealthCheck in its UpstreamConfig too: without an agent this block counts, its defaults included; with an agent the entry counts, and this block for what the entry does not say."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -205,11 +214,11 @@ type Limits struct {
 
 // PassiveHealthCheck is Envoy's outlier detection for an upstream.
 type PassiveHealthCheck struct {
-	Interval                string `hcl:"interval,optional" default:"10s" is:"interval" doc:"Time between two looks at the counters."`
-	MaxFailures             int    `hcl:"max_failures,optional" default:"5" is:"count" doc:"Server errors in a row until an instance is left out. 0 says nothing at all: a service-defaults entry decides, and without one Envoy, which leaves out at most one instance of ten."`
-	EnforcingConsecutive5xx int    `hcl:"enforcing_consecutive_5xx,optional" default:"100" is:"percent" doc:"How likely an instance with so many errors is really left out. 0 never leaves one out."`
-	MaxEjectionPercent      int    `hcl:"max_ejection_percent,optional" default:"50" is:"percent" doc:"How many of the instances may be left out at a time. Envoy's own 10 would be none of nine or fewer."`
-	BaseEjectionTime        string `hcl:"base_ejection_time,optional" default:"30s" is:"interval" doc:"How long an instance is left out the first time. The second time it is twice as long, and so on."`
+	Interval                Duration `hcl:"interval,optional" default:"10s" is:"interval" doc:"Time between two looks at the counters."`
+	MaxFailures             int      `hcl:"max_failures,optional" default:"5" is:"count" doc:"Server errors in a row until an instance is left out. 0 says nothing at all: a service-defaults entry decides, and without one Envoy, which leaves out at most one instance of ten."`
+	EnforcingConsecutive5xx int      `hcl:"enforcing_consecutive_5xx,optional" default:"100" is:"percent" doc:"How likely an instance with so many errors is really left out. 0 never leaves one out."`
+	MaxEjectionPercent      int      `hcl:"max_ejection_percent,optional" default:"50" is:"percent" doc:"How many of the instances may be left out at a time. Envoy's own 10 would be none of nine or fewer."`
+	BaseEjectionTime        Duration `hcl:"base_ejection_time,optional" default:"30s" is:"interval" doc:"How long an instance is left out the first time. The second time it is twice as long, and so on."`
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -222,12 +231,12 @@ type Consul struct {
 	Source        string            `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
 	SHA256        string            `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
 	RetryJoin     []string          `hcl:"retry_join,optional" without:"consul-server.apps.internal" doc:"Addresses of servers, tried until one answers: names or IP addresses, with a port where gossip has another, or a provider=… of Consul's cloud auto-join."`
-	RetryInterval string            `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
+	RetryInterval Duration          `hcl:"retry_interval,optional" default:"1s" is:"interval" doc:"Time between two tries."`
 	RetryMax      int               `hcl:"retry_max,optional" is:"count" without:"no end" doc:"How many tries before the agent gives up."`
 	Datacenter    string            `hcl:"datacenter,optional" default:"dc1" is:"datacenter" doc:"The servers' datacenter. Agentless: refused, it is that of the servers in addresses."`
 	NodeMeta      map[string]string `hcl:"node_meta,optional" is:"meta" doc:"Metadata of the instance's node."`
 	LogLevel      string            `hcl:"log_level,optional" default:"warn" oneof:"trace,debug,info,warn,error" doc:"What the agent logs."`
-	Config        cty.Value         `hcl:"config,optional" is:"object" doc:"Further agent configuration, in Consul's words. A key that the buildpack sets itself is an error."`
+	Config        Object            `hcl:"config,optional" doc:"Further agent configuration, in Consul's words. A key that the buildpack sets itself is an error."`
 	Memory        int               `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for the agent, taken off the app's own."`
 	Ports         *Ports            `hcl:"ports,block" doc:"The agent's ports, where the app needs the usual ones for itself. Agentless: the servers'."`
 
@@ -245,37 +254,37 @@ type Ports struct {
 
 // Envoy says which Envoy runs as the sidecar.
 type Envoy struct {
-	Version     string    `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul; agentless the buildpack's default" doc:"A version or a constraint."`
-	Source      string    `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
-	SHA256      string    `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
-	Concurrency int       `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
-	LogLevel    string    `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
-	AdminPort   int       `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`
-	ExtraArgs   []string  `hcl:"extra_args,optional" doc:"Further arguments for Envoy."`
-	Bootstrap   cty.Value `hcl:"bootstrap,optional" is:"object" doc:"Overrides of Envoy's bootstrap, in Consul's words, such as envoy_extra_static_clusters_json."`
-	Tracing     string    `hcl:"tracing_json,optional" is:"json" doc:"Envoy's tracing provider as JSON text (Consul's envoy_tracing_json)."`
-	Memory      int       `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for all Envoys of an instance, taken off the app's own."`
-	Metrics     *Metrics  `hcl:"metrics,block" doc:"Where Envoy's metrics go. Only then do they carry Consul's labels, which take time to find while Envoy starts."`
+	Version     string   `hcl:"version,optional" is:"version" without:"the one that goes with the chosen Consul; agentless the buildpack's default" doc:"A version or a constraint."`
+	Source      string   `hcl:"source,optional" is:"source" without:"the buildpack's manifest" doc:"Where the program comes from instead: an https address, a file in a git repository (git::https://host/repository//path?ref=commit), or a file inside the app. The program is taken out of a zip or tar.gz, from its top or from the path after //."`
+	SHA256      string   `hcl:"sha256,optional" is:"sha256" doc:"The checksum of what source gives, before it is unpacked. Required unless it is a file inside the app."`
+	Concurrency int      `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
+	LogLevel    string   `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
+	AdminPort   int      `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`
+	ExtraArgs   []string `hcl:"extra_args,optional" doc:"Further arguments for Envoy."`
+	Bootstrap   Object   `hcl:"bootstrap,optional" doc:"Overrides of Envoy's bootstrap, in Consul's words, such as envoy_extra_static_clusters_json."`
+	Tracing     string   `hcl:"tracing_json,optional" is:"json" doc:"Envoy's tracing provider as JSON text (Consul's envoy_tracing_json)."`
+	Memory      int      `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for all Envoys of an instance, taken off the app's own."`
+	Metrics     *Metrics `hcl:"metrics,block" doc:"Where Envoy's metrics go. Only then do they carry Consul's labels, which take time to find while Envoy starts."`
 
 	Body hcl.Body `hcl:",body"`
 }
 
 // Metrics says where Envoy's metrics go.
 type Metrics struct {
-	Prometheus string `hcl:"prometheus,optional" is:"listen" without:"off" doc:"Address and port of a /metrics listener of the first service's Envoy; the second service's has the next port, and so on."`
-	Statsd     string `hcl:"statsd,optional" is:"statsd" doc:"udp:// or unix:// address of a statsd server."`
-	Dogstatsd  string `hcl:"dogstatsd,optional" is:"statsd" doc:"udp:// or unix:// address of a dogstatsd server."`
+	Prometheus netip.AddrPort `hcl:"prometheus,optional" is:"listen" without:"off" doc:"Address and port of a /metrics listener of the first service's Envoy; the second service's has the next port, and so on."`
+	Statsd     string         `hcl:"statsd,optional" is:"statsd" doc:"udp:// or unix:// address of a statsd server."`
+	Dogstatsd  string         `hcl:"dogstatsd,optional" is:"statsd" doc:"udp:// or unix:// address of a dogstatsd server."`
 
 	Body hcl.Body `hcl:",body"`
 }
 
 // Lifecycle says how app and mesh start and stop together.
 type Lifecycle struct {
-	HoldApp      bool   `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: it gets its SIGTERM from the platform at once, and calls others only while its Envoy finishes requests."`
-	StartTimeout string `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
-	DrainDelay   string `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
-	DrainTimeout string `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
-	PortCheck    bool   `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, from when all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
+	HoldApp      bool     `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: the app gets its SIGTERM from the platform at once, and can call others only while its Envoy finishes requests."`
+	StartTimeout Duration `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
+	DrainDelay   Duration `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
+	DrainTimeout Duration `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
+	PortCheck    bool     `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, as soon as all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -285,8 +294,28 @@ const (
 	DefaultProtocol  = "tcp"
 	DefaultRetryJoin = "consul-server.apps.internal"
 	webProcess       = "web"
-	agentDrainDelay  = "300ms"
+	agentDrainDelay  = 300 * time.Millisecond
 	// Servers that lose a proxy may send another's Envoy elsewhere at that very
 	// moment: it hears of nothing until it is there.
-	agentlessDrainDelay = "1s"
+	agentlessDrainDelay = time.Second
 )
+
+// Duration is a time, and the text by which the file gives it: Consul reads the
+// same text.
+type Duration struct {
+	time.Duration
+	text string
+}
+
+// String is the text, empty where the file says nothing.
+func (d Duration) String() string { return d.text }
+
+// UnmarshalText implements encoding.TextUnmarshaler. It keeps a wrong text too.
+func (d *Duration) UnmarshalText(text []byte) (err error) {
+	d.text = string(text)
+	d.Duration, err = time.ParseDuration(d.text)
+	return err
+}
+
+// Object is an opaque configuration, as JSON has it.
+type Object map[string]any

@@ -8,11 +8,10 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 )
 
-// The opaque parts of the language, which Consul and Envoy read, and what of
-// them has a place of its own.
+// The opaque parts of the language are read by Consul and Envoy alone. What of
+// them has an attribute or block of its own is refused there.
 
 // The keys of opaque configurations that an attribute or block of the file says
 // too, as plainKey has them.
@@ -35,19 +34,19 @@ func plainKey(key string) string { return strings.ToLower(strings.ReplaceAll(key
 type opaque struct {
 	body  hcl.Body
 	name  string
-	value cty.Value
+	value Object
 }
 
 // saidTwice refuses a key of an opaque configuration whose attribute or block
-// stands in the file too: one of them would be dropped.
+// stands in the file too: the key or the attribute would be dropped.
 func (v *validator) saidTwice(config opaque, details ...string) {
 	if len(details) > 0 {
 		v.fail(at(config.body, config.name), "Said twice", "%s Say each once.", strings.Join(details, " "))
 	}
 }
 
-// twice says which keys are attributes or blocks of a body too.
-func (config opaque) twice(body hcl.Body, t reflect.Type, keys map[string]string) (details []string) {
+// alsoSaidIn says which keys a body says too, by an attribute or a block.
+func (config opaque) alsoSaidIn(body hcl.Body, t reflect.Type, keys map[string]string) (details []string) {
 	found := content(body, t)
 	given := func(name string) bool {
 		return found.Attributes[name] != nil || slices.ContainsFunc(found.Blocks, func(b *hcl.Block) bool { return b.Type == name })
@@ -60,16 +59,16 @@ func (config opaque) twice(body hcl.Body, t reflect.Type, keys map[string]string
 	return details
 }
 
-func (config opaque) keys() []string { return slices.Sorted(maps.Keys(attributesOf(config.value))) }
+func (config opaque) keys() []string { return slices.Sorted(maps.Keys(config.value)) }
 
 // configs checks the opaque configurations of all Envoys: those of sidecars,
 // and the one of the block envoy, which is for all.
 func (v *validator) configs(m *Mesh) {
 	e := m.Envoy
 	byEnvoy := func(config opaque) []string {
-		details := config.twice(e.Body, typeOfEnvoy, envoyKeys)
+		details := config.alsoSaidIn(e.Body, typeOfEnvoy, envoyKeys)
 		if e.Metrics != nil {
-			details = append(details, config.twice(e.Metrics.Body, typeOfMetrics, metricsKeys)...)
+			details = append(details, config.alsoSaidIn(e.Metrics.Body, typeOfMetrics, metricsKeys)...)
 		}
 		return details
 	}
@@ -81,7 +80,7 @@ func (v *validator) configs(m *Mesh) {
 	}
 	for _, s := range m.Services {
 		config := opaque{s.Sidecar.Body, "config", s.Sidecar.Config}
-		details := append(config.twice(s.Body, typeOfService, sidecarConfigKeys), byEnvoy(config)...)
+		details := append(config.alsoSaidIn(s.Body, typeOfService, sidecarConfigKeys), byEnvoy(config)...)
 		for _, key := range config.keys() {
 			if common[plainKey(key)] {
 				details = append(details, key+" in config stands in bootstrap of the block envoy too.")
@@ -90,7 +89,7 @@ func (v *validator) configs(m *Mesh) {
 		v.saidTwice(config, details...)
 		for _, u := range s.Upstreams {
 			config := opaque{u.Body, "config", u.Config}
-			v.saidTwice(config, config.twice(u.Body, typeOfUpstream, upstreamConfigKeys)...)
+			v.saidTwice(config, config.alsoSaidIn(u.Body, typeOfUpstream, upstreamConfigKeys)...)
 		}
 	}
 }
@@ -140,12 +139,9 @@ var ownedAgentKeys = map[string]string{
 }
 
 func (v *validator) consul(c *Consul) {
-	if c.RetryJoin == nil && content(c.Body, typeOfConsul).Attributes["retry_join"] == nil {
-		c.RetryJoin = []string{DefaultRetryJoin}
-	}
 	v.addresses(c.Body, "retry_join", c.RetryJoin, joinProblem)
 	var details []string
-	for _, key := range slices.Sorted(maps.Keys(attributesOf(c.Config))) {
+	for _, key := range slices.Sorted(maps.Keys(c.Config)) {
 		// Consul reads keys in any case.
 		if instead, owned := ownedAgentKeys[strings.ToLower(key)]; owned {
 			detail := "The buildpack sets " + key + " itself."
@@ -160,7 +156,7 @@ func (v *validator) consul(c *Consul) {
 	}
 }
 
-// addresses judges a list of servers.
+// addresses judges the addresses of the servers in an attribute, each by problem.
 func (v *validator) addresses(body hcl.Body, name string, addresses []string, problem func(string) string) {
 	if len(addresses) == 0 {
 		v.fail(at(body, name), "No server to join",

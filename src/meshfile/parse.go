@@ -8,16 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Name is the file's name at the top of an app, JSONName that of its other
+// Name is the file's name at the top of an app, JSONName its name in HCL's JSON
 // syntax.
 const (
 	Name     = "mesh.hcl"
@@ -106,27 +105,24 @@ func withoutPath(err error) error {
 // included; the warnings of a good file are nil where there are none.
 func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *Diagnostics, err error) {
 	parser := hclparse.NewParser()
-	parse := parser.ParseHCL
+	parse, firstMistake := parser.ParseHCL, firstMistake
 	if strings.HasSuffix(filename, ".json") {
-		parse = parser.ParseJSON
+		parse, firstMistake = parser.ParseJSON, firstJSONMistake
 	}
 	file, diags := parse(src, filename)
 	mesh = &Mesh{}
 	if diags.HasErrors() {
-		// After the first the parser has lost its way.
-		diags = hcl.Diagnostics{slices.MinFunc(diags, func(a, b *hcl.Diagnostic) int {
-			return cmp.Or(start(a).Line-start(b).Line, vague[a.Summary]-vague[b.Summary], start(a).Column-start(b).Column)
-		})}
+		diags = hcl.Diagnostics{firstMistake(diags, src)}
 	} else {
 		scope, problems := context.scope(file.Body, mesh)
-		diags = append(diags, problems...)
-		diags = append(diags, gohcl.DecodeBody(file.Body, scope, mesh)...)
-		v := &validator{broken: diags.HasErrors(), whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
-		v.checkValues(reflect.ValueOf(mesh).Elem(), file.Body)
+		d := &decoder{scope: scope}
+		d.body(file.Body, reflect.ValueOf(mesh).Elem())
+		mesh.fillDefaults()
+		v := &validator{incomplete: problems.HasErrors() || d.incomplete, whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
 		v.mesh(mesh)
-		diags = append(diags, v.diags...)
+		diags = slices.Concat(diags, problems, d.diags, v.diags)
 	}
-	found := &Diagnostics{List: explain(diags), name: filename, files: parser.Files()}
+	found := &Diagnostics{List: tidy(diags), name: filename, files: parser.Files()}
 	if len(found.List) > 0 {
 		found.hideCredentials(src)
 	}
@@ -139,16 +135,39 @@ func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *
 	return mesh, nil, nil
 }
 
-// explain sorts the diagnostics by line, keeps the first of several about one
-// place (what follows from a wrong type is noise), and words what HCL says in
-// the terms of the file.
-func explain(diags hcl.Diagnostics) hcl.Diagnostics {
+// firstMistake is the one to show of a text that is not HCL: after it the parser
+// has lost its way. Of one line HCL finds first what is wrong with a character,
+// which explains the rest; a string that goes on in the next line explains nothing.
+func firstMistake(diags hcl.Diagnostics, src []byte) *hcl.Diagnostic {
+	first := slices.MinFunc(diags, func(a, b *hcl.Diagnostic) int {
+		return cmp.Or(start(a).Line-start(b).Line, lines(a)-lines(b))
+	})
+	if first.Subject != nil && isTemplateInLabel(src, first.Subject.Start) {
+		first.Detail = "A label is plain text. An expression can stand in name of a service, and in service of an upstream."
+	}
+	return first
+}
+
+// isTemplateInLabel says that a block's label has a template at a place.
+func isTemplateInLabel(src []byte, at hcl.Pos) bool {
+	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos)
+	i := slices.IndexFunc(tokens, func(token hclsyntax.Token) bool { return token.Range.Start.Byte == at.Byte })
+	if i < 0 || tokens[i].Type != hclsyntax.TokenTemplateInterp && tokens[i].Type != hclsyntax.TokenTemplateControl {
+		return false
+	}
+	for i--; i > 0 && tokens[i].Type == hclsyntax.TokenQuotedLit; i-- {
+	}
+	return i > 0 && tokens[i].Type == hclsyntax.TokenOQuote &&
+		(tokens[i-1].Type == hclsyntax.TokenIdent || tokens[i-1].Type == hclsyntax.TokenCQuote)
+}
+
+// tidy sorts the diagnostics by line, and keeps the first of several about one
+// place: what follows from a wrong type is noise.
+func tidy(diags hcl.Diagnostics) hcl.Diagnostics {
 	seen := map[int]hcl.Diagnostics{}
 	var kept hcl.Diagnostics
 	for _, diag := range diags {
-		if diag.Detail == "Unsuitable value: value must be known" {
-			continue // it follows from a mistake in the expression
-		}
+		diag.Detail = string(redact([]byte(diag.Detail)))
 		if diag.Subject == nil {
 			kept = append(kept, diag)
 			continue
@@ -167,79 +186,27 @@ func explain(diags hcl.Diagnostics) hcl.Diagnostics {
 	slices.SortStableFunc(kept, func(a, b *hcl.Diagnostic) int {
 		return cmp.Or(start(a).Line-start(b).Line, start(a).Column-start(b).Column)
 	})
-	for _, diag := range kept {
-		for _, w := range wordings {
-			diag.Detail = w.said.ReplaceAllString(diag.Detail, w.better)
-		}
-		diag.Detail = string(redact([]byte(diag.Detail)))
-		switch diag.Summary {
-		case "Unsupported argument", "Unsupported block type", "Missing required argument", "Extraneous JSON object property":
-			if name := quoted.FindStringSubmatch(diag.Detail); name != nil && foreign[name[1]] != "" {
-				diag.Detail += " " + foreign[name[1]]
-			}
-			diag.Detail += " The whole language is described in " + Reference + "."
-		}
-	}
 	return kept
 }
-
-// vague are the mistakes in the syntax that follow from a clearer one on the
-// same line.
-var vague = map[string]int{"Argument or block definition required": 1}
-
-// wordings put what HCL says of its own types in an author's words.
-var wordings = []struct {
-	said   *regexp.Regexp
-	better string
-}{
-	{regexp.MustCompile(`^Unsuitable value: value must be a whole number, .*`), "A whole number is required."},
-	{regexp.MustCompile(`^Unsuitable value: a number is required$`), "A number is required."},
-	{regexp.MustCompile(`^Unsuitable value: a bool is required$`), "true or false is required, without quotes."},
-	{regexp.MustCompile(`^Unsuitable value: null value is not allowed$`), "null is no value here. Leave it out."},
-	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have tuple$`), "$1$2 required, but this is a list."},
-	{regexp.MustCompile(`^Unsuitable value: (element ".*": )?(.*) required, but have (.*)$`), "$1$2 required, but this is of the type $3."},
-	{regexp.MustCompile(`^Unsuitable value: (.*)$`), "$1."},
-	{regexp.MustCompile(`^Template sequences are not allowed in this string\..*`), "A label is plain text. An expression can stand in name of a service, and in service of an upstream."},
-	{regexp.MustCompile(`^All (\S+) blocks must have 1 labels \((\S+)\)\.$`), `The $2 stands before the brace: $1 "…" { … }`},
-	{regexp.MustCompile(`^Only 1 labels \((\S+)\) are expected for (\S+) blocks\.$`), `It has one, the $1: $2 "…" { … }`},
-}
-
-var quoted = regexp.MustCompile(`"([^"]+)"`)
-
-// foreign are names of Consul's own definitions, with what to say here.
-var foreign = map[string]string{
-	"connect":                theSidecar,
-	"sidecar_service":        theSidecar,
-	"proxy":                  theSidecar,
-	"upstreams":              `Each is a block of its service: upstream "NAME" {}.`,
-	"destination_name":       "It is service here.",
-	"local_bind_address":     "It is address here.",
-	"local_bind_port":        "It is port here.",
-	"local_bind_socket_path": "It is socket here.",
-	"checks":                 `Each is a block: check "NAME" { … }.`,
-	"alias_service":          "It is alias here.",
-	"args":                   noScripts,
-	"script":                 noScripts,
-	"docker_container_id":    noScripts,
-	"token":                  "Credentials come from a bound service.",
-	"tokens":                 "Credentials come from a bound service.",
-	"encrypt":                "Credentials come from a bound service.",
-	"dns":                    "Consul's DNS is not served in the container. An upstream is found on loopback.",
-	"https":                  noSuchPort,
-	"grpc_tls":               noSuchPort,
-	"serf_wan":               noSuchPort,
-	"server":                 noSuchPort,
-}
-
-const (
-	theSidecar = "Every service has a sidecar. What there is to say of it stands in sidecar {}, and upstreams in the service."
-	noScripts  = "Programs are not run for a check here. Use http, tcp, grpc or ttl."
-	noSuchPort = "The container's agent listens on http, grpc and serf_lan alone."
-)
 
 func start(diag *hcl.Diagnostic) hcl.Pos {
 	if diag.Subject == nil {
 		return hcl.Pos{}
 	}
 	return diag.Subject.Start
+}
+
+// firstJSONMistake is firstMistake for HCL's JSON syntax.
+func firstJSONMistake(diags hcl.Diagnostics, _ []byte) *hcl.Diagnostic {
+	return slices.MinFunc(diags, func(a, b *hcl.Diagnostic) int {
+		return cmp.Or(start(a).Line-start(b).Line, start(a).Column-start(b).Column)
+	})
+}
+
+// lines is how many more lines than one a diagnostic is about.
+func lines(diag *hcl.Diagnostic) int {
+	if diag.Subject == nil {
+		return 0
+	}
+	return diag.Subject.End.Line - diag.Subject.Start.Line
 }

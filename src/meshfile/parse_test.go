@@ -1,6 +1,7 @@
 package meshfile
 
 import (
+	"encoding"
 	"flag"
 	"os"
 	"path/filepath"
@@ -218,8 +219,19 @@ func TestTags(t *testing.T) {
 			field := block.Field(i)
 			name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
 			where := block.Name() + "." + field.Name
-			if is := field.Tag.Get("is"); is != "" && is != "object" && is != "meta" && kinds[is] == nil {
+			if is := field.Tag.Get("is"); is != "" && is != "meta" && kinds[is] == nil {
 				t.Errorf("%s: unknown kind %q", where, is)
+			}
+			if to, parsed := reflect.New(field.Type).Interface().(encoding.TextUnmarshaler); parsed {
+				const wrong = "neither"
+				if err := to.UnmarshalText([]byte(wrong)); err == nil {
+					t.Errorf("%s: %q is good", where, wrong)
+				}
+				if judge := kinds[field.Tag.Get("is")]; judge == nil {
+					t.Errorf("%s: nothing judges its text", where)
+				} else if summary, _ := judge(wrong); summary == "" {
+					t.Errorf("%s: %q is not refused", where, wrong)
+				}
 			}
 			if name == "" || strings.HasSuffix(kind, "_range") || kind == "label" {
 				continue

@@ -2,15 +2,12 @@ package meshfile
 
 import (
 	"fmt"
-	"hash/fnv"
 	"net"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // Ports that the sidecars of an instance use where the file says nothing else.
@@ -68,7 +65,7 @@ func (u *Upstream) LocalAddress() string {
 	if u.Socket != "" {
 		return u.Socket
 	}
-	return net.JoinHostPort(u.Address, strconv.Itoa(u.Port))
+	return net.JoinHostPort(u.Address.String(), strconv.Itoa(u.Port))
 }
 
 // AdminPort is the port of the admin API of the n-th service's Envoy.
@@ -77,14 +74,10 @@ func (m *Mesh) AdminPort(n int) int { return m.Envoy.AdminPort + n }
 // MetricsPort is the port of the Prometheus listener of the n-th service's
 // Envoy, 0 without one.
 func (m *Mesh) MetricsPort(n int) int {
-	if m.Envoy.Metrics == nil {
+	if m.Envoy.Metrics == nil || !m.Envoy.Metrics.Prometheus.IsValid() {
 		return 0
 	}
-	first, err := netip.ParseAddrPort(m.Envoy.Metrics.Prometheus)
-	if err != nil {
-		return 0
-	}
-	return int(first.Port()) + n
+	return int(m.Envoy.Metrics.Prometheus.Port()) + n
 }
 
 // platformPort names who uses a port in every container, if anyone does
@@ -99,69 +92,12 @@ func platformPort(port int) string {
 	return ""
 }
 
-// assignPorts gives every sidecar and upstream without a port its own. An
-// upstream's depends on its names alone, so that it is the same at every
-// staging and does not move when another upstream is added above it.
-func (m *Mesh) assignPorts() {
-	taken := map[int]bool{AppPort: true}
-	if !m.Agentless() {
-		taken[m.Consul.Ports.HTTP], taken[m.Consul.Ports.GRPC], taken[m.Consul.Ports.SerfLAN] = true, true, true
-	}
-	for i, s := range m.Services {
-		if s.Sidecar.Port == 0 {
-			s.Sidecar.Port = SidecarPort + i
-		}
-		taken[s.Port], taken[s.Sidecar.Port], taken[m.AdminPort(i)], taken[m.MetricsPort(i)] = true, true, true, true
-		if s.Sidecar.Expose != nil {
-			for _, path := range s.Sidecar.Expose.Paths {
-				taken[path.ListenerPort] = true
-			}
-		}
-		for _, u := range s.Upstreams {
-			taken[u.Port] = true
-		}
-	}
-	assigned := map[string]int{} // the same upstream of two processes has the same port
-	used := map[string]bool{}
-	for _, s := range m.Services {
-		for _, u := range s.Upstreams {
-			if u.Port != 0 || u.Socket != "" {
-				continue
-			}
-			name := u.Name + "/" + u.Datacenter
-			if port := assigned[name]; port != 0 && !used[s.Process+name] {
-				u.Port = port
-			} else {
-				u.Port = freePort(taken, s.Label+"/"+name)
-				assigned[name] = u.Port
-			}
-			used[s.Process+name] = true
-		}
-	}
-}
-
-// freePort finds a port for a name by its hash. With every port of the range
-// taken it goes on above it.
-func freePort(taken map[int]bool, name string) int {
-	hash := fnv.New32a()
-	hash.Write([]byte(name))
-	port := UpstreamPorts + int(hash.Sum32()%upstreamPortsCount)
-	for n := 0; taken[port]; n++ {
-		port++
-		if n < upstreamPortsCount && port == UpstreamPorts+upstreamPortsCount {
-			port = UpstreamPorts
-		}
-	}
-	taken[port] = true
-	return port
-}
-
 // claims are the ports of one process's containers.
 type claims map[int]claim
 
 type claim struct {
 	owner string
-	at    hcl.Range // where the file says so, the zero range where it does not
+	at    hcl.Range // where the file gives the port, the zero range where it does not
 }
 
 // ports refuses ports that are used twice, or taken by the platform.
@@ -176,9 +112,9 @@ func (v *validator) ports(m *Mesh) {
 				ports[AppPort] = claim{owner: "the app's PORT"}
 			}
 			if !m.Agentless() {
-				v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", portAt(m.Consul.Ports.Body, "http"))
-				v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", portAt(m.Consul.Ports.Body, "grpc"))
-				v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", portAt(m.Consul.Ports.Body, "serf_lan"))
+				v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", givenAt(m.Consul.Ports.Body, "http"))
+				v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", givenAt(m.Consul.Ports.Body, "grpc"))
+				v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", givenAt(m.Consul.Ports.Body, "serf_lan"))
 			}
 		}
 		if s.FollowsPort() {
@@ -188,18 +124,18 @@ func (v *validator) ports(m *Mesh) {
 			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Label), s.NameRange}
 		}
 		if s.Port == AppPort && s.Process == webProcess && !slices.ContainsFunc(m.Services, (*Service).FollowsPort) {
-			v.fail(portAt(s.Body, "port"), "Port already taken", "%d is the app's PORT. Leave port out: the service %q follows PORT then.", s.Port, s.Label)
+			v.fail(givenAt(s.Body, "port"), "Port already taken", "%d is the app's PORT. Leave port out: the service %q follows PORT then.", s.Port, s.Label)
 		} else {
-			v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Label), portAt(s.Body, "port"))
+			v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Label), givenAt(s.Body, "port"))
 		}
-		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Label), portAt(s.Sidecar.Body, "port"))
-		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Label), portAt(m.Envoy.Body, "admin_port"))
+		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Label), givenAt(s.Sidecar.Body, "port"))
+		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Label), givenAt(m.Envoy.Body, "admin_port"))
 		if m.Envoy.Metrics != nil {
-			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), portAt(m.Envoy.Metrics.Body, "prometheus"))
+			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), givenAt(m.Envoy.Metrics.Body, "prometheus"))
 		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
-				v.claim(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), portAt(path.Body, "listener_port"))
+				v.claim(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), givenAt(path.Body, "listener_port"))
 			}
 		}
 	}
@@ -215,18 +151,18 @@ func (v *validator) ports(m *Mesh) {
 		}
 	}
 	for _, s := range m.Services {
-		socket(s.Process, s.Sidecar.LocalSocketPath, fmt.Sprintf("the service %q", s.Label), portAt(s.Sidecar.Body, "local_service_socket_path"))
+		socket(s.Process, s.Sidecar.LocalSocketPath, fmt.Sprintf("the service %q", s.Label), givenAt(s.Sidecar.Body, "local_service_socket_path"))
 	}
 	for _, s := range m.Services {
 		for _, u := range s.Upstreams {
-			socket(s.Process, u.Socket, fmt.Sprintf("the upstream %q", u.Name), portAt(u.Body, "socket"))
-			v.claim(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(portAt(u.Body, "port"), u.NameRange))
+			socket(s.Process, u.Socket, fmt.Sprintf("the upstream %q", u.Name), givenAt(u.Body, "socket"))
+			v.claim(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(givenAt(u.Body, "port"), u.NameRange))
 		}
 	}
 }
 
-// portAt is where a port is said, the zero range where it is a default.
-func portAt(body hcl.Body, name string) hcl.Range {
+// givenAt is where the file gives an attribute, the zero range where it does not.
+func givenAt(body hcl.Body, name string) hcl.Range {
 	if body == nil {
 		return hcl.Range{}
 	}
@@ -247,8 +183,8 @@ func firstGiven(ranges ...hcl.Range) hcl.Range {
 	return hcl.Range{}
 }
 
-// claim takes a port for an owner. at is where the file says so, the zero
-// range where it is a default.
+// claim takes a port for an owner. at is where the file gives the port, the zero
+// range where the port is a default.
 func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 	if port == 0 {
 		return
@@ -271,13 +207,4 @@ func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 }
 
 // HasAgentConfig says that the file adds to the agent's configuration.
-func (m *Mesh) HasAgentConfig() bool { return len(attributesOf(m.Consul.Config)) > 0 }
-
-// attributesOf are the entries of an object value, nil where it has none.
-func attributesOf(object cty.Value) map[string]cty.Value {
-	if object == cty.NilVal || object.IsNull() || !object.IsKnown() || !object.CanIterateElements() ||
-		!object.Type().IsObjectType() && !object.Type().IsMapType() {
-		return nil
-	}
-	return object.AsValueMap()
-}
+func (m *Mesh) HasAgentConfig() bool { return len(m.Consul.Config) > 0 }

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// What is said of a file is logged, and shows lines of it: what may be a
-// credential in them is taken out, although none belongs into the file.
+// Messages about a file are logged, and show lines of it. Whatever may be a
+// credential is taken out of those lines, although none belongs into the file.
 
 var (
 	userinfo = regexp.MustCompile(`://[^\s"]*@`) // passwords may have a / or @

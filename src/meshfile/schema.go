@@ -1,13 +1,13 @@
 package meshfile
 
 import (
+	"encoding"
 	"reflect"
 	"strings"
 	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // Block describes one kind of block of the language, or the whole file where
@@ -82,10 +82,12 @@ func blockType(t reflect.Type) reflect.Type {
 
 func typeName(t reflect.Type) string {
 	switch {
-	case t == reflect.TypeFor[cty.Value]():
+	case t == reflect.TypeFor[Object]():
 		return "object"
 	case t.Kind() == reflect.Pointer:
 		return typeName(t.Elem())
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		return "string"
 	case t.Kind() == reflect.Slice:
 		return "list of " + typeName(t.Elem())
 	case t.Kind() == reflect.Map:
@@ -105,16 +107,19 @@ func schemaOf(t reflect.Type) *hcl.BodySchema {
 		return schema.(*hcl.BodySchema)
 	}
 	schema, _ := gohcl.ImpliedBodySchema(reflect.New(t).Interface())
+	for i := range schema.Attributes {
+		schema.Attributes[i].Required = false // the decoder says what is missing
+	}
 	schemas.Store(t, schema)
 	return schema
 }
 
-// content is what stands in a body, of that which the schema knows.
+// content is that part of a body which the schema knows.
 func content(body hcl.Body, t reflect.Type) *hcl.BodyContent {
 	if body == nil {
 		return &hcl.BodyContent{}
 	}
-	// What is wrong with it, decoding reports.
+	// What is wrong with it, the decoder says.
 	content, _, _ := body.PartialContent(schemaOf(t))
 	if content == nil {
 		return &hcl.BodyContent{}

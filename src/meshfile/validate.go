@@ -8,30 +8,35 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// validator collects every mistake of one file.
-type validator struct {
-	whole hcl.Range // where a mistake of the whole file is shown
-	diags hcl.Diagnostics
-	// broken says that decoding found mistakes: a service may be one of them.
-	broken bool
-	// noAgent says that the app runs no Consul agent.
-	noAgent bool
-}
+// findings are what is wrong with one file.
+type findings struct{ diags hcl.Diagnostics }
 
-func (v *validator) add(severity hcl.DiagnosticSeverity, subject hcl.Range, summary, detail string, args ...any) {
-	v.diags = append(v.diags, &hcl.Diagnostic{
+func (f *findings) add(severity hcl.DiagnosticSeverity, subject hcl.Range, summary, detail string, args ...any) {
+	f.diags = append(f.diags, &hcl.Diagnostic{
 		Severity: severity, Summary: summary, Detail: fmt.Sprintf(detail, args...), Subject: &subject,
 	})
 }
 
-func (v *validator) fail(subject hcl.Range, summary, detail string, args ...any) {
-	v.add(hcl.DiagError, subject, summary, detail, args...)
+func (f *findings) fail(subject hcl.Range, summary, detail string, args ...any) {
+	f.add(hcl.DiagError, subject, summary, detail, args...)
 }
 
-func (v *validator) warn(subject hcl.Range, summary, detail string, args ...any) {
-	v.add(hcl.DiagWarning, subject, summary, detail, args...)
+func (f *findings) warn(subject hcl.Range, summary, detail string, args ...any) {
+	f.add(hcl.DiagWarning, subject, summary, detail, args...)
+}
+
+// validator judges a decoded file whose defaults are filled in, and changes
+// nothing of it.
+type validator struct {
+	findings
+	whole      hcl.Range // where a mistake of the whole file is shown
+	incomplete bool      // as the decoder's
+	// noAgent says that the app runs no Consul agent.
+	noAgent bool
 }
 
 // at is where an attribute of a block stands, or the block where it has none.
@@ -46,10 +51,10 @@ func at(body hcl.Body, name string) hcl.Range {
 	return body.MissingItemRange()
 }
 
-// mesh checks everything that the schema's tags cannot say, and fills in the
-// defaults that depend on other values. Its input may be half decoded.
+// mesh checks everything that the schema's tags cannot say. Its input may be half
+// decoded.
 func (v *validator) mesh(m *Mesh) {
-	if len(m.Services) == 0 && !v.broken {
+	if len(m.Services) == 0 && !v.incomplete {
 		v.fail(v.whole, "No service", `A %s names at least one service of the app. The smallest is: service "my-app" {}`, Name)
 	}
 	v.noAgent = m.Agentless()
@@ -74,49 +79,32 @@ func (v *validator) mesh(m *Mesh) {
 		v.service(s, byProcess[s.Process])
 		inProcess := s.Process + "/" + s.Name
 		if other := names[inProcess]; other != nil {
-			v.fail(firstGiven(portAt(s.Body, "name"), s.NameRange), "Duplicate name",
+			v.fail(firstGiven(givenAt(s.Body, "name"), s.NameRange), "Duplicate name",
 				"The service %q on line %d has the name %s in Consul already. In one process each has a name of its own.", other.Label, other.NameRange.Start.Line, other.Name)
 			continue
 		}
 		names[inProcess] = s
-		for _, id := range []string{s.ID, s.ID + sidecarSuffix} {
+		for _, id := range []string{s.ID, droplet.SidecarID(s.ID)} {
 			if other := ids[id]; other != nil {
-				v.fail(firstGiven(portAt(s.Body, "id"), s.NameRange), "Duplicate id",
-					"The service %q on line %d and its sidecar have the ids %s and %s already.", other.Label, other.NameRange.Start.Line, other.ID, other.ID+sidecarSuffix)
+				v.fail(firstGiven(givenAt(s.Body, "id"), s.NameRange), "Duplicate id",
+					"The service %q on line %d and its sidecar have the ids %s and %s already.", other.Label, other.NameRange.Start.Line, other.ID, droplet.SidecarID(other.ID))
 			}
 			ids[id] = s
 		}
 	}
 	v.configs(m)
 	v.agentless(m)
-	if m.Lifecycle.DrainDelay == "" {
-		m.Lifecycle.DrainDelay = agentDrainDelay
-		if m.Agentless() {
-			m.Lifecycle.DrainDelay = agentlessDrainDelay
-		}
-	}
-	m.assignPorts()
 	v.ports(m)
 	v.variables(m)
 }
-
-// sidecarSuffix makes the id of a sidecar of that of its service, as Consul
-// does.
-const sidecarSuffix = "-sidecar-proxy"
 
 // ownedChecks are the names of the checks that every sidecar has already.
 var ownedChecks = []string{"ready", "alias"}
 
 // service checks one service. siblings are the services of its instance.
 func (v *validator) service(s *Service, siblings map[string]*Service) {
-	if s.Name == "" {
-		s.Name = s.Label
-	}
-	if s.ID == "" {
-		s.ID = s.Name
-	}
 	if strings.ContainsAny(s.Name, "_.") || s.Name != strings.ToLower(s.Name) {
-		v.warn(firstGiven(portAt(s.Body, "name"), s.NameRange), "A name that Consul's DNS cannot serve",
+		v.warn(firstGiven(givenAt(s.Body, "name"), s.NameRange), "A name that Consul's DNS cannot serve",
 			"%q has letters other than a-z, digits and dashes: %s.service.consul will not resolve. Calls through the mesh work.", s.Name, s.Name)
 	}
 	distinct(v, s.Checks, "check", func(c *Check) (string, hcl.Range) { return c.Name, c.NameRange })
@@ -132,7 +120,7 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	}
 	if s.Sidecar.Expose != nil {
 		for _, p := range s.Sidecar.Expose.Paths {
-			if p.LocalPort == 0 && !s.HasPort() && portAt(p.Body, "local_path_port").Filename == "" {
+			if p.LocalPort == 0 && !s.HasPort() && givenAt(p.Body, "local_path_port").Filename == "" {
 				v.fail(p.NameRange, "A path without a port", "The service %q has no port. Say local_path_port.", s.Label)
 			}
 		}
@@ -141,18 +129,18 @@ func (v *validator) service(s *Service, siblings map[string]*Service) {
 	v.accessLogs(s.Sidecar.AccessLogs)
 	distinct(v, s.Sidecar.EnvoyExtensions, "Envoy extension", func(e *EnvoyExtension) (string, hcl.Range) { return e.Name, e.NameRange })
 	distinct(v, s.Upstreams, "upstream", func(u *Upstream) (string, hcl.Range) { return u.Name, u.NameRange })
-	destinations := map[Upstream]*Upstream{}
+	type destination struct{ service, query, namespace, partition, peer, datacenter string }
+	callers := map[destination]*Upstream{}
 	for _, u := range s.Upstreams {
 		v.upstream(u, s)
-		destination := Upstream{Service: u.Service, PreparedQuery: u.PreparedQuery, Namespace: u.Namespace,
-			Partition: u.Partition, Peer: u.Peer, Datacenter: u.Datacenter}
+		called := destination{u.Service, u.PreparedQuery, u.Namespace, u.Partition, u.Peer, u.Datacenter}
 		if u.PreparedQuery != "" {
-			destination.Service = "" // it is in its place
+			called.service = "" // the query is in its place
 		}
-		if other := destinations[destination]; other != nil && other.Name != u.Name {
+		if other := callers[called]; other != nil && other.Name != u.Name {
 			v.fail(u.NameRange, "Two upstreams for one service", "The upstream %q on line %d calls the same. Consul has one for each.", other.Name, other.NameRange.Start.Line)
 		}
-		destinations[destination] = u
+		callers[called] = u
 	}
 }
 
@@ -263,9 +251,6 @@ func (v *validator) accessLogs(logs *AccessLogs) {
 }
 
 func (v *validator) upstream(u *Upstream, s *Service) {
-	if u.Service == "" {
-		u.Service = u.Name
-	}
 	elsewhere := u.Datacenter != "" || u.Peer != "" || u.Namespace != "" || u.Partition != "" || u.PreparedQuery != ""
 	if u.Service == s.Name && !elsewhere {
 		v.fail(u.NameRange, "A service cannot be its own upstream",

@@ -17,7 +17,8 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // validName is what Consul accepts as a name and what is safe in paths,
@@ -109,7 +110,7 @@ var kinds = map[string]func(text string) (summary, detail string){
 		if validVersion.MatchString(text) {
 			return "", ""
 		}
-		return "Not a version", fmt.Sprintf("%q: it is a version such as \"1.22.7\", or a constraint such as \"1.22.x\".", text)
+		return "Not a version", fmt.Sprintf("%q: it is a version such as %q, or a constraint such as \"1.22.x\".", text, pairs.Consul)
 	},
 	"constraint": func(text string) (string, string) {
 		if _, err := version.NewConstraint(text); err == nil {
@@ -180,8 +181,8 @@ func between(least, most int, summary, detail string) func(string) (string, stri
 
 const endless = math.MaxInt64
 
-// durationProblem judges a duration; why says what is wrong with one that is
-// shorter than the least.
+// durationProblem judges a duration; why says what is wrong with a duration that
+// is shorter than the least.
 func durationProblem(text string, least, most time.Duration, why string) (string, string) {
 	d, err := time.ParseDuration(text)
 	switch {
@@ -197,82 +198,18 @@ func durationProblem(text string, least, most time.Duration, why string) (string
 	return "", ""
 }
 
-// checkValues fills in defaults and judges every value below a decoded block
-// by its tags. body is where the block stands, nil for one that is not in the
-// file.
-func (v *validator) checkValues(block reflect.Value, body hcl.Body) {
-	t := block.Type()
-	attributes := content(body, t).Attributes
-	for i := range t.NumField() {
-		field, value := t.Field(i), block.Field(i)
-		name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
-		switch kind {
-		case "label":
-			at := block.FieldByName("NameRange").Interface().(hcl.Range)
-			v.judge(field, value, at)
-		case "", "optional":
-			if name == "" {
-				continue
-			}
-			if attribute := attributes[name]; attribute != nil {
-				v.judge(field, value, attribute.Expr.Range())
-			} else {
-				setDefault(value, field.Tag.Get("default"))
-			}
-		case "block":
-			v.checkBlocks(field, value)
-		}
-	}
-}
-
-func (v *validator) checkBlocks(field reflect.StructField, value reflect.Value) {
-	if value.Kind() == reflect.Slice {
-		for i := range value.Len() {
-			v.checkBlock(value.Index(i))
-		}
-		return
-	}
-	if value.IsNil() && alwaysThere[field.Name] {
-		value.Set(reflect.New(field.Type.Elem()))
-	}
-	if !value.IsNil() {
-		v.checkBlock(value)
-	}
-}
-
-// alwaysThere are the blocks that mean something when they are left out.
-var alwaysThere = map[string]bool{"Consul": true, "Ports": true, "Envoy": true, "Sidecar": true, "PassiveHealthCheck": true, "Lifecycle": true}
-
-func (v *validator) checkBlock(pointer reflect.Value) {
-	block := pointer.Elem()
-	body, _ := block.FieldByName("Body").Interface().(hcl.Body)
-	v.checkValues(block, body)
-}
-
-// judge checks one value that the file has.
-func (v *validator) judge(field reflect.StructField, value reflect.Value, at hcl.Range) {
-	if value.Kind() == reflect.Pointer {
-		if value.IsNil() {
-			return
-		}
-		value = value.Elem()
-	}
-	text := fmt.Sprint(value.Interface())
+// judge checks one value that the file has, and whose text is given.
+func (d *decoder) judge(field reflect.StructField, value reflect.Value, text string, at hcl.Range) {
 	if values := valuesOf(field); values != nil && !slices.Contains(values, text) {
-		v.fail(at, "Unknown value", "%q is none of: %s.", text, strings.Join(values, ", "))
+		d.fail(at, "Unknown value", "%q is none of: %s.", text, strings.Join(values, ", "))
 	}
 	switch is := field.Tag.Get("is"); is {
 	case "":
-	case "object":
-		object := value.Interface().(cty.Value)
-		if object != cty.NilVal && !object.IsNull() && !object.Type().IsObjectType() && !object.Type().IsMapType() {
-			v.fail(at, "Not an object", "It is a set of names and values in braces.")
-		}
 	case "meta":
-		v.meta(value.Interface().(map[string]string), at)
+		d.meta(value.Interface().(map[string]string), at)
 	default:
 		if summary, detail := kinds[is](text); summary != "" {
-			v.fail(at, summary, "%s", detail)
+			d.fail(at, summary, "%s", detail)
 		}
 	}
 }
@@ -281,42 +218,26 @@ var validMetaKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
 // meta judges metadata by Consul's rules (service configuration reference,
 // meta).
-func (v *validator) meta(meta map[string]string, at hcl.Range) {
+func (d *decoder) meta(meta map[string]string, at hcl.Range) {
 	if len(meta) > 64 {
-		v.fail(at, "Too much metadata", "Consul keeps at most 64 pairs, not %d.", len(meta))
+		d.fail(at, "Too much metadata", "Consul keeps at most 64 pairs, not %d.", len(meta))
 	}
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
 		value := meta[key]
 		if !validMetaKey.MatchString(key) {
-			v.fail(at, "Not a metadata key", "%q: a key has 1 to 128 letters, digits, dashes and underscores.", key)
+			d.fail(at, "Not a metadata key", "%q: a key has 1 to 128 letters, digits, dashes and underscores.", key)
 		}
 		if strings.HasPrefix(key, "consul-") {
-			v.fail(at, "Not a metadata key", "%q: Consul keeps keys that start with consul- for itself.", key)
+			d.fail(at, "Not a metadata key", "%q: Consul keeps keys that start with consul- for itself.", key)
 		}
 		if len(value) > 512 {
-			v.fail(at, "Metadata too long", "The value of %q has %d bytes, Consul keeps at most 512.", key, len(value))
+			d.fail(at, "Metadata too long", "The value of %q has %d bytes, Consul keeps at most 512.", key, len(value))
 		}
 	}
 }
 
-// setDefault sets a value that the file does not have from its tag.
-func setDefault(value reflect.Value, text string) {
-	if text == "" {
-		return
-	}
-	switch value.Kind() {
-	case reflect.String:
-		value.SetString(text)
-	case reflect.Int:
-		n, _ := strconv.ParseInt(text, 10, 64) // tested for every tag
-		value.SetInt(n)
-	case reflect.Bool:
-		value.SetBool(text == "true")
-	}
-}
-
-// ip reads an IP address, the zero one where it is none. One with a zone is for
-// one machine alone.
+// ip reads an IP address. It returns the zero address where the text is none, or
+// has a zone, which means something on one machine alone.
 func ip(text string) netip.Addr {
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Zone() != "" {

@@ -70,7 +70,7 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 	}
 	nodes := droplet.NodeName(app, "")
 	if rules[`node_prefix `] == "" {
-		// Its own, to see whether the servers still have it.
+		// An instance looks at its own node, to see whether the servers still have it.
 		set("node_prefix", nodes, "read")
 	}
 	if mesh.Agentless() {

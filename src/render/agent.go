@@ -1,11 +1,7 @@
 package render
 
 import (
-	"encoding/json"
-	"fmt"
-
-	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
+	"maps"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
@@ -13,17 +9,15 @@ import (
 
 // agentConfig is Consul's agent configuration (Consul: agent configuration
 // reference), with what mesh.hcl adds to it.
-func agentConfig(mesh *meshfile.Mesh) (map[string]any, error) {
-	config, err := object(mesh.Consul.Config)
-	if err != nil {
-		return nil, err
-	}
-	for key, value := range map[string]any{
+func agentConfig(mesh *meshfile.Mesh) map[string]any {
+	config := map[string]any{}
+	maps.Copy(config, mesh.Consul.Config)
+	maps.Copy(config, map[string]any{
 		"datacenter":     mesh.Consul.Datacenter,
 		"data_dir":       "/home/vcap/" + droplet.RunDir + "/consul",
 		"server":         false,
 		"retry_join":     mesh.Consul.RetryJoin,
-		"retry_interval": mesh.Consul.RetryInterval,
+		"retry_interval": mesh.Consul.RetryInterval.String(),
 		"client_addr":    loopback,
 		"ports": map[string]int{
 			"http": mesh.Consul.Ports.HTTP, "https": -1, "grpc": mesh.Consul.Ports.GRPC, "grpc_tls": -1,
@@ -36,30 +30,12 @@ func agentConfig(mesh *meshfile.Mesh) (map[string]any, error) {
 		"advertise_reconnect_timeout": "10s",
 		"disable_update_check":        true,
 		"log_level":                   mesh.Consul.LogLevel,
-	} {
-		config[key] = value
-	}
+	})
 	if mesh.Consul.RetryMax > 0 {
 		config["retry_max"] = mesh.Consul.RetryMax
 	}
 	if len(mesh.Consul.NodeMeta) > 0 {
 		config["node_meta"] = mesh.Consul.NodeMeta
 	}
-	return config, nil
-}
-
-// object is an opaque configuration of the file as JSON has it.
-func object(value cty.Value) (map[string]any, error) {
-	decoded := map[string]any{}
-	if value == cty.NilVal || value.IsNull() {
-		return decoded, nil
-	}
-	text, err := ctyjson.Marshal(value, value.Type())
-	if err == nil {
-		err = json.Unmarshal(text, &decoded)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("failed to render an opaque configuration: %w", err)
-	}
-	return decoded, nil
+	return config
 }

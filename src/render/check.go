@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"net"
 	"strconv"
 	"strings"
@@ -41,20 +42,17 @@ type check struct {
 
 // renderCheck renders a check of a service or of its sidecar.
 func renderCheck(mesh *meshfile.Mesh, s *meshfile.Service, id string, c *meshfile.Check) check {
-	host := loopback
-	if s.Sidecar.LocalAddress != "" {
-		host = s.Sidecar.LocalAddress
-	}
+	host := cmp.Or(addressText(s.Sidecar.LocalAddress), loopback)
 	address := net.JoinHostPort(host, strconv.Itoa(appPort(s)))
 	rendered := check{
 		ID: id, Name: c.Name, Method: c.Method, Header: c.Headers, Body: c.RequestBody,
 		DisableRedirects: c.DisableRedirects, TLSServerName: c.TLSServerName, TLSSkipVerify: c.TLSSkipVerify,
 		SuccessBeforePassing: c.SuccessBeforePassing, FailuresBeforeWarning: c.FailuresBeforeWarning,
-		FailuresBeforeCritical: c.FailuresBeforeCritical, DeregisterAfter: c.DeregisterAfter,
+		FailuresBeforeCritical: c.FailuresBeforeCritical, DeregisterAfter: c.DeregisterAfter.String(),
 		Status: c.Status, Notes: c.Notes,
 	}
 	if c.TTL == nil && c.Alias == nil {
-		rendered.Interval, rendered.Timeout = c.Interval, c.Timeout
+		rendered.Interval, rendered.Timeout = c.Interval.String(), c.Timeout.String()
 	}
 	switch {
 	case c.HTTP != nil && !strings.HasPrefix(*c.HTTP, "/"):
@@ -75,7 +73,7 @@ func renderCheck(mesh *meshfile.Mesh, s *meshfile.Service, id string, c *meshfil
 			rendered.GRPC += "/" + *c.GRPC
 		}
 	case c.TTL != nil:
-		rendered.TTL = *c.TTL
+		rendered.TTL = c.TTL.String()
 	case c.Alias != nil:
 		rendered.AliasService = *c.Alias
 		for _, other := range mesh.Services {

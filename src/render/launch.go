@@ -38,7 +38,7 @@ type cloudFoundry struct {
 	SidecarFor []string `yaml:"sidecar_for"`
 }
 
-func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
+func launchYML(mesh *meshfile.Mesh, depsIndex string) []byte {
 	var types []string
 	for _, service := range mesh.Services {
 		if !slices.Contains(types, service.Process) {
@@ -59,9 +59,9 @@ func launchYML(mesh *meshfile.Mesh, depsIndex string) ([]byte, error) {
 	}
 	text, err := yaml.Marshal(launch{processes})
 	if err != nil {
-		return nil, fmt.Errorf("failed to render %s: %w", droplet.LaunchFile, err)
+		panic(err) // its types are fixed, and have no methods that could fail
 	}
-	return text, nil
+	return text
 }
 
 // sidecarCommand is the start command of a sidecar. PATH does not have

@@ -71,11 +71,7 @@ func renderFile(t *testing.T, source string) []File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := Files(mesh, "0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
+	return Files(mesh, "0")
 }
 
 func TestSameBytesEveryTime(t *testing.T) {

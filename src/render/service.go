@@ -1,9 +1,8 @@
 package render
 
 import (
-	"fmt"
+	"maps"
 	"net/netip"
-	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
@@ -17,18 +16,18 @@ type services struct {
 }
 
 type service struct {
-	ID                string             `json:"id"`
-	Name              string             `json:"name"`
-	Address           string             `json:"address,omitempty"`
-	Port              int                `json:"port,omitempty"`
-	SocketPath        string             `json:"socket_path,omitempty"`
-	Tags              []string           `json:"tags,omitempty"`
-	Meta              map[string]string  `json:"meta,omitempty"`
-	EnableTagOverride bool               `json:"enable_tag_override,omitempty"`
-	Weights           *weights           `json:"weights,omitempty"`
-	TaggedAddresses   map[string]address `json:"tagged_addresses,omitempty"`
-	Checks            []check            `json:"checks,omitempty"`
-	Connect           connect            `json:"connect"`
+	ID                string                   `json:"id"`
+	Name              string                   `json:"name"`
+	Address           string                   `json:"address,omitempty"`
+	Port              int                      `json:"port,omitempty"`
+	SocketPath        string                   `json:"socket_path,omitempty"`
+	Tags              []string                 `json:"tags,omitempty"`
+	Meta              map[string]string        `json:"meta,omitempty"`
+	EnableTagOverride bool                     `json:"enable_tag_override,omitempty"`
+	Weights           *weights                 `json:"weights,omitempty"`
+	TaggedAddresses   map[string]taggedAddress `json:"tagged_addresses,omitempty"`
+	Checks            []check                  `json:"checks,omitempty"`
+	Connect           connect                  `json:"connect"`
 }
 
 type weights struct {
@@ -36,7 +35,7 @@ type weights struct {
 	Warning int `json:"warning"`
 }
 
-type address struct {
+type taggedAddress struct {
 	Address string `json:"address"`
 	Port    int    `json:"port"`
 }
@@ -108,16 +107,12 @@ const loopback = "127.0.0.1"
 // runtime says at once when Envoy fails; this is for when it cannot.
 const readyTTL = "10s"
 
-func serviceDefinitions(mesh *meshfile.Mesh) (services, error) {
+func serviceDefinitions(mesh *meshfile.Mesh) services {
 	var all services
-	for i, s := range mesh.Services {
-		definition, err := serviceDefinition(mesh, i)
-		if err != nil {
-			return all, fmt.Errorf("service %s: %w", s.Label, err)
-		}
-		all.Services = append(all.Services, definition)
+	for i := range mesh.Services {
+		all.Services = append(all.Services, serviceDefinition(mesh, i))
 	}
-	return all, nil
+	return all
 }
 
 // appPort is the app's port as far as staging knows it, zero where nothing
@@ -130,7 +125,7 @@ func appPort(s *meshfile.Service) int {
 }
 
 // serviceDefinition renders the n-th service of the file.
-func serviceDefinition(mesh *meshfile.Mesh, n int) (service, error) {
+func serviceDefinition(mesh *meshfile.Mesh, n int) service {
 	s := mesh.Services[n]
 	port := appPort(s)
 	definition := service{
@@ -143,9 +138,9 @@ func serviceDefinition(mesh *meshfile.Mesh, n int) (service, error) {
 	definition.Weights = renderWeights(s.Weights)
 	for _, a := range s.TaggedAddresses {
 		if definition.TaggedAddresses == nil {
-			definition.TaggedAddresses = map[string]address{}
+			definition.TaggedAddresses = map[string]taggedAddress{}
 		}
-		tagged := address{a.Address, a.Port}
+		tagged := taggedAddress{a.Address, a.Port}
 		if tagged.Port == 0 {
 			tagged.Port = port
 		}
@@ -154,17 +149,12 @@ func serviceDefinition(mesh *meshfile.Mesh, n int) (service, error) {
 	for _, c := range s.Checks {
 		definition.Checks = append(definition.Checks, renderCheck(mesh, s, s.ID+":"+c.Name, c))
 	}
-	rendered, err := renderSidecar(mesh, n)
-	definition.Connect.SidecarService = rendered
-	return definition, err
+	definition.Connect.SidecarService = renderSidecar(mesh, n)
+	return definition
 }
 
-func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
+func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
 	s := mesh.Services[n]
-	config, err := proxyConfig(mesh, n)
-	if err != nil {
-		return sidecar{}, err
-	}
 	rendered := sidecar{
 		Port: s.Sidecar.Port,
 		// Callers in the mesh go by the sidecar's, which gets none of the
@@ -177,9 +167,9 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 			{ID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
 		},
 		Proxy: proxy{
-			LocalServiceAddress:    s.Sidecar.LocalAddress,
+			LocalServiceAddress:    addressText(s.Sidecar.LocalAddress),
 			LocalServiceSocketPath: s.Sidecar.LocalSocketPath,
-			Config:                 config,
+			Config:                 proxyConfig(mesh, n),
 			MeshGateway:            renderGateway(s.Sidecar.MeshGateway),
 		},
 	}
@@ -200,13 +190,9 @@ func renderSidecar(mesh *meshfile.Mesh, n int) (sidecar, error) {
 		rendered.Proxy.AccessLogs = &accessLogs{l.Enabled, l.DisableListenerLogs, l.Type, l.Path, l.JSONFormat, l.TextFormat}
 	}
 	for _, u := range s.Upstreams {
-		one, err := renderUpstream(u)
-		if err != nil {
-			return rendered, fmt.Errorf("upstream %s: %w", u.Name, err)
-		}
-		rendered.Proxy.Upstreams = append(rendered.Proxy.Upstreams, one)
+		rendered.Proxy.Upstreams = append(rendered.Proxy.Upstreams, renderUpstream(u))
 	}
-	return rendered, nil
+	return rendered
 }
 
 func renderWeights(w *meshfile.Weights) *weights {
@@ -223,20 +209,20 @@ func renderGateway(mode string) *gateway {
 	return &gateway{mode}
 }
 
+// addressText is an address as Consul reads it, empty where the file gives none.
+func addressText(address netip.Addr) string {
+	if !address.IsValid() {
+		return ""
+	}
+	return address.String()
+}
+
 // proxyConfig is the opaque configuration of the n-th service's sidecar.
-func proxyConfig(mesh *meshfile.Mesh, n int) (map[string]any, error) {
+func proxyConfig(mesh *meshfile.Mesh, n int) map[string]any {
 	s := mesh.Services[n]
-	config, err := object(s.Sidecar.Config)
-	if err != nil {
-		return nil, err
-	}
-	bootstrap, err := object(mesh.Envoy.Bootstrap)
-	if err != nil {
-		return nil, err
-	}
-	for key, value := range bootstrap {
-		config[key] = value
-	}
+	config := map[string]any{}
+	maps.Copy(config, s.Sidecar.Config)
+	maps.Copy(config, mesh.Envoy.Bootstrap)
 	if s.Protocol != meshfile.DefaultProtocol {
 		config["protocol"] = s.Protocol
 	}
@@ -249,29 +235,22 @@ func proxyConfig(mesh *meshfile.Mesh, n int) (map[string]any, error) {
 	if m := mesh.Envoy.Metrics; m != nil {
 		set("envoy_statsd_url", m.Statsd)
 		set("envoy_dogstatsd_url", m.Dogstatsd)
-		if m.Prometheus != "" {
-			// Two sidecars cannot share a listener. The file's value was checked.
-			first := netip.MustParseAddrPort(m.Prometheus)
-			config["envoy_prometheus_bind_addr"] = netip.AddrPortFrom(first.Addr(), first.Port()+uint16(n)).String()
+		if first := m.Prometheus; first.IsValid() {
+			// Two sidecars cannot share a listener.
+			config["envoy_prometheus_bind_addr"] = netip.AddrPortFrom(first.Addr(), uint16(mesh.MetricsPort(n))).String()
 		}
 	}
-	return config, nil
+	return config
 }
 
-func renderUpstream(u *meshfile.Upstream) (upstream, error) {
-	config, err := object(u.Config)
-	if err != nil {
-		return upstream{}, err
-	}
+func renderUpstream(u *meshfile.Upstream) upstream {
+	config := map[string]any{}
+	maps.Copy(config, u.Config)
 	if u.Protocol != "" {
 		config["protocol"] = u.Protocol
 	}
-	if u.Timeout != "" {
-		timeout, err := time.ParseDuration(u.Timeout)
-		if err != nil {
-			return upstream{}, err
-		}
-		config["connect_timeout_ms"] = timeout.Milliseconds()
+	if u.Timeout.Duration > 0 {
+		config["connect_timeout_ms"] = u.Timeout.Milliseconds()
 	}
 	if u.Balance != "" && u.Balance != "none" {
 		config["balance_outbound_connections"] = u.Balance
@@ -291,7 +270,7 @@ func renderUpstream(u *meshfile.Upstream) (upstream, error) {
 	// What config says of it is kept; both in one file are refused.
 	if p := u.PassiveHealthCheck; p.MaxFailures > 0 && config["passive_health_check"] == nil {
 		config["passive_health_check"] = map[string]any{
-			"interval": p.Interval, "max_failures": p.MaxFailures, "base_ejection_time": p.BaseEjectionTime,
+			"interval": p.Interval.String(), "max_failures": p.MaxFailures, "base_ejection_time": p.BaseEjectionTime.String(),
 			"enforcing_consecutive_5xx": p.EnforcingConsecutive5xx, "max_ejection_percent": p.MaxEjectionPercent,
 		}
 	}
@@ -304,7 +283,7 @@ func renderUpstream(u *meshfile.Upstream) (upstream, error) {
 		rendered.DestinationType, rendered.DestinationName = "prepared_query", u.PreparedQuery
 	}
 	if u.Socket == "" {
-		rendered.LocalBindAddress, rendered.LocalBindPort = u.Address, u.Port
+		rendered.LocalBindAddress, rendered.LocalBindPort = u.Address.String(), u.Port
 	}
-	return rendered, nil
+	return rendered
 }

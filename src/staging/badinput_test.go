@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // TestBadInput: one clear error each, and nothing left behind.
@@ -31,29 +33,29 @@ func TestBadInput(t *testing.T) {
 			func(f *foundation) {
 				f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { version = \"1.2.3\" }\n")
 			},
-			[]string{`no consul matches version "1.2.3"`, `hint: this buildpack has ["1.22.7" "2.0.2"]`},
+			[]string{`no consul matches version "1.2.3"`, `hint: this buildpack has ["` + pairs.Consul + `" "2.0.2"]`},
 		},
 		"a checksum that differs": {
 			func(f *foundation) { f.files["envoy"] = []byte("<html>please log in</html>") },
-			[]string{"failed to fetch envoy 1.38.2 from http://127.0.0.1", "its checksum is", "and should be", "hint: what the address gives is a web page"},
+			[]string{"failed to fetch " + defaultEnvoy + " from http://127.0.0.1", "its checksum is", "and should be", "hint: what the address gives is a web page"},
 		},
 		"a zip without the program": {
 			func(f *foundation) {
 				f.files["consul.zip"] = zipped(f.t, "readme", "x")
-				f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy"})
+				f.manifest(map[string]string{defaultConsul: "consul.zip", defaultEnvoy: "envoy"})
 			},
-			[]string{`failed to unpack consul 1.22.7: the archive has no file "consul" at its top`},
+			[]string{`failed to unpack ` + defaultConsul + `: the archive has no file "consul" at its top`},
 		},
 		"a zip that climbs out": {
 			func(f *foundation) {
 				f.files["consul.zip"] = zipped(f.t, "../consul", "x")
-				f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy"})
+				f.manifest(map[string]string{defaultConsul: "consul.zip", defaultEnvoy: "envoy"})
 			},
-			[]string{"failed to unpack consul 1.22.7: the archive has an entry", "../consul", "points outside"},
+			[]string{"failed to unpack " + defaultConsul + ": the archive has an entry", "../consul", "points outside"},
 		},
 		"a download that is not there": {
 			func(f *foundation) { delete(f.files, "envoy") },
-			[]string{"failed to fetch envoy 1.38.2", "the server says 404 Not Found", "hint: is the address right"},
+			[]string{"failed to fetch " + defaultEnvoy, "the server says 404 Not Found", "hint: is the address right"},
 		},
 		"a server that cannot be reached": {
 			func(f *foundation) { f.server.Close() },

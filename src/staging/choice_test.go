@@ -5,13 +5,15 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // TestPrecedence: source in mesh.hcl, then override.yml, then the manifest.
 func TestPrecedence(t *testing.T) {
 	f := newFoundation(t)
 	f.files["overridden"] = zipped(t, "consul", "the override's")
-	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+f.entry("consul 1.22.7", "overridden"))
+	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+f.entry(defaultConsul, "overridden"))
 	f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { source = \"own/consul\" }\n")
 	f.write(f.app, "own/consul", "the app's")
 	programs := func(want string) {
@@ -42,9 +44,9 @@ func TestPrecedence(t *testing.T) {
 func TestOverride(t *testing.T) {
 	for name, test := range map[string]struct{ override, says string }{
 		"a version of its own":    {"  dependencies:\n  - {name: envoy, version: 1.38.9, uri: %[1]q, sha256: %[2]s, cf_stacks: [cflinuxfs4]}\n  default_versions: [{name: consul, version: 2.0.x}]\n", "consul 2.0.2 from"},
-		"an address that is down": {"  dependencies:\n  - {name: consul, version: 1.22.7, uri: 'http://127.0.0.1:1/x', sha256: %[2]s, cf_stacks: [cflinuxfs4]}\n", "failed to fetch consul 1.22.7 from http://127.0.0.1:1/x"},
-		"no checksum":             {"  dependencies:\n  - {name: consul, version: 1.22.7, uri: %[1]q, cf_stacks: [cflinuxfs4]}\n", "the manifest has no checksum for consul 1.22.7"},
-		"another buildpack's":     {"  other: x\nruby:\n  dependencies: [{name: consul, version: 1.22.7}]\n", "consul 1.22.7 from http://127.0.0.1"},
+		"an address that is down": {"  dependencies:\n  - {name: consul, version: " + pairs.Consul + ", uri: 'http://127.0.0.1:1/x', sha256: %[2]s, cf_stacks: [cflinuxfs4]}\n", "failed to fetch " + defaultConsul + " from http://127.0.0.1:1/x"},
+		"no checksum":             {"  dependencies:\n  - {name: consul, version: " + pairs.Consul + ", uri: %[1]q, cf_stacks: [cflinuxfs4]}\n", "the manifest has no checksum for " + defaultConsul},
+		"another buildpack's":     {"  other: x\nruby:\n  dependencies: [{name: consul, version: " + pairs.Consul + "}]\n", defaultConsul + " from http://127.0.0.1"},
 		"no YAML":                 {"  - {", "failed to read"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,18 +69,18 @@ func TestOverride(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for name, test := range map[string]struct{ mesh, says string }{
-		"the default":           {``, "consul 1.22.7 from, envoy 1.38.2 from"},
+		"the default":           {``, defaultConsul + " from, " + defaultEnvoy + " from"},
 		"envoy follows consul":  {`consul { version = "2.0.2" }`, "consul 2.0.2 from, envoy 1.37.2 from"},
 		"a patch":               {`consul { version = "2.0.x" }`, "consul 2.0.2 from"},
 		"the newest of a minor": {`envoy { version = "1.x" }`, "envoy 1.100.0 from"},
-		"numbers, not letters":  {`envoy { version = ">= 1.37.0 < 1.39.0" }`, "envoy 1.38.2 from"},
-		"an unlisted pair":      {`envoy { version = "1.20.0" }`, "envoy 1.20.0 is neither listed by HashiCorp for consul 1.22.7 nor tested with it here; envoy 1.38.2 is"},
+		"numbers, not letters":  {`envoy { version = ">= 1.37.0 < 1.39.0" }`, defaultEnvoy + " from"},
+		"an unlisted pair":      {`envoy { version = "1.20.0" }`, "envoy 1.20.0 is neither listed by HashiCorp for " + defaultConsul + " nor tested with it here; " + defaultEnvoy + " is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFoundation(t)
 			f.manifest(map[string]string{
-				"consul 1.22.7": "consul.zip", "consul 2.0.2": "consul.zip",
-				"envoy 1.100.0": "envoy", "envoy 1.38.2": "envoy", "envoy 1.37.2": "envoy", "envoy 1.20.0": "envoy",
+				defaultConsul: "consul.zip", "consul 2.0.2": "consul.zip",
+				"envoy 1.100.0": "envoy", defaultEnvoy: "envoy", "envoy 1.37.2": "envoy", "envoy 1.20.0": "envoy",
 			})
 			f.write(f.app, "mesh.hcl", "service \"web\" {}\n"+test.mesh)
 			if err := f.supply(); err != nil {
@@ -101,8 +103,8 @@ func TestVersions(t *testing.T) {
 // one that is tested here.
 func TestManifestOfThePlatform(t *testing.T) {
 	f := newFoundation(t)
-	f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.35.3": "envoy"})
-	f.write(f.buildpack, "manifest.yml", strings.Replace(f.read("manifest.yml"), "1.38.x", "1.35.x", 1))
+	f.manifest(map[string]string{defaultConsul: "consul.zip", "envoy 1.35.3": "envoy"})
+	f.write(f.buildpack, "manifest.yml", strings.Replace(f.read("manifest.yml"), "version: "+pairs.Envoy+"}", "version: 1.35.x}", 1))
 	f.write(f.app, "mesh.hcl", `service "web" {}`)
 	if err := f.supply(); err != nil {
 		t.Fatal(err)

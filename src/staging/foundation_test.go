@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // The programs here are a few bytes each: these tests are about what becomes
@@ -34,6 +36,12 @@ type foundation struct {
 	asked                               chan time.Time // the last request, where nobody took it
 	server                              *httptest.Server
 }
+
+// The versions that a file gets which names none.
+const (
+	defaultConsul = "consul " + pairs.Consul
+	defaultEnvoy  = "envoy " + pairs.Envoy
+)
 
 func newFoundation(t *testing.T) *foundation {
 	t.Helper()
@@ -61,8 +69,8 @@ func newFoundation(t *testing.T) *foundation {
 	f.write(f.buildpack, "VERSION", "1.2.3\n")
 	f.write(f.buildpack, "build/mesh", "the container program")
 	f.manifest(map[string]string{
-		"consul 1.22.7": "consul.zip", "consul 2.0.2": "consul.zip",
-		"envoy 1.38.2": "envoy", "envoy 1.37.2": "envoy", "envoy 1.20.0": "envoy",
+		defaultConsul: "consul.zip", "consul 2.0.2": "consul.zip",
+		defaultEnvoy: "envoy", "envoy 1.37.2": "envoy", "envoy 1.20.0": "envoy",
 	})
 	f.write(f.app, "mesh.hcl", `service "web" {}`)
 	if err := os.Mkdir(filepath.Join(f.deps, "0"), 0o755); err != nil {
@@ -91,7 +99,7 @@ func (f *foundation) read(path string) string {
 // manifest makes the buildpack's manifest.yml: "name version" to file served.
 func (f *foundation) manifest(entries map[string]string) {
 	f.t.Helper()
-	text := "language: mesh\ndefault_versions: [{name: consul, version: 1.22.x}, {name: envoy, version: 1.38.x}]\ndependencies:\n"
+	text := "language: mesh\ndefault_versions: [{name: consul, version: " + pairs.Consul + "}, {name: envoy, version: " + pairs.Envoy + "}]\ndependencies:\n"
 	for entry, file := range entries {
 		text += f.entry(entry, file)
 	}

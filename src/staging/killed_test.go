@@ -19,7 +19,7 @@ func (f *foundation) large(size int) (consul, envoy []byte) {
 	source.Read(consul)
 	source.Read(envoy)
 	f.files["consul.zip"], f.files["envoy"] = zipped(f.t, "consul", string(consul)), envoy
-	f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy"})
+	f.manifest(map[string]string{defaultConsul: "consul.zip", defaultEnvoy: "envoy"})
 	return consul, envoy
 }
 

@@ -16,11 +16,51 @@ import (
 
 // platform is the adapter to libbuildpack: manifest, choice of versions, the
 // folders of a staging, and how a buildpack prints. No other file of the
-// buildpack but this one imports it.
+// buildpack but this one imports libbuildpack, or uses the fields of its types.
 type platform struct {
 	manifest *libbuildpack.Manifest
 	stager   *libbuildpack.Stager
-	log      *libbuildpack.Logger
+	logger   *libbuildpack.Logger
+}
+
+// appDir is the app's folder, depDir that of this buildpack in the droplet,
+// deps/IDX, and depsIndex is IDX, as Cloud Foundry writes it.
+func (p *platform) appDir() string    { return p.stager.BuildDir() }
+func (p *platform) depDir() string    { return p.stager.DepDir() }
+func (p *platform) depsIndex() string { return p.stager.DepsIdx() }
+
+// step, info and warn print a line for who pushes the app.
+func (p *platform) step(format string, args ...any) { p.logger.BeginStep(format, args...) }
+func (p *platform) info(format string, args ...any) { p.logger.Info(format, args...) }
+func (p *platform) warn(format string, args ...any) { p.logger.Warning(format, args...) }
+
+// checkStack refuses a stack that the manifest does not list.
+func (p *platform) checkStack() error {
+	if err := p.stager.CheckBuildpackValid(); err != nil {
+		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
+	}
+	return nil
+}
+
+// writeConfig tells Cloud Foundry's builder that this buildpack has staged.
+func (p *platform) writeConfig() error {
+	if err := p.stager.WriteConfigYml(nil); err != nil {
+		return fmt.Errorf("failed to write config.yml: %w", err)
+	}
+	return nil
+}
+
+// clearDepDir empties deps/IDX. It keeps config.yml, which is written last and
+// only by a good staging.
+func (p *platform) clearDepDir() error { return p.stager.ClearDepDir() }
+
+// setLaunchEnvironment lets the launcher find the profile scripts and programs of
+// every buildpack.
+func (p *platform) setLaunchEnvironment() error {
+	if err := p.stager.SetLaunchEnvironment(); err != nil {
+		return fmt.Errorf("failed to set up the launch environment: %w", err)
+	}
+	return nil
 }
 
 // newPlatform reads the buildpack's manifest and the arguments of bin/supply
@@ -143,7 +183,7 @@ func (p *platform) offers(name, constraint string) bool {
 func (p *platform) store() artifact.Store {
 	return artifact.Store{
 		Dir: filepath.Join(p.stager.CacheDir(), "mesh"),
-		Log: p.log.Info,
+		Log: p.info,
 	}
 }
 

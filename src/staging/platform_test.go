@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cloudfoundry/libbuildpack"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 // What libbuildpack's own way does stands beside what is done here in its
@@ -32,12 +34,12 @@ func (f *foundation) libbuildpacks() (*libbuildpack.Manifest, *libbuildpack.Inst
 	return manifest, installer
 }
 
-var envoyDependency = libbuildpack.Dependency{Name: "envoy", Version: "1.38.2"}
+var envoyDependency = libbuildpack.Dependency{Name: "envoy", Version: pairs.Envoy}
 
 func TestAnOverrideOfAnEntryThatExists(t *testing.T) {
 	f := newFoundation(t)
 	f.files["mine"] = []byte("my own envoy")
-	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+f.entry("envoy 1.38.2", "mine"))
+	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  "+f.entry(defaultEnvoy, "mine"))
 
 	manifest, _ := f.libbuildpacks()
 	if err := manifest.ApplyOverride(f.deps); err != nil {
@@ -56,14 +58,14 @@ func TestAnOverrideOfAnEntryThatExists(t *testing.T) {
 
 func TestARawFileIsAProgram(t *testing.T) {
 	f := newFoundation(t)
-	f.files["envoy-1.38.2-linux-x86_64"] = f.files["envoy"]
-	f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy-1.38.2-linux-x86_64"})
+	f.files["envoy-"+pairs.Envoy+"-linux-x86_64"] = f.files["envoy"]
+	f.manifest(map[string]string{defaultConsul: "consul.zip", defaultEnvoy: "envoy-" + pairs.Envoy + "-linux-x86_64"})
 	_, installer := f.libbuildpacks()
 	theirs := t.TempDir()
 	if err := installer.InstallDependency(envoyDependency, theirs); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(theirs, "envoy-1.38.2-linux-x86_64")); err != nil || info.Mode()&0o111 != 0 {
+	if info, err := os.Stat(filepath.Join(theirs, "envoy-"+pairs.Envoy+"-linux-x86_64")); err != nil || info.Mode()&0o111 != 0 {
 		t.Errorf("libbuildpack installs %q, %v", tree(t, theirs), info)
 	}
 	if err := f.supply(); err != nil {
@@ -164,8 +166,8 @@ func TestAnyStack(t *testing.T) {
 func TestTheCacheKeepsWhatIsUsed(t *testing.T) {
 	f := newFoundation(t)
 	f.files["other"] = []byte("another envoy")
-	f.manifest(map[string]string{"consul 1.22.7": "consul.zip", "envoy 1.38.2": "envoy", "envoy 1.37.2": "other"})
-	for _, version := range []string{"1.38.2", "1.37.2"} {
+	f.manifest(map[string]string{defaultConsul: "consul.zip", defaultEnvoy: "envoy", "envoy 1.37.2": "other"})
+	for _, version := range []string{pairs.Envoy, "1.37.2"} {
 		f.write(f.app, "mesh.hcl", fmt.Sprintf("service \"web\" {}\nenvoy { version = %q }\n", version))
 		f.deps = f.newDeps()
 		if err := f.supply(); err != nil {

@@ -32,31 +32,27 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err != nil {
 		return err
 	}
-	if len(p.stager.DepsIdx()) > 1 && strings.HasPrefix(p.stager.DepsIdx(), "0") {
+	if index := p.depsIndex(); len(index) > 1 && strings.HasPrefix(index, "0") {
 		return errors.New("of ten and more buildpacks Cloud Foundry does not read the launch.yml of the first ten: the app would have no sidecars\n" +
 			"hint: name fewer than ten buildpacks, or this one in the eleventh place or later")
 	}
-	if err := p.stager.CheckBuildpackValid(); err != nil {
-		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
+	if err := p.checkStack(); err != nil {
+		return err
 	}
-	mesh, warnings, err := meshfile.Load(p.stager.BuildDir(), meshfile.NewContext(os.Environ()))
+	mesh, warnings, err := meshfile.Load(p.appDir(), meshfile.NewContext(os.Environ()))
 	if err != nil {
 		return err
 	}
 	if warnings != nil {
-		p.log.Warning("%s", warnings)
+		p.warn("%s", warnings)
 	}
 	artifacts, err := p.chooseAll(mesh)
 	if err != nil {
 		return err
 	}
-	files, err := render.Files(mesh, p.stager.DepsIdx())
-	if err != nil {
-		return err
-	}
-	// Two services of a chain of stagings, or an app's own file, must not be
-	// taken for ours.
-	if _, err := os.Lstat(filepath.Join(p.stager.BuildDir(), appProfile)); err == nil {
+	// A file of that name is the app's own, or another supply's of the same push:
+	// this one neither writes over it nor removes it when it fails.
+	if _, err := os.Lstat(filepath.Join(p.appDir(), appProfile)); err == nil {
 		return fmt.Errorf("the app has a file %s, where this buildpack puts its own\nhint: rename it", appProfile)
 	}
 	defer func() {
@@ -67,7 +63,7 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err := p.install(ctx, buildpackDir, artifacts); err != nil {
 		return err
 	}
-	if err := p.write(files); err != nil {
+	if err := p.write(render.Files(mesh, p.depsIndex())); err != nil {
 		return err
 	}
 	if mesh.HasAgentConfig() {
@@ -86,10 +82,7 @@ func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writ
 	if err != nil {
 		return err
 	}
-	if err := p.stager.SetLaunchEnvironment(); err != nil {
-		return fmt.Errorf("failed to set up the launch environment: %w", err)
-	}
-	return nil
+	return p.setLaunchEnvironment()
 }
 
 // chooseAll picks Consul, where the app runs an agent, and the Envoy that goes
@@ -119,7 +112,7 @@ func (p *platform) chooseAll(mesh *meshfile.Mesh) ([]artifact.Artifact, error) {
 	}
 	known := mesh.Consul.Source == "" && mesh.Envoy.Source == ""
 	if warning := pairs.Check(consul.Version, envoy.Version); known && warning != "" {
-		p.log.Warning("%s", warning)
+		p.warn("%s", warning)
 	}
 	return []artifact.Artifact{consul, envoy}, nil
 }
@@ -133,7 +126,7 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if strings.Contains(source, "://") {
 		return found, nil
 	}
-	app, err := os.OpenRoot(p.stager.BuildDir())
+	app, err := os.OpenRoot(p.appDir())
 	if err != nil {
 		return found, fmt.Errorf("failed to read the app: %w", err)
 	}
@@ -149,7 +142,7 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if err != nil {
 		return found, fmt.Errorf("failed to read the source %s: %w\nhint: it is a file inside the app, and pushed with it", source, err)
 	}
-	found.URI = filepath.Join(p.stager.BuildDir(), file)
+	found.URI = filepath.Join(p.appDir(), file)
 	if archived {
 		found.URI += "//" + inside
 	}
@@ -158,11 +151,11 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 
 // install puts all programs into deps/IDX/bin.
 func (p *platform) install(ctx context.Context, buildpackDir string, artifacts []artifact.Artifact) error {
-	bin := filepath.Join(p.stager.DepDir(), droplet.BinDir)
+	bin := filepath.Join(p.depDir(), droplet.BinDir)
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return fmt.Errorf("failed to make room for the programs: %w", err)
 	}
-	p.log.BeginStep("Installing the mesh's programs")
+	p.step("Installing the mesh's programs")
 	program := artifact.Artifact{Name: "mesh", URI: filepath.Join(buildpackDir, "build", "mesh")}
 	if _, err := os.Stat(program.URI); err != nil {
 		return fmt.Errorf("failed to read the container program: %w\nhint: run make build in the buildpack's folder", err)
@@ -172,32 +165,29 @@ func (p *platform) install(ctx context.Context, buildpackDir string, artifacts [
 
 func (p *platform) write(files []render.File) error {
 	for _, file := range files {
-		if err := writeFile(filepath.Join(p.stager.DepDir(), file.Path), file.Content); err != nil {
+		if err := writeFile(filepath.Join(p.depDir(), file.Path), file.Content); err != nil {
 			return fmt.Errorf("failed to write %s: %w", file.Path, err)
 		}
 		if file.Path == droplet.ProfileFile {
-			if err := writeFile(filepath.Join(p.stager.BuildDir(), appProfile), file.Content); err != nil {
+			if err := writeFile(filepath.Join(p.appDir(), appProfile), file.Content); err != nil {
 				return fmt.Errorf("failed to write the app's %s: %w", appProfile, err)
 			}
 		}
 	}
-	if err := p.stager.WriteConfigYml(nil); err != nil {
-		return fmt.Errorf("failed to write config.yml: %w", err)
-	}
-	return nil
+	return p.writeConfig()
 }
 
 // tryAgentConfig has Consul judge an agent configuration that the app adds to:
 // it would stop the agent in the container otherwise.
 func (p *platform) tryAgentConfig(ctx context.Context) error {
 	// The address comes from the overlay in the container.
-	overlay := filepath.Join(p.stager.DepDir(), "overlay.json")
+	overlay := filepath.Join(p.depDir(), "overlay.json")
 	if err := writeFile(overlay, []byte(`{"bind_addr": "127.0.0.1"}`)); err != nil {
 		return fmt.Errorf("failed to try the agent's configuration: %w", err)
 	}
 	defer os.Remove(overlay)
-	consul := filepath.Join(p.stager.DepDir(), droplet.BinDir, "consul")
-	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.stager.DepDir(), droplet.AgentFile), overlay).CombinedOutput()
+	consul := filepath.Join(p.depDir(), droplet.BinDir, "consul")
+	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.depDir(), droplet.AgentFile), overlay).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: consul: Consul refuses what config adds to its own: %s\n"+
 			"hint: config has the keys of Consul's agent configuration file", meshfile.Name, strings.TrimSpace(string(output)))
@@ -205,11 +195,10 @@ func (p *platform) tryAgentConfig(ctx context.Context) error {
 	return nil
 }
 
-// clear takes back what a failed staging has written. libbuildpack's
-// ClearDepDir keeps config.yml, which is written last and only by a good one.
+// clear takes back what a failed staging has written.
 func (p *platform) clear() error {
-	err := p.stager.ClearDepDir()
-	if removed := os.Remove(filepath.Join(p.stager.BuildDir(), appProfile)); !errors.Is(removed, os.ErrNotExist) {
+	err := p.clearDepDir()
+	if removed := os.Remove(filepath.Join(p.appDir(), appProfile)); !errors.Is(removed, os.ErrNotExist) {
 		err = errors.Join(err, removed)
 	}
 	return err
@@ -218,9 +207,9 @@ func (p *platform) clear() error {
 // report says what the app author gets.
 func (p *platform) report(mesh *meshfile.Mesh) {
 	if mesh.Agentless() {
-		p.log.BeginStep("Joining the mesh of %s, without an agent", strings.Join(mesh.Consul.Addresses, ", "))
+		p.step("Joining the mesh of %s, without an agent", strings.Join(mesh.Consul.Addresses, ", "))
 	} else {
-		p.log.BeginStep("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
+		p.step("Joining the mesh of datacenter %s", mesh.Consul.Datacenter)
 	}
 	for _, service := range mesh.Services {
 		where := "which only calls others"
@@ -232,9 +221,9 @@ func (p *platform) report(mesh *meshfile.Mesh) {
 		case service.Listens():
 			where = "on " + service.Sidecar.LocalSocketPath
 		}
-		p.log.Info("service %s (%s) %s, run by the process %s", service.Name, service.Protocol, where, service.Process)
+		p.info("service %s (%s) %s, run by the process %s", service.Name, service.Protocol, where, service.Process)
 		for _, upstream := range service.Upstreams {
-			p.log.Info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
+			p.info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
 		}
 	}
 }

@@ -59,7 +59,7 @@ func TestSecondStagingUsesTheCache(t *testing.T) {
 	if f.requests["consul.zip"] != 1 || f.requests["envoy"] != 1 {
 		t.Errorf("requests: %v", f.requests)
 	}
-	if !strings.Contains(f.output, "consul 1.22.7 from the build cache") {
+	if !strings.Contains(f.output, defaultConsul+" from the build cache") {
 		t.Errorf("output: %s", f.output)
 	}
 }

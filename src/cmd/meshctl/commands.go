@@ -102,11 +102,7 @@ func (c *command) render() func(string) error {
 		if err != nil {
 			return err
 		}
-		files, err := render.Files(mesh, *index)
-		if err != nil {
-			return err
-		}
-		return c.write(*dir, files)
+		return c.write(*dir, render.Files(mesh, *index))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
 func TestMain(m *testing.M) {
@@ -17,7 +19,13 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: "testdata"})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, "CONSUL="+pairs.Consul, "ENVOY="+pairs.Envoy)
+			return nil
+		},
+	})
 }
 
 // TestMistakes runs meshctl validate over every bad file of package meshfile:

@@ -28,5 +28,5 @@ consul {
 }
 
 envoy {
-  version = "1.38.2"
+  version = "1.38.x"
 }

@@ -1,0 +1,5 @@
+service "shop" {
+  sidecar {
+    config = { a = 1e400 }
+  }
+}
