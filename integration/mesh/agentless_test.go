@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -266,16 +265,8 @@ func scale(t *testing.T, app *cell.RunningApp, n int) {
 // and to nothing else.
 func served(t *testing.T, caller, backend *cell.RunningApp) {
 	t.Helper()
-	want := map[string]string{}
-	for _, i := range backend.Instances() {
-		want[foundation.SidecarOf(i)] = "healthy"
-	}
 	eventually(t, "the caller has all instances", func(ctx ctx) error {
-		got, err := foundation.Endpoints(ctx, caller.Instance(0), backend.App().Name)
-		if err == nil && !maps.Equal(want, got) {
-			err = fmt.Errorf("the caller's Envoy has %v, want %v", got, want)
-		}
-		return err
+		return foundation.EndpointsAre(ctx, caller.Instance(0), backend)
 	})
 }
 
