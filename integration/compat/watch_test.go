@@ -2,6 +2,8 @@ package compat
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,9 +20,9 @@ import (
 // or was taken for it.
 var burials = []string{"has died and is taken out of the catalog", "took this instance for dead", "the servers no longer have it"}
 
-// watch looks until the test ends, again and again, whether the catalog has all
-// instances that run. Who takes one out that lives fails the test.
-func (s *system) watch(t *testing.T) {
+// watch looks again and again, until stop is called or the test ends, whether the
+// catalog has all instances that run. Who takes one out that lives fails the test.
+func (s *system) watch(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var looking sync.WaitGroup
@@ -50,7 +52,7 @@ func (s *system) watch(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		looking.Wait()
 		for _, a := range []*app{s.service, s.caller} {
@@ -60,6 +62,33 @@ func (s *system) watch(t *testing.T) {
 				}
 			}
 		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// buries: one that dies is taken out of the catalog by one of the other version.
+func (s *system) buries(t *testing.T) {
+	for _, pair := range [][2]*cell.Droplet{{s.service.before, s.service.now}, {s.service.now, s.service.before}} {
+		s.scale(t, 1)
+		s.service.Use(pair[0])
+		s.replace(t, s.service, 0)
+		s.service.Use(pair[1])
+		s.scale(t, 2)
+		s.allServe(t)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, err := foundation.Vanish(ctx, s.service.RunningApp, 1); err != nil {
+			t.Fatal(err)
+		}
+		s.catalogIsRight(t)
+	}
+}
+
+func (s *system) scale(t *testing.T, n int) {
+	t.Helper()
+	s.eventually(t, fmt.Sprintf("%d instances run", n), func(ctx context.Context) error {
+		return errors.Join(s.service.Scale(ctx, n), s.service.WaitRunning(ctx))
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -217,37 +216,10 @@ func leaveBare(t *testing.T, f *foundation.Foundation, app string) {
 	}
 }
 
-// vanish ends all instances of an app but the first ones at once, as a cell that
-// loses its power: no process can do anything. The platform starts none instead.
 func vanish(t *testing.T, app *cell.RunningApp, left int) []*cell.Instance {
 	t.Helper()
-	dead := app.Instances()[left:]
-	for _, instance := range dead {
-		processes, err := instance.List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, process := range processes {
-			if process.Pid == 1 || process.HostPid == 0 {
-				continue // the container's own, and zombies
-			}
-			if err := syscall.Kill(process.HostPid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	scaled := make(chan error, 1)
-	go func() { scaled <- app.Scale(deadline(t), left) }()
-	for _, instance := range dead {
-		eventually(t, "the platform wants it no more", func(ctx) error {
-			if state := instance.State(); state != cell.Stopping {
-				return fmt.Errorf("it is %s", state)
-			}
-			return nil
-		})
-		instance.Kill()
-	}
-	if err := <-scaled; err != nil {
+	dead, err := foundation.Vanish(deadline(t), app, left)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dead
