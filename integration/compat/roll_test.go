@@ -29,7 +29,7 @@ type way struct {
 	mesh     func() *foundation.Foundation
 	consul   string // the block of mesh.hcl
 	policies func(upstreams map[string][]string) []cell.Policy
-	short    bool // it is in the short form, where each has a mesh of its own
+	short    bool // it is in the short form
 }
 
 var ways = []way{
@@ -45,11 +45,8 @@ var ways = []way{
 func TestRollingRestage(t *testing.T) {
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
-			if !long {
-				if !w.short {
-					t.Skip("in the long form only")
-				}
-				t.Parallel()
+			if !long && !w.short {
+				t.Skip("in the long form only")
 			}
 			s := newSystem(t, w)
 			stop := s.watch(t)
@@ -183,7 +180,7 @@ func (s *system) replace(t *testing.T, a *app, index int) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := a.Replace(ctx, index); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 }
 
