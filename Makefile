@@ -33,8 +33,8 @@ bench: ## measure against the naive way, into build/bench.json (ONLY=NAME,… RU
 	@mkdir -p build && go build -o build/bench ./integration/bench
 	@build/bench $(if $(ONLY),-only $(ONLY)) $(if $(RUNS),-runs $(RUNS)) $(if $(IDLE),-idle $(IDLE))
 
-chaos: ## break everything that can break, under load (CHAOS_SEED=N does the same again)
-	CHAOS=long go test -count=1 -v -timeout 90m ./integration/chaos
+chaos: ## break everything that can break, under load, and run beside 0.1.0 (CHAOS_SEED=N does the same again)
+	CHAOS=long go test -count=1 -p 1 -v -timeout 90m ./integration/chaos ./integration/compat
 
 programs: ## the staging program and the container program for Cloud Foundry, into build/
 	@mkdir -p build

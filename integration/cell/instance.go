@@ -75,7 +75,8 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 		stopping: make(chan struct{}), running: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, r.droplet)}
+	droplet := r.Droplet()
+	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, droplet)}
 	if r.app.EnforceMemory {
 		spec.memory = r.app.Memory
 	}
@@ -84,7 +85,7 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 		return nil, err
 	}
 	i.Guest = g
-	i.procs = r.plan(processType, index)
+	i.procs = r.plan(droplet, processType, index)
 	i.exits = make(chan *watched, len(i.procs))
 	for _, p := range i.procs {
 		instanceEnvironment(p.env, g, i.guid, index)

@@ -260,6 +260,25 @@ func TestReplaceAndScale(t *testing.T) {
 	}
 }
 
+// TestRestageRolling: instances that run keep their droplet until they are replaced.
+func TestRestageRolling(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	r := push(t, c, app(t, "app", files{"version": "one"}))
+	must(t, r.Scale(timeout(t), 2))
+	must(t, r.WaitRunning(timeout(t)))
+	next := app(t, "app", files{"version": "two"})
+	d, err := c.Stage(timeout(t), next)
+	must(t, err)
+	r.Use(d)
+	must(t, r.Replace(timeout(t), 0))
+	for index, want := range []string{"two", "one"} {
+		got, err := r.Instance(index).ReadFile("/home/vcap/app/version")
+		if must(t, err); string(got) != want {
+			t.Errorf("instance %d runs %q, want %q", index, got, want)
+		}
+	}
+}
+
 func TestOtherProcessTypes(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	a := app(t, "app", files{"Procfile": "web: ./helper\nworker: echo $CF_INSTANCE_INDEX working; exec sleep 1000\n"})

@@ -10,12 +10,12 @@ import (
 const defaultHealthTimeout = 60 * time.Second
 
 // plan is what one instance runs: the process first, then its sidecars.
-func (r *RunningApp) plan(processType string, index int) []*watched {
-	command := r.droplet.ProcessTypes[processType]
+func (r *RunningApp) plan(d *Droplet, processType string, index int) []*watched {
+	command := d.ProcessTypes[processType]
 	if processType == webProcess && r.app.Command != "" {
 		command = r.app.Command
 	}
-	sidecars := r.sidecars(processType)
+	sidecars := r.sidecars(d, processType)
 	memory := r.app.Memory
 	for _, s := range sidecars {
 		memory -= s.Memory
@@ -44,11 +44,11 @@ func (r *RunningApp) plan(processType string, index int) []*watched {
 
 // sidecars of a process type: the buildpacks' and the user's own, which replace
 // those of the same name.
-func (r *RunningApp) sidecars(processType string) (all []Sidecar) {
+func (r *RunningApp) sidecars(d *Droplet, processType string) (all []Sidecar) {
 	own := func(name string) bool {
 		return slices.ContainsFunc(r.app.Sidecars, func(s Sidecar) bool { return s.Name == name })
 	}
-	for _, s := range r.droplet.Sidecars {
+	for _, s := range d.Sidecars {
 		if slices.Contains(s.ProcessTypes, processType) && !own(s.Name) {
 			all = append(all, s)
 		}
@@ -66,7 +66,7 @@ func (r *RunningApp) sidecars(processType string) (all []Sidecar) {
 func (r *RunningApp) checkMemory() error {
 	for processType := range r.scale() {
 		sum := 0
-		for _, s := range r.sidecars(processType) {
+		for _, s := range r.sidecars(r.Droplet(), processType) {
 			sum += s.Memory
 		}
 		if sum >= r.app.Memory {

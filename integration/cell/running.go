@@ -13,12 +13,12 @@ import (
 // RunningApp is an app that was started. Its instances are kept running until it
 // is stopped.
 type RunningApp struct {
-	cell    *Cell
-	app     App
-	droplet *Droplet
-	since   int // how many lines were logged for deleted apps of this name
+	cell  *Cell
+	app   App
+	since int // how many lines were logged for deleted apps of this name
 
 	mu       sync.Mutex
+	droplet  *Droplet                 // guarded by mu: of instances that start
 	slots    map[string]map[int]*slot // guarded by mu: by process type and index
 	incoming []*slot                  // guarded by mu: about to replace others
 }
@@ -61,8 +61,20 @@ func (c *Cell) Push(ctx context.Context, app App) (*RunningApp, error) {
 // App is what was started, with defaults filled in.
 func (r *RunningApp) App() App { return r.app }
 
-// Droplet is what the instances run.
-func (r *RunningApp) Droplet() *Droplet { return r.droplet }
+// Droplet is what instances run that start from now on.
+func (r *RunningApp) Droplet() *Droplet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.droplet
+}
+
+// Use changes the droplet, as a restage does. Instances that run keep theirs until
+// they are replaced.
+func (r *RunningApp) Use(d *Droplet) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.droplet = d
+}
 
 // GUID is the app's id, VCAP_APPLICATION's application_id.
 func (r *RunningApp) GUID() string { return r.cell.guid("app", r.app.Name) }

@@ -45,7 +45,7 @@ func (i *Instance) Shell(ctx context.Context, stdin io.Reader, stdout io.Writer,
 // Task runs a command in a container of its own until it ends, as cf run-task:
 // with the app's droplet, policies and profile scripts, without sidecars.
 func (r *RunningApp) Task(ctx context.Context, command string) (container.ExitStatus, error) {
-	return r.cell.Task(ctx, r.app, r.droplet, command)
+	return r.cell.Task(ctx, r.app, r.Droplet(), command)
 }
 
 // Task is RunningApp.Task for an app that need not be started. It logs as

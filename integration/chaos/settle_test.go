@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
@@ -64,55 +61,7 @@ func (s *system) allRun(context.Context) error {
 	return nil
 }
 
-// catalogIsRight compares names, addresses, and the state of every check.
-func (s *system) catalogIsRight(ctx context.Context) error {
-	var want, got []string
-	for _, i := range s.Servers.Instances() {
-		want = append(want, fmt.Sprintf("node server-%d at %s", i.Index(), i.Address()))
-	}
-	for _, i := range s.all() {
-		node := i.App() + "-" + i.GUID()
-		want = append(want, fmt.Sprintf("node %s at %s", node, i.Address()))
-		for _, id := range []string{i.App(), droplet.SidecarID(i.App())} {
-			want = append(want, fmt.Sprintf("service %s on %s: passing", id, node))
-		}
-	}
-	var nodes []struct {
-		Node, Address string
-		Services      []struct{ ID string }
-		Checks        []struct{ ServiceID, Status, Name string }
-	}
-	if err := s.Consul(ctx, http.MethodGet, "/v1/internal/ui/nodes", nil, &nodes); err != nil {
-		return err
-	}
-	for _, node := range nodes {
-		got = append(got, fmt.Sprintf("node %s at %s", node.Node, node.Address))
-		for _, one := range node.Services {
-			if one.ID == "consul" {
-				continue
-			}
-			state := "passing"
-			for _, check := range node.Checks {
-				if (check.ServiceID == one.ID || check.ServiceID == "") && check.Status != "passing" {
-					state = check.Name + " " + check.Status
-				}
-			}
-			got = append(got, fmt.Sprintf("service %s on %s: %s", one.ID, node.Node, state))
-		}
-	}
-	return same(want, got, "the catalog is not what runs")
-}
-
-// same returns nil where two lists have the same lines, and otherwise what is
-// wrong with them.
-func same(want, got []string, wrong string) error {
-	slices.Sort(want)
-	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" {
-		return fmt.Errorf("%s (-want +got):\n%s", wrong, diff)
-	}
-	return nil
-}
+func (s *system) catalogIsRight(ctx context.Context) error { return s.CatalogIs(ctx, s.all()...) }
 
 // signsAreRight compares the signs of life of instances without agents: one key
 // and one session for each.
@@ -123,7 +72,7 @@ func (s *system) signsAreRight(ctx context.Context) error {
 			continue
 		}
 		for _, i := range slices.Concat(one.service.Instances(), one.caller.Instances()) {
-			node := i.App() + "-" + i.GUID()
+			node := foundation.NodeOf(i)
 			want = append(want, "key "+droplet.AliveKeys(i.App())+node, "session of "+node)
 		}
 	}
@@ -141,22 +90,14 @@ func (s *system) signsAreRight(ctx context.Context) error {
 	for _, session := range sessions {
 		got = append(got, "session of "+session.Node)
 	}
-	return same(want, got, "the signs of life are not those of what runs")
+	return foundation.Same(want, got, "the signs of life are not those of what runs")
 }
 
 func (s *system) callersAreRight(ctx context.Context) error {
 	for _, one := range systems {
-		want := map[string]string{}
-		for _, i := range one.service.Instances() {
-			want[foundation.SidecarOf(i)] = "healthy"
-		}
 		for _, i := range one.caller.Instances() {
-			got, err := foundation.Endpoints(ctx, i, one.service.App().Name)
-			if err != nil {
+			if err := foundation.EndpointsAre(ctx, i, one.service); err != nil {
 				return err
-			}
-			if !maps.Equal(want, got) {
-				return fmt.Errorf("the Envoy of %s has %v, want %v", i.App(), got, want)
 			}
 		}
 	}

@@ -94,6 +94,14 @@ func NewWith(options cell.Options) (_ *Foundation, err error) {
 	return f, f.Binaries.CopyBuildpack(f.Mesh.Dir, "http://"+f.Outside())
 }
 
+// FirstRelease is the buildpack of 0.1.0, which binaries.PrepareFirstRelease has
+// built, naming the mirror. To the platform it is the same one as Mesh, so each has
+// what the other left in an app's build cache.
+func (f *Foundation) FirstRelease() (cell.Buildpack, error) {
+	first := cell.Buildpack{Name: f.Mesh.Name, Dir: filepath.Join(f.work, "mesh_buildpack-0.1.0")}
+	return first, f.Binaries.FirstRelease().CopyBuildpack(first.Dir, "http://"+f.Outside())
+}
+
 // Close ends everything.
 func (f *Foundation) Close() error {
 	_ = f.mirror.Close()

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -218,37 +216,10 @@ func leaveBare(t *testing.T, f *foundation.Foundation, app string) {
 	}
 }
 
-// vanish ends all instances of an app but the first ones at once, as a cell that
-// loses its power: no process can do anything. The platform starts none instead.
 func vanish(t *testing.T, app *cell.RunningApp, left int) []*cell.Instance {
 	t.Helper()
-	dead := app.Instances()[left:]
-	for _, instance := range dead {
-		processes, err := instance.List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, process := range processes {
-			if process.Pid == 1 || process.HostPid == 0 {
-				continue // the container's own, and zombies
-			}
-			if err := syscall.Kill(process.HostPid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	scaled := make(chan error, 1)
-	go func() { scaled <- app.Scale(deadline(t), left) }()
-	for _, instance := range dead {
-		eventually(t, "the platform wants it no more", func(ctx) error {
-			if state := instance.State(); state != cell.Stopping {
-				return fmt.Errorf("it is %s", state)
-			}
-			return nil
-		})
-		instance.Kill()
-	}
-	if err := <-scaled; err != nil {
+	dead, err := foundation.Vanish(deadline(t), app, left)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dead
@@ -266,16 +237,8 @@ func scale(t *testing.T, app *cell.RunningApp, n int) {
 // and to nothing else.
 func served(t *testing.T, caller, backend *cell.RunningApp) {
 	t.Helper()
-	want := map[string]string{}
-	for _, i := range backend.Instances() {
-		want[foundation.SidecarOf(i)] = "healthy"
-	}
 	eventually(t, "the caller has all instances", func(ctx ctx) error {
-		got, err := foundation.Endpoints(ctx, caller.Instance(0), backend.App().Name)
-		if err == nil && !maps.Equal(want, got) {
-			err = fmt.Errorf("the caller's Envoy has %v, want %v", got, want)
-		}
-		return err
+		return foundation.EndpointsAre(ctx, caller.Instance(0), backend)
 	})
 }
 
