@@ -50,26 +50,7 @@ func prepare() error {
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{
-		{"mod", "download"},
-		{"mod", "download", "golang.org/toolchain@" + toolchain(set.Root)},
-		{"build", "-modfile=" + filepath.Join(set.Root, "src/cmd/package/tools/go.mod"), "-o", os.TempDir(), "tool"},
-	} {
-		cmd := exec.Command("go", args...)
-		cmd.Dir = set.Root
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
-		}
-	}
-	return nil
-}
-
-// toolchain is the version, as a module, of the Go that go.mod names.
-func toolchain(root string) string {
-	text, _ := os.ReadFile(filepath.Join(root, "go.mod"))
-	_, after, _ := strings.Cut(string(text), "\ngo ")
-	number, _, _ := strings.Cut(after, "\n")
-	return "v0.0.1-go" + number + ".linux-amd64"
+	return set.GetModules(context.Background())
 }
 
 func run(m *testing.M) int {

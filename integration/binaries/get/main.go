@@ -15,7 +15,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if _, err := binaries.Prepare(ctx, os.Stdout); err != nil {
+	set, err := binaries.Prepare(ctx, os.Stdout)
+	if err == nil {
+		err = set.GetModules(ctx)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "binaries:", err)
 		os.Exit(1)
 	}
