@@ -23,8 +23,10 @@ demo: ## HotROD through the mesh on a local Cloud Foundry cell (KEEP=1 leaves it
 binaries: ## get real Consul, Envoy, HotROD and Go modules into the user's cache: nothing after it needs a network
 	@go run ./integration/binaries/get
 
+# The packages that take longest come first; they mostly wait, and each has cells of
+# its own.
 test: binaries ## all tests, with real Consul, Envoy and apps
-	go test -count=1 -p 1 -timeout 40m ./...
+	go test -count=1 -p 3 -timeout 40m ./integration/mesh ./integration/install ./integration/chaos ./...
 
 unit: ## the buildpack's own tests, without a cell
 	go test ./src/...
