@@ -54,7 +54,7 @@ func prepare() error {
 }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var err error
 	if shared, err = foundation.New(nil); err == nil {
@@ -198,14 +198,14 @@ func runs(t *testing.T, app cell.App, droplet *cell.Droplet) {
 	if err := shared.Allow(policies...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	running, err := shared.Start(ctx, app, droplet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := errors.Join(running.Delete(ctx), shared.Disallow(policies...)); err != nil {
 			t.Error(err)
