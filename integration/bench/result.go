@@ -92,6 +92,20 @@ func (r result) aimedAt(g goal) result {
 	return r
 }
 
+// missed says which goals are not met; nil: none.
+func missed(results []result) error {
+	var names []string
+	for _, r := range results {
+		if r.Met != nil && !*r.Met {
+			names = append(names, r.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("missed goals: %s", strings.Join(names, ", "))
+}
+
 func show(results []result) {
 	number := func(n *float64) string {
 		if n == nil {

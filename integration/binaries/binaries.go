@@ -76,6 +76,33 @@ func (s Set) HotROD() string { return filepath.Join(s.programs(), "hotrod") }
 // Build is the folder of the project's own programs.
 func (s Set) Build() string { return filepath.Join(s.Root, "build") }
 
+// Toolchain is the version, as a module, of the Go that the go.mod of a checkout
+// names.
+func Toolchain(root string) string {
+	text, _ := os.ReadFile(filepath.Join(root, "go.mod"))
+	_, after, _ := strings.Cut(string(text), "\ngo ")
+	number, _, _ := strings.Cut(after, "\n")
+	return "v0.0.1-go" + number + ".linux-amd64"
+}
+
+// GetModules has Go fetch every module that tests, lint and packaging build
+// something of.
+func (s Set) GetModules(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"mod", "download"},
+		{"mod", "download", "golang.org/toolchain@" + Toolchain(s.Root)}, // for stacks, which have no Go
+		{"list", "-deps", "tool"},
+		{"list", "-deps", "-modfile=src/cmd/package/tools/go.mod", "tool"},
+	} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = s.Root
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
+		}
+	}
+	return nil
+}
+
 // Prepare gets everything that is not there yet and builds what is the
 // project's own. Long work says on out how far it is.
 func Prepare(ctx context.Context, out io.Writer) (Set, error) {

@@ -184,11 +184,12 @@ func TestFourthStartIsDelayed(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	c := newCell(t, cell.Options{})
+	const grace = 10 * time.Second
+	c := newCell(t, cell.Options{StopGrace: grace})
 	r := push(t, c, sidecarApp(t))
 	i := r.Instance(0)
 	took, err := i.Stop(timeout(t))
-	if err != nil || took > 900*time.Millisecond || len(i.Killed()) > 0 || i.State() != cell.Stopped {
+	if err != nil || took >= grace || len(i.Killed()) > 0 || i.State() != cell.Stopped {
 		t.Errorf("took %s, killed %v, is %s: %v", took, i.Killed(), i.State(), err)
 	}
 	if r.Instance(0) != i {
@@ -217,7 +218,7 @@ func TestStubbornProcessIsKilledAfterTenSeconds(t *testing.T) {
 		t.Error(got)
 	}
 	took := <-stopping
-	if took < 10*time.Second || took > 11*time.Second || !slices.Equal(i.Killed(), []string{"WEB"}) {
+	if took < 10*time.Second || took > 20*time.Second || !slices.Equal(i.Killed(), []string{"WEB"}) {
 		t.Errorf("took %s, killed %v", took, i.Killed())
 	}
 }
@@ -365,12 +366,7 @@ func TestNothingIsLeftOfAnOrphan(t *testing.T) {
 	until(t, "only init and the helper", func() bool {
 		all, err := i.List()
 		must(t, err)
-		for _, p := range all {
-			if p.State == "Z" {
-				return false
-			}
-		}
-		return len(all) == 3 // init, the launcher's bash, the helper
+		return len(all) == 2 // whom the launcher has become, and no orphan, alive or not
 	})
 	must(t, i.Signal("web", syscall.Signal(0)))
 }

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,9 @@ type MainOptions struct {
 	// Listen are addresses on the machine's own loopback, e.g. "127.0.0.1:0",
 	// which Run gets at with HostListener.
 	Listen []string
+
+	cells int      // halves that are run, side by side
+	tests *os.File // their queue
 }
 
 // MainWith is Main with everything that can be chosen.
@@ -101,7 +105,7 @@ func outside(o MainOptions) int {
 	}
 	// The kernel ends the inside when this very thread ends.
 	runtime.LockOSThread()
-	cmd := inside()
+	var files []*os.File
 	for _, address := range o.Listen {
 		f, err := listenerFile(address)
 		if err != nil {
@@ -109,20 +113,41 @@ func outside(o MainOptions) int {
 			return 1
 		}
 		defer f.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		files = append(files, f)
 	}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, explain(err))
-		return 1
+	if o.tests != nil {
+		files = append(files, o.tests)
+	}
+	var halves []*exec.Cmd
+	var printing sync.Mutex
+	for range max(1, o.cells) {
+		cmd := inside()
+		cmd.ExtraFiles = files
+		if o.cells > 1 {
+			out := &blocks{out: os.Stdout, mutex: &printing}
+			defer out.flush()
+			cmd.Stdout, cmd.Stderr = out, out
+		}
+		if err := cmd.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, explain(err))
+			return 1
+		}
+		halves = append(halves, cmd)
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	go func() {
 		for s := range signals {
-			_ = cmd.Process.Signal(s)
+			for _, cmd := range halves {
+				_ = cmd.Process.Signal(s)
+			}
 		}
 	}()
-	return status(cmd.Wait())
+	worst := 0
+	for _, cmd := range halves {
+		worst = max(worst, status(cmd.Wait()))
+	}
+	return worst
 }
 
 // inside is this program once more, in new namespaces.

@@ -43,13 +43,13 @@ func TestWithoutRoot(t *testing.T) {
 	must(t, os.Chown(home, nobody, nobody))
 	must(t, os.Chmod(filepath.Dir(home), 0o755))
 	program := filepath.Join(home, "test")
-	for from, to := range map[string]string{"/proc/self/exe": program, os.Getenv(helperEnv): "helper", os.Getenv("CELL_LIFECYCLE"): "lifecycle"} {
+	for from, to := range map[string]string{"/proc/self/exe": program, os.Getenv(helperEnv): "helper", os.Getenv(spreadEnv): "spread", os.Getenv("CELL_LIFECYCLE"): "lifecycle"} {
 		b, err := os.ReadFile(from)
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(home, filepath.Base(to)), b, 0o755))
 	}
 	cmd.Path, cmd.Dir = program, home
-	cmd.Env = append(cmd.Env, "HOME="+home, "TMPDIR="+home, helperEnv+"="+home+"/helper", "CELL_LIFECYCLE="+home+"/lifecycle")
+	cmd.Env = append(cmd.Env, "HOME="+home, "TMPDIR="+home, helperEnv+"="+home+"/helper", spreadEnv+"="+home+"/spread", "CELL_LIFECYCLE="+home+"/lifecycle")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("no tests to run")) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,13 +31,24 @@ func prepare() error {
 	if os.Getenv(helperEnv) != "" {
 		return nil
 	}
-	path := filepath.Join(os.TempDir(), "helper")
-	build := exec.Command("go", "build", "-o", path, "./testdata/helper")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("failed to build the helper: %w\n%s", err, out)
+	for _, program := range []struct {
+		env  string
+		args []string
+	}{
+		{helperEnv, []string{"build", "./testdata/helper"}},
+		{spreadEnv, []string{"test", "-c", "./testdata/spread"}},
+	} {
+		path := filepath.Join(os.TempDir(), filepath.Base(program.args[len(program.args)-1]))
+		build := exec.Command("go", slices.Insert(program.args, len(program.args)-1, "-o", path)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("failed to build what the tests run: %w\n%s", err, out)
+		}
+		if err := os.Setenv(program.env, path); err != nil {
+			return err
+		}
 	}
-	return os.Setenv(helperEnv, path)
+	return nil
 }
 
 // newCell is a cell for one test, with a short patience unless o says otherwise.
@@ -69,7 +81,7 @@ func (l testLog) Write(p []byte) (int, error) {
 
 // timeout bounds one test's waiting.
 func timeout(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -20,7 +20,7 @@ import (
 
 // knock tells whether a TCP connection from one guest to an address succeeds.
 func knock(t *testing.T, from *cell.Guest, address string) error {
-	ctx, cancel := context.WithTimeout(timeout(t), 3*time.Second)
+	ctx, cancel := context.WithTimeout(timeout(t), 10*time.Second)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", address)
 	if err != nil {
@@ -167,7 +167,7 @@ func TestAppThatNeverRunsHasNoRoute(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	a := app(t, "lonely", nil)
 	a.Command = "./helper -addr 127.0.0.1:8080"
-	a.HealthTimeout = 400 * time.Millisecond
+	a.HealthTimeout = 3 * time.Second
 	d, err := c.Stage(timeout(t), a)
 	must(t, err)
 	r, err := c.Start(timeout(t), a, d)

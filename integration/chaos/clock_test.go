@@ -108,7 +108,7 @@ func step(ctx context.Context, who []*cell.Instance, by time.Duration) error {
 			return err
 		}
 	}
-	look, cancel := context.WithTimeout(ctx, 10*time.Second)
+	look, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for _, i := range who {
 		name := fmt.Sprintf("the clocks of %s/%d are set by %s", i.App(), i.Index(), by)

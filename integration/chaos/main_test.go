@@ -51,7 +51,7 @@ func run(m *testing.M) int {
 			return 2
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	f, err := newSystems(ctx)
 	if err != nil {

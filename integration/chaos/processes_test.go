@@ -141,7 +141,7 @@ func (f processFault) do(ctx context.Context) (time.Time, error) {
 // changed waits until the instance, or the one after it, has another process as
 // that part: before that everything may look well.
 func changed(ctx context.Context, index int, part foundation.Part, pid int) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, settledWithin)
 	defer cancel()
 	return foundation.Eventually(ctx, fmt.Sprintf("there is another %s", part), func(context.Context) error {
 		now, err := foundation.Parts(mesh.service.Instance(index))

@@ -26,6 +26,10 @@ const (
 	afterward = time.Second
 )
 
+// answered bounds the time until a request counts as lost where the short form
+// lets none be.
+const answered = 20 * time.Second
+
 // settledWithin bounds the time until the catalog equals what runs. A node that
 // has died in silence is marked failed after 6 s and is reaped within 40 s
 // after that (advertise_reconnect_timeout); without an agent it is gone after
@@ -187,15 +191,24 @@ func noStrangers(known map[int]bool) error {
 // survive does a fault under load and waits until all is well again. Callers
 // have recovered in time when the last request that is lost was due within the
 // bound. It is counted from the moment that do returns: when the fault began,
-// or when it was undone.
+// or when it was undone. The short form, which has other tests beside it, shows that
+// they do recover, and leaves it to the long one how soon.
 func survive(t *testing.T, bound time.Duration, do func(ctx context.Context) (from time.Time, err error)) load.Result {
 	t.Helper()
+	var timeout time.Duration // the load's own
+	switch {
+	case long:
+	case bound == 0:
+		timeout = answered
+	default:
+		bound = 3*bound + 2*time.Second
+	}
 	roll(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*settledWithin)
 	defer cancel()
 	wait(t, ctx, "all is well before")
 	requests := load.Start(load.Plan{
-		Kind: load.HTTP, Target: fmt.Sprintf("http://127.0.0.1:%d/slow?ms=5", port), Rate: rate,
+		Kind: load.HTTP, Target: fmt.Sprintf("http://127.0.0.1:%d/slow?ms=5", port), Rate: rate, Timeout: timeout,
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return mesh.caller.Instance(0).Dial(ctx, network, address)
 		},

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 )
 
@@ -54,7 +55,7 @@ func newClone(t *testing.T) *clone {
 	var archive bytes.Buffer
 	writer := zip.NewWriter(&archive)
 	for name, text := range map[string]string{"bin/go": fmt.Sprintf(tinyGo, c.builds), "pkg/tool/linux_amd64/compile": ""} {
-		file, err := writer.Create("golang.org/toolchain@" + toolchain(c.dir) + "/" + name)
+		file, err := writer.Create("golang.org/toolchain@" + binaries.Toolchain(c.dir) + "/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +76,7 @@ func newClone(t *testing.T) *clone {
 	c.write("src/version", "1")
 	c.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.fetches++
-		if r.URL.Path != "/golang.org/toolchain/@v/"+toolchain(c.dir)+".zip" {
+		if r.URL.Path != "/golang.org/toolchain/@v/"+binaries.Toolchain(c.dir)+".zip" {
 			http.NotFound(w, r)
 			return
 		}
@@ -264,7 +265,7 @@ func TestGoThatCannotBeHad(t *testing.T) {
 // asked when it downloaded it.
 func TestThePinnedGo(t *testing.T) {
 	cache := strings.TrimSpace(must(t, checkout, "go", "env", "GOMODCACHE"))
-	sum := digest(t, filepath.Join(cache, "cache/download/golang.org/toolchain/@v", toolchain(checkout)+".zip"))
+	sum := digest(t, filepath.Join(cache, "cache/download/golang.org/toolchain/@v", binaries.Toolchain(checkout)+".zip"))
 	if !strings.Contains(read(t, "bin/build-from-source"), "\ngo_sha256="+sum+"\n") {
 		t.Errorf("bin/build-from-source does not pin the Go of go.mod, whose checksum is %s", sum)
 	}

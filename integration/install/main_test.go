@@ -50,30 +50,11 @@ func prepare() error {
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{
-		{"mod", "download"},
-		{"mod", "download", "golang.org/toolchain@" + toolchain(set.Root)},
-		{"build", "-modfile=" + filepath.Join(set.Root, "src/cmd/package/tools/go.mod"), "-o", os.TempDir(), "tool"},
-	} {
-		cmd := exec.Command("go", args...)
-		cmd.Dir = set.Root
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
-		}
-	}
-	return nil
-}
-
-// toolchain is the version, as a module, of the Go that go.mod names.
-func toolchain(root string) string {
-	text, _ := os.ReadFile(filepath.Join(root, "go.mod"))
-	_, after, _ := strings.Cut(string(text), "\ngo ")
-	number, _, _ := strings.Cut(after, "\n")
-	return "v0.0.1-go" + number + ".linux-amd64"
+	return set.GetModules(context.Background())
 }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var err error
 	if shared, err = foundation.New(nil); err == nil {
@@ -217,14 +198,14 @@ func runs(t *testing.T, app cell.App, droplet *cell.Droplet) {
 	if err := shared.Allow(policies...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	running, err := shared.Start(ctx, app, droplet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := errors.Join(running.Delete(ctx), shared.Disallow(policies...)); err != nil {
 			t.Error(err)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 )
@@ -125,7 +124,7 @@ func (c *closedMesh) loginAlone(t *testing.T) {
 	eventually(t, "it is in rotation again", inRotationOf(c.Foundation, back.Name))
 	dead := backend.Instance(0)
 	kill(t, dead, "mesh proxy")
-	within(t, 4*time.Second, "the catalog does not have it", notInCatalog(c.Foundation, dead))
+	within(t, unrenewed, "the catalog does not have it", notInCatalog(c.Foundation, dead))
 	waitLog(t, backend, takenOut)
 }
 
@@ -145,7 +144,7 @@ func (c *closedMesh) sharing(t *testing.T) {
 		return err
 	})
 	dead := vanish(t, backend, 1)[0]
-	within(t, sweptWithin, "the dead instance is out of the catalog", notInCatalog(c.Foundation, dead))
+	eventually(t, "the dead instance is out of the catalog", notInCatalog(c.Foundation, dead))
 	for _, app := range []*cell.RunningApp{backend, beside} {
 		if lines := said(app, "cannot be seen"); len(lines) > 0 {
 			t.Errorf("%v", lines)

@@ -132,7 +132,7 @@ func (c *closedMesh) roots(t *testing.T) {
 		for _, app := range []*cell.RunningApp{backend, caller} {
 			before[app] = certificates(t, app)
 		}
-		loads[w.name] = load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=5", Rate: 100, Dial: caller.Instance(0).Dial})
+		loads[w.name] = load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=5", Rate: 100, Timeout: answered, Dial: caller.Instance(0).Dial})
 	}
 	err := c.Consul(t.Context(), http.MethodPut, "/v1/connect/ca/configuration", map[string]any{
 		"Provider": "consul", "Config": map[string]any{"PrivateKeyType": "ec", "PrivateKeyBits": 384},
@@ -145,7 +145,7 @@ func (c *closedMesh) roots(t *testing.T) {
 		t.Fatalf("the roots are not new: %v %v", roots, err)
 	}
 	// Agents and servers ask for the new ones after a random part of half a minute.
-	within(t, time.Minute, "all have new certificates", func(context.Context) error {
+	eventually(t, "all have new certificates", func(context.Context) error {
 		for app, old := range before {
 			now := certificates(t, app)
 			if !slices.ContainsFunc(now, func(serial string) bool { return !slices.Contains(old, serial) }) {
@@ -214,11 +214,7 @@ func (c *closedMesh) login(t *testing.T, w closedMode) {
 		t.Fatalf("there are %d logins", len(first))
 	}
 	// Consul's shortest login is a minute; two thirds of it are over then.
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	if _, err := backend.WaitLog(ctx, "logged in again, the old login has ended"); err != nil {
-		t.Fatal(err)
-	}
+	waitLog(t, backend, "logged in again, the old login has ended")
 	if second := c.logins(t, name); len(second) != 1 || second[0] == first[0] {
 		t.Errorf("the logins were %v and are %v", first, second)
 	}

@@ -91,9 +91,12 @@ func killedSidecar(t *testing.T, m mode) {
 	for _, sidecar := range sidecars[:1+m.agents] {
 		t.Run(sidecar, func(t *testing.T) {
 			source := m.echo(t, "orphan")
-			bound := 4 * time.Second
 			if sidecar == "mesh agent" { // it leaves while the app ends, which takes this one 8 s
-				source.Command, bound = "exec ./echo -on-term ignore", 6*time.Second
+				source.Command = "exec ./echo -on-term ignore"
+			}
+			bound := unrenewed
+			if m.agents > 0 {
+				bound = unmet
 			}
 			app := m.start(t, source)
 			waitLog(t, app, "passing, in rotation")
@@ -112,6 +115,10 @@ func killedSidecar(t *testing.T, m mode) {
 		})
 	}
 }
+
+// unmet is the least that the node of an agent that is gone without a word is in
+// the catalog: gossip gives it up after 6 s, and servers forget it 40 s after that.
+const unmet = 40 * time.Second
 
 const takenOut = "the proxy was killed, and this instance taken out of the catalog"
 

@@ -83,7 +83,7 @@ func portCheck(t *testing.T, m mode) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || os.IsTimeout(err) {
 		t.Errorf("somebody answers past the sidecar: %d bytes, %v", n, err)
 	}
@@ -176,9 +176,9 @@ func TestRollingReplaceLosesNothing(t *testing.T) { inBothModes(t, rollingReplac
 
 func rollingReplaceLosesNothing(t *testing.T, m mode) {
 	backend, caller := m.pair(t, 3)
-	requests := load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=10", Rate: 200, Dial: caller.Instance(0).Dial})
+	requests := load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=10", Rate: 200, Timeout: answered, Dial: caller.Instance(0).Dial})
 	for i := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if err := backend.Replace(ctx, i); err != nil {
 			t.Error(err)
 		}

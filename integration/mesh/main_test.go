@@ -4,8 +4,10 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -14,39 +16,65 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// shared is the foundation of all tests: one cell, one control plane. Each
-// test brings its own apps and takes them away.
+// shared is the foundation of all tests of a process: one cell, one control
+// plane. Each test brings its own apps and takes them away.
 var shared *foundation.Foundation
 
-func TestMain(m *testing.M) { cell.Main(foundation.Prepare, func() int { return run(m) }) }
+// cells are enough for tests that mostly wait to keep two cores busy.
+const cells = 3
 
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func TestMain(m *testing.M) { cell.MainTests(m, cells, foundation.Prepare, run) }
+
+func run(tests func() int) int {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var err error
 	if shared, err = foundation.New(nil); err == nil {
-		err = shared.StartServers(ctx)
+		err = errors.Join(shared.StartServers(ctx), keepPrograms(ctx))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "failed to start the control plane:", err)
 		return 1
 	}
 	defer shared.Close()
-	return m.Run()
+	return tests()
+}
+
+// kept has the build cache that every app of these tests finds at its first
+// staging: fetching the programs for each would be most of all their work.
+const kept = "kept"
+
+// keepPrograms stages an app that needs them.
+func keepPrograms(ctx context.Context) error {
+	dir, err := shared.Write(map[string]string{"mesh.hcl": withAgent.meshFile(kept)})
+	if err != nil {
+		return err
+	}
+	droplet, err := shared.Stage(ctx, cell.App{Name: kept, Dir: dir})
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(droplet.Dir)
+}
+
+// build stages an app, with the programs in its build cache as second names of
+// the same files.
+func build(t *testing.T, app cell.App) *cell.Droplet {
+	t.Helper()
+	cache := shared.CacheDir(app.Name)
+	if output, err := exec.Command("cp", "--archive", "--link", shared.CacheDir(kept), cache).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	droplet, err := shared.Stage(t.Context(), app)
+	if err := errors.Join(err, os.RemoveAll(cache)); err != nil {
+		t.Fatal(err)
+	}
+	return droplet
 }
 
 func stage(t *testing.T, app cell.App) *cell.Droplet {
 	t.Helper()
-	// Droplet and build cache weigh half a gigabyte of memory together.
-	t.Cleanup(func() {
-		if err := os.RemoveAll(shared.CacheDir(app.Name)); err != nil {
-			t.Error(err)
-		}
-	})
-	droplet, err := shared.Stage(t.Context(), app)
-	if err != nil {
-		t.Fatal(err)
-	}
+	droplet := build(t, app)
 	t.Cleanup(func() {
 		if err := os.RemoveAll(droplet.Dir); err != nil {
 			t.Error(err)
@@ -64,10 +92,18 @@ func write(t *testing.T, name string, files map[string]string) cell.App {
 	return cell.App{Name: name, Dir: dir}
 }
 
+// patience bounds a wait for what takes a few seconds on a machine that has nothing
+// else to do.
+const patience = 2 * time.Minute
+
+// answered bounds the time until a request counts as lost: where there is much else
+// to do, an answer that is late is no fault.
+const answered = 20 * time.Second
+
 // deadline bounds one wait of a test.
 func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

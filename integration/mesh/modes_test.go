@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
@@ -98,7 +96,7 @@ func (m mode) launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, u
 	}
 	together.add(t, running)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		together.stop(ctx, t)
 		if t.Failed() {
@@ -222,14 +220,10 @@ func staged(t *testing.T, app cell.App) *cell.Droplet {
 	droplets.mutex.Lock()
 	defer droplets.mutex.Unlock()
 	if droplets.byName[app.Name] == nil {
-		droplet, err := shared.Stage(t.Context(), app)
-		if err := errors.Join(err, os.RemoveAll(shared.CacheDir(app.Name))); err != nil {
-			t.Fatal(err)
-		}
 		if droplets.byName == nil {
 			droplets.byName = map[string]*cell.Droplet{}
 		}
-		droplets.byName[app.Name] = droplet
+		droplets.byName[app.Name] = build(t, app)
 	}
 	return droplets.byName[app.Name]
 }

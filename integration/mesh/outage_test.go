@@ -101,7 +101,7 @@ func (s *outageSide) startLoads() {
 	s.loads = nil
 	for _, kind := range []load.Kind{load.TCPNew, load.TCPLong} {
 		s.loads = append(s.loads, load.Start(load.Plan{
-			Kind: kind, Target: "127.0.0.1:9001", Rate: 50, Connections: 3, Dial: s.caller.Instance(0).Dial,
+			Kind: kind, Target: "127.0.0.1:9001", Rate: 50, Connections: 3, Timeout: answered, Dial: s.caller.Instance(0).Dial,
 		}))
 	}
 }

@@ -132,7 +132,7 @@ func TestGoVersionsAgree(t *testing.T) {
 	t.Parallel()
 	directive := regexp.MustCompile(`(?m)^go (\d+\.\d+)`)
 	want := directive.FindStringSubmatch(read(t, "go.mod"))[1]
-	for _, file := range []string{"fixtures/consul/go.mod", "fixtures/hotrod/go.mod", "fixtures/lint/go.mod", "src/cmd/package/tools/go.mod"} {
+	for _, file := range []string{"fixtures/consul/go.mod", "fixtures/hotrod/go.mod", "fixtures/audit/go.mod", "src/cmd/package/tools/go.mod"} {
 		if got := directive.FindStringSubmatch(read(t, file))[1]; got != want {
 			t.Errorf("%s wants Go %s, go.mod Go %s", file, got, want)
 		}

@@ -40,9 +40,9 @@ func TestFetch(t *testing.T) {
 		"in order again":     {[]http.HandlerFunc{refuse(502), refuse(429), give(program)}, 3, nil},
 		"truncated":          {[]http.HandlerFunc{half}, 3, []string{"in 3 attempts: unexpected EOF\nhint: staging must reach"}},
 		"truncated once":     {[]http.HandlerFunc{half, give(program)}, 2, nil},
-		"stalled":            {[]http.HandlerFunc{stall}, 3, []string{"in 3 attempts: nothing received for 300ms\nhint: staging must reach"}},
+		"stalled":            {[]http.HandlerFunc{stall}, 3, []string{"in 3 attempts: nothing received for 1s\nhint: staging must reach"}},
 		"stalled once":       {[]http.HandlerFunc{stall, give(program)}, 2, nil},
-		"no answer":          {[]http.HandlerFunc{func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}, 3, []string{"nothing received for 300ms"}},
+		"no answer":          {[]http.HandlerFunc{func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}, 3, []string{"nothing received for 1s"}},
 		"another file":       {[]http.HandlerFunc{give([]byte("another"))}, 1, []string{"its checksum is " + sumOf([]byte("another")) + " and should be " + sumOf(program), "hint: what is there is not what the checksum was made of", "nothing of it was run"}},
 		"a web page":         {[]http.HandlerFunc{give([]byte("<!DOCTYPE html>\n<html><title>Log in</title>"))}, 1, []string{"its checksum is", "hint: what the address gives is a web page"}},
 		"nothing":            {[]http.HandlerFunc{give(nil)}, 1, []string{"its checksum is " + sumOf(nil)}},
@@ -66,7 +66,7 @@ func TestFetch(t *testing.T) {
 			})
 			s := newShelf(t)
 			if strings.Contains(name, "stalled") || name == "no answer" {
-				s.Stall = 300 * time.Millisecond
+				s.Stall = time.Second
 			}
 			if a := consul(address+"/consul", program); test.says == nil {
 				s.installs(a)
@@ -87,11 +87,11 @@ func TestASlowDownloadIsNoStall(t *testing.T) {
 		for part := range 10 {
 			w.Write(program[part*len(program)/10 : (part+1)*len(program)/10])
 			w.(http.Flusher).Flush()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(400 * time.Millisecond)
 		}
 	})
 	s := newShelf(t)
-	s.Stall = 700 * time.Millisecond
+	s.Stall = 3 * time.Second
 	s.installs(consul(address+"/consul", program))
 }
 

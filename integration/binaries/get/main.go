@@ -19,6 +19,9 @@ func main() {
 	if err == nil {
 		err = set.PrepareFirstRelease(ctx, os.Stdout)
 	}
+	if err == nil {
+		err = set.GetModules(ctx)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "binaries:", err)
 		os.Exit(1)
