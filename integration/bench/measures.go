@@ -66,9 +66,11 @@ func run() int {
 	return 0
 }
 
-// takeAll makes every measure that was asked for. One that fails does not keep
-// the others from being made.
+// takeAll makes every measure that was asked for. One that fails, or misses its
+// goal, does not keep the others from being made and shown, but is an error in the
+// end.
 func takeAll(ctx context.Context) error {
+	started := time.Now()
 	wanted, err := chosen()
 	if err != nil {
 		return err
@@ -98,6 +100,7 @@ func takeAll(ctx context.Context) error {
 		}
 	}
 	show(results)
-	failures = append(failures, write(f.Binaries.Build(), results))
+	failures = append(failures, write(f.Binaries.Build(), results), missed(results))
+	fmt.Printf("bench took %.0f min\n", time.Since(started).Minutes())
 	return errors.Join(failures...)
 }

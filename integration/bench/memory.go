@@ -13,7 +13,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// beat is how often the proxy looks at its Envoy (src/runtime).
+// beat is how often the proxy looks at its Envoy (src/mesh/instance).
 const beat = 500 * time.Millisecond
 
 // meshMemory adds up what is resident in a container of an app that has one

@@ -2,6 +2,7 @@ package cell
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -186,31 +187,37 @@ func (g *Guest) Dial(ctx context.Context, network, address string) (net.Conn, er
 	return nil, err
 }
 
-// dialIP makes the socket on a thread that is in the guest's network namespace.
-// The thread stays there, so it is never unlocked and ends with its goroutine.
-func (g *Guest) dialIP(ctx context.Context, network, address string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	dialled := make(chan result, 1)
+func (g *Guest) dialIP(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	enterErr := g.within(func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) })
+	return conn, errors.Join(enterErr, err)
+}
+
+// Listen listens inside the guest.
+func (g *Guest) Listen(ctx context.Context, network, address string) (listener net.Listener, err error) {
+	enterErr := g.within(func() { listener, err = new(net.ListenConfig).Listen(ctx, network, address) })
+	return listener, errors.Join(enterErr, err)
+}
+
+// within makes a socket on a thread that is in the guest's network namespace. The
+// thread stays there, so it is never unlocked and ends with its goroutine.
+func (g *Guest) within(work func()) error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		ns, err := netns.GetFromPid(g.ctr.Pid())
 		if err != nil {
-			dialled <- result{err: fmt.Errorf("guest %s has ended: %w", g.address, err)}
+			done <- fmt.Errorf("guest %s has ended: %w", g.address, err)
 			return
 		}
 		defer ns.Close()
 		if err := netns.Set(ns); err != nil {
-			dialled <- result{err: fmt.Errorf("failed to enter the network of %s: %w", g.address, err)}
+			done <- fmt.Errorf("failed to enter the network of %s: %w", g.address, err)
 			return
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		dialled <- result{conn, err}
+		work()
+		done <- nil
 	}()
-	r := <-dialled
-	return r.conn, r.err
+	return <-done
 }
 
 // Silence drops every packet from and to an instance, as a dead network would,

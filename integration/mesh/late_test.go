@@ -20,12 +20,10 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
-// lateServers stand before a real server. Of what instances write they can lose the
+// lateServers stand before the real servers. Of what instances write they can lose the
 // answers: the server gets those writes when release says so, long after their
 // callers have given them up.
 type lateServers struct {
-	http, grpc net.Listener
-
 	mutex sync.Mutex
 	loses func(entry) bool // guarded by mutex
 	late  []*http.Request  // guarded by mutex
@@ -53,54 +51,34 @@ func (w entry) says(check, status string) bool {
 	return false
 }
 
+// lateAPI is the port of the servers' containers where these listen.
+const lateAPI = 8082
+
 func newLateServers(t *testing.T) *lateServers {
 	t.Helper()
 	l := &lateServers{loses: func(entry) bool { return false }}
-	var listening net.ListenConfig
-	for _, listener := range []*net.Listener{&l.http, &l.grpc} {
-		var err error
-		if *listener, err = listening.Listen(t.Context(), "tcp", shared.Outside()+":0"); err != nil {
+	for _, instance := range shared.Servers.Instances() {
+		listener, err := instance.Listen(t.Context(), "tcp", fmt.Sprintf("%s:%d", instance.Address(), lateAPI))
+		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { (*listener).Close() })
+		server := http.Server{Handler: l, ReadHeaderTimeout: time.Minute}
+		t.Cleanup(func() { _ = server.Close() })
+		go func() { _ = server.Serve(listener) }()
 	}
-	server := http.Server{Handler: l, ReadHeaderTimeout: time.Minute}
-	go func() { _ = server.Serve(l.http) }()
-	go l.relay()
 	return l
-}
-
-// relay passes on what Envoys and servers say to each other. Each server takes its
-// share of the streams only, so one after the other is asked.
-func (l *lateServers) relay() {
-	servers := shared.Servers.Instances()
-	for next := 0; ; next++ {
-		server := servers[next%len(servers)].Address() + ":8081"
-		here, err := l.grpc.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer here.Close()
-			there, err := net.Dial("tcp", server)
-			if err != nil {
-				return
-			}
-			defer there.Close()
-			go func() {
-				_, _ = io.Copy(there, here)
-				there.Close()
-			}()
-			_, _ = io.Copy(here, there)
-		}()
-	}
 }
 
 // ServeHTTP implements http.Handler.
 func (l *lateServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	server := &url.URL{Scheme: "http", Host: shared.Servers.Instance(0).Address() + ":8080"}
+	here := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	server := &url.URL{Scheme: "http", Host: here.IP.String() + ":8080"}
+	passOn := httputil.NewSingleHostReverseProxy(server)
+	passOn.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { // an instance that has asked something else meanwhile
+		w.WriteHeader(http.StatusBadGateway)
+	}
 	if r.Method != http.MethodPut {
-		httputil.NewSingleHostReverseProxy(server).ServeHTTP(w, r)
+		passOn.ServeHTTP(w, r)
 		return
 	}
 	body, err := io.ReadAll(r.Body)
@@ -121,7 +99,7 @@ func (l *lateServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if lost {
 		panic(http.ErrAbortHandler) // cuts the connection
 	}
-	httputil.NewSingleHostReverseProxy(server).ServeHTTP(w, r)
+	passOn.ServeHTTP(w, r)
 }
 
 // lose has the answers lost to writes of a kind, from now on.
@@ -178,10 +156,14 @@ func (l *lateServers) release(t *testing.T) {
 	}
 }
 
-// app is one that knows the servers as these alone.
+// app is one that asks these.
 func (l *lateServers) app(t *testing.T, name string) cell.App {
 	t.Helper()
-	port := func(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
+	policy := cell.Policy{Source: name, Destination: foundation.ServersApp, Protocol: "tcp", Start: lateAPI}
+	if err := shared.Allow(policy); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shared.Disallow(policy) })
 	return write(t, name, map[string]string{"Procfile": "web: ./echo\n", "mesh.hcl": fmt.Sprintf(`service %q {
   protocol = "http"
   check "health" {
@@ -192,13 +174,12 @@ func (l *lateServers) app(t *testing.T, name string) cell.App {
 }
 consul {
   mode      = "agentless"
-  addresses = [%q]
   ports {
     http = %d
-    grpc = %d
+    grpc = 8081
   }
 }
-`, name, shared.Outside(), port(l.http), port(l.grpc))})
+`, name, lateAPI)})
 }
 
 // mendedWithin is how long what a late write has done may last: instances look eight
@@ -297,13 +278,15 @@ func TestNodeGoneWhileItStarts(t *testing.T) {
 	served(t, caller, backend)
 	removed := make(chan error, 1)
 	first := backend.Instance(0).GUID()
-	servers.lose(once(func(w entry) bool { // loses nothing, but sees who comes
-		if w.Service.ID != "removed-sidecar-proxy" || strings.HasSuffix(w.Node, first) {
-			return false
+	isNext := once(func(w entry) bool {
+		return w.Service.ID == "removed-sidecar-proxy" && !strings.HasSuffix(w.Node, first)
+	})
+	servers.lose(func(w entry) bool { // loses nothing, but sees who comes
+		if isNext(w) {
+			removed <- shared.Consul(context.Background(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": w.Node}, nil)
 		}
-		removed <- shared.Consul(context.Background(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": w.Node}, nil)
 		return false
-	}))
+	})
 	if err := backend.Scale(deadline(t), 2); err != nil {
 		t.Fatal(err)
 	}

@@ -22,11 +22,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
-	"github.com/consul-mesh/mesh-buildpack/src/runtime"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
 )
 
 // TestNothingIsLostOnTheWay: every golden service.json is registered as the
-// runtime does it, with a real agent and in the catalog of real servers, and read
+// `mesh proxy` does it, with a real agent and in the catalog of real servers, and read
 // back field for field.
 func TestNothingIsLostOnTheWay(t *testing.T) {
 	t.Parallel()
@@ -128,12 +129,12 @@ func (a *agent) call(ctx context.Context, method, path string, body, answer any)
 // golden is a droplet that staging has rendered.
 type golden struct {
 	services []map[string]any // of service.json
-	bodies   []runtime.Registration
+	bodies   []registry.Request
 }
 
-func readGolden(t *testing.T, instance runtime.Instance) (g golden) {
+func readGolden(t *testing.T, inst instance.Instance) (g golden) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(instance.Deps, droplet.ServiceFile))
+	text, err := os.ReadFile(filepath.Join(inst.Deps, droplet.ServiceFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func readGolden(t *testing.T, instance runtime.Instance) (g golden) {
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
-	bodies, err := instance.Registrations()
+	bodies, err := registry.Requests(inst)
 	if err != nil || len(bodies) != len(file.Services) {
 		t.Fatalf("%d services become %d registrations: %v", len(file.Services), len(bodies), err)
 	}
@@ -176,7 +177,7 @@ func (g golden) each(check func(id string, service map[string]any, checks []map[
 // registers registers the services of a golden droplet, compares what the agent
 // has of them, and takes them away.
 func (a *agent) registers(t *testing.T, dir string) {
-	g := readGolden(t, runtime.Instance{Deps: dir})
+	g := readGolden(t, instance.Instance{Deps: dir})
 	for _, body := range g.bodies {
 		a.must(t, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", body.Service, nil)
 		for _, check := range body.Checks {
@@ -198,9 +199,9 @@ func (a *agent) registers(t *testing.T, dir string) {
 // catalogs writes the services of a golden droplet into the catalog, compares what
 // it has of them, and takes their node out.
 func (a *agent) catalogs(t *testing.T, dir string) {
-	instance := runtime.Instance{Deps: dir, App: "golden", GUID: filepath.Base(dir)}
-	node := instance.NodeName()
-	g := readGolden(t, instance)
+	inst := instance.Instance{Deps: dir, App: "golden", GUID: filepath.Base(dir)}
+	node := inst.NodeName()
+	g := readGolden(t, inst)
 	a.must(t, http.MethodPut, "/v1/catalog/register", map[string]string{"Node": node, "Address": "192.0.2.1"}, nil)
 	for _, body := range g.bodies {
 		for _, entry := range body.Entries {

@@ -16,11 +16,11 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/binaries"
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
-	"github.com/consul-mesh/mesh-buildpack/src/runtime"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/proxy"
 )
 
 // statusOf is the status of an instance that runs.
-func statusOf(t *testing.T, app *cell.RunningApp) (s runtime.Status, text string, code int) {
+func statusOf(t *testing.T, app *cell.RunningApp) (s proxy.Status, text string, code int) {
 	t.Helper()
 	s, text, code, err := askStatus(deadline(t), app)
 	if err != nil {
@@ -30,7 +30,7 @@ func statusOf(t *testing.T, app *cell.RunningApp) (s runtime.Status, text string
 }
 
 // askStatus runs `mesh status` as `cf ssh -c` does, without any environment.
-func askStatus(ctx context.Context, app *cell.RunningApp) (s runtime.Status, text string, code int, err error) {
+func askStatus(ctx context.Context, app *cell.RunningApp) (s proxy.Status, text string, code int, err error) {
 	const program = "env -i /home/vcap/deps/*/bin/mesh status"
 	output, _, err := app.Instance(0).SSH(ctx, program+" -json")
 	if err != nil {

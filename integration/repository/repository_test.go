@@ -30,12 +30,11 @@ var walls = map[string][]string{
 	"src/droplet": {"github.com/...", module + "..."},
 	// What reads secrets uses nobody else's code.
 	"src/credentials": {"github.com/...", "golang.org/...", module + "src/..."},
-	"src/meshfile":    {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", "github.com/hashicorp/consul/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/runtime"},
+	"src/meshfile":    {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", "github.com/hashicorp/consul/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
 	"src/pairs":       {"github.com/...", module + "..."},
 	"src/artifact":    {"github.com/cloudfoundry/...", "github.com/hashicorp/hcl/...", module + "src/..."},
-	"src/render":      {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", module + "src/artifact", module + "src/staging", module + "src/runtime"},
-	"src/staging":     {module + "src/runtime"},
-	"src/runtime":     {"github.com/cloudfoundry/...", "github.com/hashicorp/...", module + "src/meshfile", module + "src/artifact", module + "src/render", module + "src/staging"},
+	"src/render":      {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
+	"src/staging":     {module + "src/mesh/..."},
 	"src/cmd/mesh":    {"github.com/cloudfoundry/...", "github.com/hashicorp/...", module + "src/meshfile", module + "src/artifact", module + "src/render", module + "src/staging"},
 	// The cell is Cloud Foundry: it knows nothing of Consul or the buildpack.
 	"integration/container": {module + "src/...", "github.com/hashicorp/..."},

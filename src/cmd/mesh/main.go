@@ -1,5 +1,19 @@
 // Command mesh is the container program: the two sidecars and the hold of the
-// app. It is put into the droplet, so it links no staging code.
+// app. It is put into the droplet, so it links no staging code. It reads what staging
+// left (package droplet) and knows neither mesh.hcl nor libbuildpack nor how anything
+// was fetched.
+//
+//	mesh agent   lays what differs between instances over agent.json and runs
+//	             the Consul agent, again and again where it ends
+//	mesh proxy   waits for the agent and a leader, registers the services,
+//	             boots an Envoy for each, lets the app start, says when it may
+//	             get traffic, and takes all of it down again
+//	mesh app     runs the app's start command when the proxy says so, and
+//	             passes SIGTERM on when no caller sends requests any more
+//	mesh status  asks the proxy how everything is
+//
+// Proxy, app and status meet at a Unix socket in the instance's run folder
+// (src/mesh/gate). Every wait is for a condition, bounded, named and logged.
 package main
 
 import (
@@ -8,12 +22,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	goruntime "runtime"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
 
-	"github.com/consul-mesh/mesh-buildpack/src/runtime"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/agent"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/gate"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/proxy"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 const usage = `usage: mesh agent                runs the Consul agent of this instance
@@ -36,8 +54,8 @@ const processors = 1
 
 func main() {
 	debug.SetGCPercent(gcPercent)
-	goruntime.GOMAXPROCS(processors)
-	log := runtime.NewLog(os.Stdout)
+	runtime.GOMAXPROCS(processors)
+	log := wait.NewLog(os.Stdout)
 	status, err := run(os.Args[1:], log)
 	if err != nil {
 		text, hints, _ := strings.Cut(err.Error(), "\n")
@@ -50,7 +68,7 @@ func main() {
 	os.Exit(status)
 }
 
-func run(args []string, log runtime.Log) (status int, err error) {
+func run(args []string, log wait.Log) (status int, err error) {
 	if len(args) == 0 {
 		return 0, fmt.Errorf("want one of agent, proxy, app, status\n%s", usage)
 	}
@@ -62,32 +80,32 @@ func run(args []string, log runtime.Log) (status int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("failed to find the droplet: %w", err)
 	}
-	inst, err := runtime.NewInstance(program, os.Getenv)
+	inst, err := instance.NewInstance(program, os.Getenv)
 	if err != nil {
 		return 0, err
 	}
 	if args[0] != "status" {
-		runtime.AdoptChildren()
+		instance.AdoptChildren()
 	}
 	switch {
 	case args[0] == "agent" || args[0] == "proxy":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		if args[0] == "agent" {
-			return 0, runtime.Agent(ctx, inst, log)
+			return 0, agent.Run(ctx, inst, log)
 		}
-		return 0, runtime.Proxy(ctx, inst, log)
+		return 0, proxy.Run(ctx, inst, log)
 	case args[0] == "status" && (len(args) == 1 || len(args) == 2 && strings.TrimLeft(args[1], "-") == "json"):
 		return printStatus(inst, len(args) == 2)
 	case args[0] == "app" && len(args) > 2 && args[1] == "--":
-		return runtime.App(context.Background(), inst, log, args[2:], syscall.Exec)
+		return gate.App(context.Background(), inst, log, args[2:], syscall.Exec)
 	}
 	return 0, fmt.Errorf("cannot run %q\n%s", strings.Join(args, " "), usage)
 }
 
 // printStatus prints how this instance is.
-func printStatus(inst runtime.Instance, asJSON bool) (int, error) {
-	s, err := runtime.AskStatus(context.Background(), inst)
+func printStatus(inst instance.Instance, asJSON bool) (int, error) {
+	s, err := proxy.AskStatus(context.Background(), inst)
 	if err != nil {
 		return 0, err
 	}

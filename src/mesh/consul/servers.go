@@ -1,0 +1,344 @@
+package consul
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
+)
+
+// The usual ports of Consul's servers, without and with TLS.
+const (
+	ServerHTTP    = 8500
+	serverHTTPS   = 8501
+	serverGRPC    = 8502
+	serverGRPCTLS = 8503
+)
+
+// Servers are the Consul servers that are asked directly: one of them until it
+// fails, then the next. Their names are resolved anew each time, because the
+// servers may be apps themselves. (HashiCorp's consul-server-connection-manager
+// does this over gRPC, whose library alone is larger than this whole program.)
+type Servers struct {
+	Names      []string
+	HTTP, GRPC int
+	tls        *tls.Config // nil: plain text
+	lookup     singleflight.Group
+
+	mutex       sync.Mutex
+	current     string             // host, empty before the first and after a failure
+	failed      string             // the last that did
+	currentLost context.Context    // ends when current is lost, nil while nobody waits for that
+	noteLost    context.CancelFunc // ends it
+}
+
+// NewServers takes the addresses of the bound service, and otherwise those of
+// mesh.hcl.
+func NewServers(config *droplet.Servers, a *Access) *Servers {
+	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC}
+	if creds := a.Current(); creds != nil {
+		if creds.RetryJoin != nil {
+			s.Names = creds.RetryJoin
+		}
+		if creds.CA != "" {
+			s.HTTP, s.GRPC, s.tls = serverHTTPS, serverGRPCTLS, a.serverTLS()
+		}
+	}
+	if config.HTTP != 0 {
+		s.HTTP = config.HTTP
+	}
+	if config.GRPC != 0 {
+		s.GRPC = config.GRPC
+	}
+	return s
+}
+
+// Pick is the host to ask.
+func (s *Servers) Pick(ctx context.Context) (string, error) {
+	s.mutex.Lock()
+	current := s.current
+	s.mutex.Unlock()
+	if current != "" {
+		return current, nil
+	}
+	hosts, err := s.hosts(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current != "" {
+		return s.current, nil
+	}
+	s.current = hosts[rand.IntN(len(hosts))]
+	for i := 0; s.current == s.failed && i < len(hosts); i++ {
+		s.current = hosts[i]
+	}
+	return s.current, nil
+}
+
+// HostOf is the address of a server without the port that it may have, which is
+// one for gossip.
+func HostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return strings.Trim(address, "[]")
+}
+
+// hosts are the addresses of the servers. A lookup that takes longer than who needs
+// it waits goes on, and the next call finds it.
+func (s *Servers) hosts(ctx context.Context) ([]string, error) {
+	found := s.lookup.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), instance.LookupTimeout)
+		defer cancel()
+		return Resolve(ctx, s.Names)
+	})
+	select {
+	case result := <-found:
+		hosts, _ := result.Val.([]string)
+		return hosts, result.Err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the name servers have not answered yet: %w", ctx.Err())
+	}
+}
+
+// Resolve gives the addresses behind the servers' names, at least one. Cloud
+// auto-join, which may have keys in it, is for an agent alone: it is left out,
+// and said by no error.
+func Resolve(ctx context.Context, names []string) ([]string, error) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.Contains(name, "provider=") })
+	if len(names) == 0 {
+		return nil, errNoAddress
+	}
+	hosts := lookUp(ctx, names, net.DefaultResolver.LookupHost)
+	switch {
+	case len(hosts) > 0:
+		return hosts, nil
+	case len(names) == 1:
+		return nil, fmt.Errorf("%s, the address of the servers, does not resolve: do they run, with that name?", HostOf(names[0]))
+	}
+	return nil, fmt.Errorf("none of the servers' addresses resolves: %s", strings.Join(names, ", "))
+}
+
+// lookUp looks up all names side by side, and waits for the others when it has the
+// addresses of one.
+func lookUp(ctx context.Context, names []string, look func(context.Context, string) ([]string, error)) (hosts []string) {
+	found := make(chan []string, len(names))
+	for _, name := range names {
+		go func() {
+			addresses, _ := look(ctx, HostOf(name)) // none says enough
+			found <- addresses
+		}()
+	}
+	var enough <-chan time.Time
+	for range names {
+		select {
+		case addresses := <-found:
+			hosts = append(hosts, addresses...)
+			if enough == nil && len(hosts) > 0 {
+				enough = time.After(instance.LookupGrace)
+			}
+		case <-enough:
+			return hosts
+		}
+	}
+	return hosts
+}
+
+var errNoAddress = errors.New("the servers are named by cloud auto-join (provider=…) alone, which an agent resolves, and says in its log how")
+
+// lost says that a server does not answer, or knows no leader.
+func (s *Servers) lost(host string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current != host {
+		return
+	}
+	s.current, s.failed = "", host
+	if s.currentLost != nil {
+		s.noteLost()
+		s.currentLost = nil
+	}
+}
+
+// untilLost is for a question that stays open: it ends when the server that is
+// asked now is lost, which other questions find out sooner.
+func (s *Servers) UntilLost(ctx context.Context) (context.Context, context.CancelFunc) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.currentLost == nil {
+		s.currentLost, s.noteLost = context.WithCancel(context.Background())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.currentLost, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// ToServer sends requests to the server that is asked now, whatever host they
+// name.
+type ToServer struct {
+	*Servers
+	Port      int
+	Transport http.RoundTripper
+}
+
+// transport is for one of the servers' ports. It notes in its TLS configuration
+// what it speaks, so each has one of its own.
+func (s *Servers) transport() *http.Transport {
+	dialer := net.Dialer{Timeout: instance.ConnectTimeout}
+	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext, TLSHandshakeTimeout: instance.ConnectTimeout}
+}
+
+// Api is for Consul's HTTP API.
+func (s *Servers) API() http.RoundTripper {
+	return &ToServer{s, s.HTTP, s.transport()}
+}
+
+// XDS is for Envoy's streams, gRPC.
+func (s *Servers) XDS() http.RoundTripper {
+	t := s.transport()
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetUnencryptedHTTP2(s.tls == nil)
+	t.Protocols.SetHTTP2(s.tls != nil)
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: instance.PingAfter, PingTimeout: instance.PingTimeout}
+	return &ToServer{s, s.GRPC, t}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *ToServer) RoundTrip(request *http.Request) (*http.Response, error) {
+	host, err := t.Pick(request.Context())
+	if err == nil {
+		err = request.Context().Err() // a server that nothing was sent to is not to blame
+	}
+	if err != nil {
+		if request.Body != nil {
+			request.Body.Close()
+		}
+		return nil, unsent(err)
+	}
+	request = request.Clone(request.Context())
+	request.URL.Scheme = "http"
+	if t.tls != nil {
+		request.URL.Scheme = "https"
+	}
+	request.URL.Host = net.JoinHostPort(host, strconv.Itoa(t.Port))
+	response, err := t.Transport.RoundTrip(request)
+	if err != nil {
+		// Who was asked is not to blame for who does not wait for the answer.
+		if request.Context().Err() == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.lost(host)
+		}
+		return nil, err
+	}
+	// Too many requests are too many for this server.
+	if response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests || IsFull(response.Header) {
+		t.lost(host)
+	}
+	response.Body = &stream{response.Body, response, func() { t.lost(host) }}
+	return response, nil
+}
+
+// stream is an answer, which tells at its end whether its server is one to ask
+// again. That of gRPC has a status then.
+type stream struct {
+	io.ReadCloser
+	response *http.Response
+	lost     func()
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(buffer []byte) (int, error) {
+	n, err := s.ReadCloser.Read(buffer)
+	broken := err != nil && !errors.Is(err, io.EOF) && s.response.Request.Context().Err() == nil
+	if broken || err != nil && IsFull(s.response.Trailer) {
+		s.lost()
+	}
+	return n, err
+}
+
+// IsFull says that a server has as many of Envoy's streams as is its share: it
+// wants this one to go to another.
+func IsFull(status http.Header) bool {
+	const resourceExhausted = "8"
+	return status.Get("Grpc-Status") == resourceExhausted
+}
+
+// serverTLS verifies the servers by the CA of the moment, so that one CA can
+// take over from another without a restart.
+func (a *Access) serverTLS() *tls.Config {
+	config := &tls.Config{
+		InsecureSkipVerify: true, // VerifyConnection does it
+		VerifyConnection:   a.verifyServer,
+	}
+	if creds := a.Current(); creds.VerifyServerName && creds.Datacenter != "" {
+		// For what routes by it; the servers' own domain is not known here.
+		config.ServerName = ServerName(creds.Datacenter, "consul")
+	}
+	return config
+}
+
+// ServerName is what a server's certificate has to be for, by Consul's own rule.
+func ServerName(datacenter, domain string) string {
+	return "server." + strings.ToLower(datacenter) + "." + domain
+}
+
+func (a *Access) verifyServer(state tls.ConnectionState) error {
+	creds := a.Current()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(creds.CA))
+	if err := ChainOnly(roots)(state); err != nil {
+		return wait.Final(fmt.Errorf("the certificate of the Consul server is not signed by the ca of the bound service %q: %w", creds.Binding, err))
+	}
+	if !creds.VerifyServerName {
+		return nil
+	}
+	prefix := "server."
+	if creds.Datacenter != "" {
+		prefix = ServerName(creds.Datacenter, "")
+	}
+	isServer := func(name string) bool { return strings.HasPrefix(name, prefix) }
+	if !slices.ContainsFunc(state.PeerCertificates[0].DNSNames, isServer) {
+		return wait.Final(fmt.Errorf("the certificate of the Consul server is not for %s…: is datacenter right, and is it a server's certificate? (bound service %q)", prefix, creds.Binding))
+	}
+	return nil
+}
+
+// UnsentError says that nobody was asked.
+type UnsentError struct{ error }
+
+func (e *UnsentError) Unwrap() error { return e.error }
+
+// ChainOnly verifies who signed a certificate, and not for whom it is.
+func ChainOnly(roots *x509.CertPool) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+		for _, certificate := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(certificate)
+		}
+		_, err := state.PeerCertificates[0].Verify(options)
+		return err
+	}
+}
+
+// unsent says that nobody was asked.
+func unsent(err error) error { return &UnsentError{err} }

@@ -1,0 +1,197 @@
+package instance
+
+import (
+	"time"
+)
+
+// How long everything may take, and how often it is done, each with its reason: first
+// questions to Consul and Envoy, then what is done while an instance runs, then the
+// stop.
+
+// CallTimeout bounds a question to the servers.
+const CallTimeout = 2 * time.Second
+
+// Writes may come late (registry/writes.go).
+const (
+	// HoldTime is how long a write may be on its way. Servers without a leader hold
+	// it for rpc_hold_timeout, 7 s by default (Consul 1.22, agent/consul/config.go).
+	HoldTime = 8 * time.Second
+	// LongestHold is the same for servers that are slower than they should be.
+	LongestHold = 30 * time.Second
+)
+
+// ConnectTimeout is for a connection to one server. Where it does not answer,
+// another is asked.
+const ConnectTimeout = time.Second
+
+// A server that is gone without a word is noticed by pings on its streams.
+// Consul ends a connection with more than one in 15 s (1.22,
+// agent/grpc-external/server.go).
+const (
+	PingAfter   = 20 * time.Second // of silence
+	PingTimeout = 5 * time.Second
+)
+
+// LookupTimeout is how long the lookup of a name may take: resolvers wait 5 s for a
+// name server that does not answer before they ask the next. LookupGrace is for the
+// other names when one has been found.
+const (
+	LookupTimeout = 15 * time.Second
+	LookupGrace   = 100 * time.Millisecond
+)
+
+// RefusedPatience is how long ACLs may refuse something at start: a token that a
+// broker has just made reaches every server a little later.
+const RefusedPatience = 5 * time.Second
+
+// RejectedPatience is how long a configuration may stay rejected before the
+// start gives up: it would not get better by waiting.
+const RejectedPatience = 3 * time.Second
+
+// CountersAfter is how long Envoy is asked only whether it is ready, which it is
+// when it has been told everything: to find counters it looks at all it has.
+const CountersAfter = time.Second
+
+const (
+	// GossipPatience is how long an agent may take to be let in by servers that
+	// answer on the gossip port. It asks one address after the other, and waits
+	// 10 s for one that is silent.
+	GossipPatience = 15 * time.Second
+	// SameVerdict is how often the servers have to say the same, one look
+	// after the other: one of them may be starting.
+	SameVerdict = 3
+)
+
+// AsideBudget is for what an instance can be without: servers that do not answer
+// do not keep the app waiting.
+const AsideBudget = 5 * time.Second
+
+// Forgetting is how long callers are given to drop an address, with all that
+// they hold against it: they hear of it after 200 ms, or a little later, and
+// would not notice what is back by then.
+const Forgetting = time.Second
+
+// StatusBudget bounds the collection of a status, SurveyBudget that of what can be
+// asked for: where servers are silent, time has to be left for finding that out.
+const (
+	StatusBudget = 5 * time.Second
+	SurveyBudget = 2 * time.Second
+)
+
+const (
+	// Beat is how often a running Envoy is looked at, LookTimeout how long it
+	// may take to answer: together the time until a hung one is out of
+	// rotation.
+	Beat        = 500 * time.Millisecond
+	LookTimeout = time.Second
+	// Refresh is how often an unchanged state is repeated to the agent; the TTL
+	// in service.json is several times as long.
+	Refresh = 3 * time.Second
+	// WaitingNote is how often the log says what an app is still waited for.
+	WaitingNote = 10 * time.Second
+	// WrapperGrace is how long after the mesh is ready an app may show up
+	// before the log says that it was not held.
+	WrapperGrace = 2 * time.Second
+)
+
+// WatchInterval is how often a running instance looks whether its credentials
+// are still good, and whether there are new ones.
+const WatchInterval = 3 * time.Second
+
+// HungAfter is how long the agent may take to answer. With the beat it makes
+// the time until a hung one is ended.
+const HungAfter = 1500 * time.Millisecond
+
+// CatalogLook is how often an instance looks whether the catalog still has it.
+const CatalogLook = 5 * time.Second
+
+// An agent that has run for SteadyAfter is worth starting again, and one that
+// was killed. One that ends by itself before it was ever steady would most likely
+// do so again. Of those started again, that many may end quickly in a row.
+const (
+	SteadyAfter = 5 * time.Second
+	QuickEnds   = 3
+)
+
+// No gossip tells when an instance without an agent has died. So each holds a
+// key of Consul's key/value store by a session that ends when it is no longer
+// renewed, and the other instances of its service wait for keys to go
+// (siblings.go). Renewing writes nothing. Servers that were away let every
+// session live on, so nobody is taken for dead because of them.
+const (
+	// SessionTTL is the least that Consul takes. It ends a session up to twice
+	// that after it was renewed last.
+	SessionTTL = "10s"
+	// RenewEvery is how often a session is renewed: late enough that a dead
+	// instance's ends well before its 20 s, and three times before it ends.
+	RenewEvery = 5 * time.Second
+	// RenewAgain is when it is tried again after a failure.
+	RenewAgain = 2 * time.Second
+	// Overdue is when a renewal is so late that the servers must have been away, or
+	// out of reach. ReturnFor is how long others then have to be back.
+	Overdue   = 2 * RenewEvery
+	ReturnFor = 10 * time.Second
+	// CompareEvery is the number of renewals after which an instance looks how the
+	// catalog has it.
+	CompareEvery = 6
+)
+
+// Instances without agents take each other's dead out of the catalog: those whose
+// sign of life (session.go) has gone.
+const (
+	// SiblingWait is how long a request for news of the siblings stays open. It
+	// bounds how long a connection that was cut without a word is waited for.
+	SiblingWait = 30 * time.Second
+	// Turn is how long each of the first instances leaves a dead one to the
+	// instances before it; the others wait for all of those turns, and then some.
+	Turn  = 250 * time.Millisecond
+	Turns = 4
+	// BareFor is how long a node without the service has to have no session: one that
+	// is just being registered gets a session after two writes, each of which slow
+	// servers take their time for, and after answers of theirs that were lost.
+	BareFor = 3*HoldTime + 6*time.Second
+	// Witnesses are how many instances look whether somebody who has left is still
+	// gone when a last write of his could have come after his goodbye.
+	Witnesses = 2
+)
+
+// The platform sends SIGTERM to all processes of an instance at once and kills
+// them after 10 s. Out of that, in order (docs/architecture.md, "Stop"):
+const (
+	// DeregisterBudget is for telling the agent; it answers in milliseconds.
+	DeregisterBudget = 300 * time.Millisecond
+	// ServersBudget is for telling the servers, of which one may be silent.
+	ServersBudget = 900 * time.Millisecond
+	// StopBudget is when the app must have ended, counted from SIGTERM: then
+	// `mesh app` kills it.
+	StopBudget = 8 * time.Second
+	// KilledBudget is for the end of a killed app to be seen.
+	KilledBudget = 200 * time.Millisecond
+	// QuietFor is how long no request may have come for callers to have heard that the
+	// instance is out of rotation, which DrainDelay is mostly enough for: on a machine
+	// that is busy with other things it takes longer. DrainLook is how often that is
+	// looked at meanwhile.
+	QuietFor  = 200 * time.Millisecond
+	DrainLook = 50 * time.Millisecond
+	// FlushBudget is for what the app said last to reach its callers, within the
+	// above.
+	FlushBudget = 3 * time.Second
+	// EnvoyBudget is for Envoy's own end.
+	EnvoyBudget = 800 * time.Millisecond
+)
+
+// The last words to the servers.
+const (
+	LeaveBudget  = 500 * time.Millisecond
+	LogoutBudget = 300 * time.Millisecond
+	OrphanBudget = 2 * time.Second
+)
+
+// FirstSync is how long after its first server an agent may still
+// synchronise its node for the first times: each of the servers that it
+// meets makes it do so after a random part of 3 s, two of them in a row
+// (Consul 1.22, agent/ae, in a cluster of up to 128 nodes).
+const FirstSync = 6200 * time.Millisecond
+
+// SweepPause is short, because what comes after the last sweep stays.
+const SweepPause = 25 * time.Millisecond

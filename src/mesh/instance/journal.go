@@ -1,0 +1,132 @@
+package instance
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// journal passes on what Consul or Envoy prints, and keeps the last warnings
+// and errors of it in a file, for `mesh status` and for the error of a step
+// that does not come true.
+type journal struct {
+	out  io.Writer
+	Path string
+	part []byte // of a line that has not ended yet
+	kept bool   // the last line was, so what continues it is too
+}
+
+// JournalLimit is when a file loses its older half, in bytes.
+const JournalLimit = 32 << 10
+
+// newJournal starts the file of one program anew.
+func (i Instance) NewJournal(program string, out io.Writer) (*journal, error) {
+	j := &journal{out: out, Path: i.JournalPath(program)}
+	if err := os.Remove(j.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return j, nil
+}
+
+// ConsulJournal and EnvoyJournal name the journals.
+const ConsulJournal = "consul"
+
+func EnvoyJournal(serviceID string) string { return "envoy-" + serviceID }
+
+const journalSuffix = ".log"
+
+func (i Instance) JournalPath(program string) string {
+	return filepath.Join(i.RunDir, program+journalSuffix)
+}
+
+// Servers may be named by cloud auto-join. Keys may stand there, before and after
+// the provider, and Consul says all of it where it finds none.
+var (
+	quotedAutoJoin = regexp.MustCompile(`"(?:\\.|[^"\\\n])*provider=(?:\\.|[^"\\\n])*"`)
+	autoJoin       = regexp.MustCompile(`(?:\w+=\S+ )*provider=[^\n]*`)
+)
+
+// Write passes text on. That nothing could be kept is no reason to lose a log.
+func (j *journal) Write(text []byte) (int, error) {
+	n := len(text)
+	if bytes.Contains(text, []byte("provider=")) {
+		text = quotedAutoJoin.ReplaceAll(text, []byte(`"…"`))
+		text = autoJoin.ReplaceAll(text, []byte("…"))
+	}
+	_, err := j.out.Write(text)
+	j.part = append(j.part, text...)
+	for {
+		line, rest, ended := bytes.Cut(j.part, []byte("\n"))
+		if !ended {
+			break
+		}
+		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
+		j.kept = continues || worthKeeping(string(line))
+		if j.kept && len(bytes.Trim(line, " |\t")) > 0 { // Consul ends a list of errors with lines that say nothing
+			j.keep(append(line, '\n'))
+		}
+		j.part = rest
+	}
+	if len(j.part) > JournalLimit {
+		j.part = nil
+	}
+	return n, err
+}
+
+// worthKeeping knows how Consul ("[WARN]", "[ERROR]") and Envoy ("[warning]",
+// "[error]", "[critical]") mark what is wrong.
+func worthKeeping(line string) bool {
+	for _, mark := range []string{"[WARN]", "[ERROR]", "[warning]", "[error]", "[critical]"} {
+		if strings.Contains(line, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *journal) keep(line []byte) {
+	kept, err := os.ReadFile(j.Path)
+	if err == nil && len(kept) > JournalLimit {
+		kept = kept[len(kept)/2:]
+		if _, rest, found := bytes.Cut(kept, []byte("\n")); found {
+			kept = rest
+		}
+		_ = os.WriteFile(j.Path, append(kept, line...), 0o600)
+		return
+	}
+	file, err := os.OpenFile(j.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	_, _ = file.Write(line)
+}
+
+// journalOf lists what was kept of one program, oldest first.
+func (i Instance) JournalOf(program string) []string {
+	text, err := os.ReadFile(i.JournalPath(program))
+	if err != nil || len(text) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+// shownWarnings is how many lines of a journal a status shows.
+const shownWarnings = 8
+
+// Warnings are the last lines of every journal.
+func (i Instance) Warnings() map[string][]string {
+	all := map[string][]string{}
+	paths, _ := filepath.Glob(i.JournalPath("*")) // the pattern is a good one
+	for _, path := range paths {
+		name := strings.TrimSuffix(filepath.Base(path), journalSuffix)
+		if lines := i.JournalOf(name); len(lines) > 0 {
+			all[name] = lines[max(0, len(lines)-shownWarnings):]
+		}
+	}
+	return all
+}

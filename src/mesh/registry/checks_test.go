@@ -1,0 +1,76 @@
+package registry
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+)
+
+// TestTally: + is a success, - a failure; p is passing, c critical, and a dot no
+// change, as an agent of Consul 1.22 decides.
+func TestTally(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		check         probedCheck
+		results, want string
+	}{
+		"each counts":                        {probedCheck{}, "+-+--++", "pcpccpp"},
+		"one is each too":                    {probedCheck{successes: 1, failures: 1}, "+-+--++", "pcpccpp"},
+		"the first decides":                  {probedCheck{successes: 3, failures: 3}, "-+++---", "c..p..c"},
+		"and so does a success":              {probedCheck{successes: 3, failures: 3}, "+---+++", "p..c..p"},
+		"in a row":                           {probedCheck{failures: 2}, "+-+-+--", "p.p.p.c"},
+		"an app's check has passed":          {probedCheck{apps: true, failures: 3}, "--+---", "..p..c"},
+		"an app's check, each failure count": {probedCheck{apps: true}, "-+", "cp"},
+	} {
+		tally, got := newTally(test.check), ""
+		for _, result := range test.results {
+			state := tally.add(result == '+')
+			got += map[string]string{consul.Passing: "p", consul.Critical: "c", "": "."}[state]
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestAChangeIsWrittenAgain: what servers did not take is written when they do, and
+// not after the next run of a check that is seldom run.
+func TestAChangeIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	app := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(app.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var refused atomic.Int32
+	v := running(t, func(path string) (int, string) {
+		if path == "/v1/catalog/register" && refused.Add(1) <= 2 {
+			return http.StatusInternalServerError, "No cluster leader"
+		}
+		cancel()
+		return http.StatusOK, "true"
+	}, "one")
+	logged := 0
+	v.Log = func(format string, args ...any) {
+		if strings.Contains(format, "check %q is") {
+			logged++
+		}
+	}
+	v.Services[0].Works.Store(true)
+	definition := map[string]any{"name": "health", "http": app.URL, "timeout": "1s"}
+	v.set("health", consul.Passing, "")
+	v.run(ctx, v.Services[0], probedCheck{id: "health", definition: definition, interval: time.Hour})
+	if refused.Load() < 3 {
+		t.Error("it was not written again")
+	}
+	if logged != 1 {
+		t.Errorf("it is said %d times", logged)
+	}
+}

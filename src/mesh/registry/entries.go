@@ -1,0 +1,270 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
+)
+
+// catalogEntry is the body of /v1/catalog/register. All of it is one entry in
+// the servers' log, so nobody sees a part. (/v1/txn takes more at a time, but
+// drops upstreams and configuration of a proxy: Consul 1.22,
+// agent/txn_endpoint.go.)
+type catalogEntry struct {
+	Node     string
+	ID       string            `json:",omitempty"`
+	Address  string            `json:",omitempty"`
+	NodeMeta map[string]string `json:",omitempty"`
+	Service  map[string]any    `json:",omitempty"`
+	Checks   []consul.Check    `json:",omitempty"`
+}
+
+// checkState is how a check is, and why.
+type checkState struct {
+	status, output string
+	unsaid         bool // it may be that the servers have not heard of it
+}
+
+// sidecarKind is that of the service of a sidecar.
+const sidecarKind = "connect-proxy"
+
+// metaAgentless is the node metadata of an instance without an agent.
+const metaAgentless = "cf-agentless"
+
+// nodeEntry is that of the node as it is meant to be. Every entry is one with more
+// in it: where the node has been taken away meanwhile, Consul makes it anew of what
+// there is in the entry, and callers' Envoys refuse a service whole that has an
+// endpoint without an address.
+func (v *viaServers) nodeEntry() catalogEntry {
+	meta := map[string]string{instance.MetaApp: v.Inst.App, instance.MetaProcess: v.Inst.Process, "cf-index": v.Inst.Index, metaAgentless: "true"}
+	if v.Config.Servers != nil {
+		maps.Copy(meta, v.Config.Servers.NodeMeta)
+	}
+	return catalogEntry{Node: v.Inst.NodeName(), ID: v.Inst.NodeID(), Address: v.ownAddress(), NodeMeta: meta}
+}
+
+// ownAddress is where the catalog shall have the node.
+func (v *viaServers) ownAddress() string {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.shown || v.apart() {
+		return v.Inst.Address.String()
+	}
+	return nowhere
+}
+
+// apart says that nodes and services have tokens of their own, so that nobody can
+// write both in one entry.
+func (v *viaServers) apart() bool { return v.Access.AgentToken() != v.Access.ServiceToken() }
+
+// entry is that of a service or a sidecar with its checks, as they are.
+func (v *viaServers) entry(r *Registration, service map[string]any) catalogEntry {
+	entry := v.nodeEntry()
+	entry.Service = service
+	for _, check := range v.catalogChecks(r) {
+		if check.ServiceID == service["id"] {
+			entry.Checks = append(entry.Checks, check)
+		}
+	}
+	return entry
+}
+
+// catalog gives a service and its sidecar as the catalog is to have them now.
+func (v *viaServers) catalog(r *Registration) (service, sidecar map[string]any) {
+	service, sidecar = r.catalog()
+	if service["address"] == nil { // for who asks for the service itself
+		service["address"] = v.Inst.Address.String()
+	}
+	if v.apart() && !r.shown.Load() {
+		putOff(sidecar)
+	}
+	return service, sidecar
+}
+
+// catalog gives a service and its sidecar as the catalog has them, with what an
+// agent would have filled in.
+func (r *Registration) catalog() (service, sidecar map[string]any) {
+	service, sidecar = maps.Clone(r.definition), maps.Clone(r.sidecarDefinition())
+	delete(service, "connect")
+	delete(sidecar, "checks")
+	service["service"] = r.Name
+	delete(service, "name")
+	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.Name), sidecarKind
+	for _, key := range []string{"tags", "meta", "address"} {
+		if sidecar[key] == nil && service[key] != nil {
+			sidecar[key] = service[key]
+		}
+	}
+	proxy := map[string]any{"destinationservicename": r.Name, "destinationserviceid": r.ID}
+	if socket := service["socketpath"]; socket != nil {
+		proxy["localservicesocketpath"] = socket
+	} else {
+		proxy["localserviceaddress"], proxy["localserviceport"] = "127.0.0.1", service["port"]
+	}
+	maps.Copy(proxy, wait.Object(sidecar["proxy"]))
+	sidecar["proxy"] = proxy
+	for _, s := range []map[string]any{service, sidecar} {
+		if s["weights"] == nil {
+			s["weights"] = map[string]int{"passing": 1, "warning": 1}
+		}
+	}
+	return service, sidecar
+}
+
+// catalogChecks are all checks of a service and its sidecar, as they are.
+func (v *viaServers) catalogChecks(r *Registration) []consul.Check {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	var all []consul.Check
+	add := func(id string, check map[string]any, state checkState, service string) {
+		name, _ := check["name"].(string)
+		notes, _ := check["notes"].(string)
+		all = append(all, consul.Check{
+			Node: v.Inst.NodeName(), CheckID: id, Name: name, Notes: notes, Status: state.status, Output: state.output, ServiceID: service,
+		})
+	}
+	worst := checkState{status: consul.Passing}
+	for _, check := range r.checks {
+		id := fmt.Sprint(check["ID"])
+		state := v.stateOf(id)
+		if state.status == consul.Critical {
+			worst.status = consul.Critical
+		}
+		add(id, check, state, r.ID)
+	}
+	sidecar := r.sidecarDefinition()
+	for _, check := range wait.Objects(sidecar["checks"]) {
+		id := fmt.Sprint(check["CheckID"])
+		state := v.stateOf(id)
+		if check["aliasservice"] == r.ID {
+			state = worst
+		}
+		add(id, check, state, droplet.SidecarID(r.ID))
+	}
+	return all
+}
+
+// stateOf is how a check is. The mutex is held.
+func (v *viaServers) stateOf(id string) checkState {
+	if state := v.states[id]; state.status != "" {
+		return state
+	}
+	return checkState{status: consul.Critical}
+}
+
+// unsay notes that it may be that the servers have not heard how a check is. Before
+// callers know where the sidecar is, it is as if nothing had been seen yet.
+func (v *viaServers) unsay(id string, shown bool) {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if state := v.states[id]; shown {
+		state.unsaid = true
+		v.states[id] = state
+	} else {
+		delete(v.states, id)
+	}
+}
+
+// set notes how a check is, and returns whether that is news.
+func (v *viaServers) set(id, status, output string) bool {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if before := v.states[id]; before.status == status && !before.unsaid {
+		return false
+	}
+	v.states[id] = checkState{status: status, output: output}
+	return true
+}
+
+// enter makes an entry with a token. v.writing is held.
+func (v *viaServers) enter(ctx context.Context, token credentials.Secret, entry catalogEntry) error {
+	err := v.put(ctx, token, "/v1/catalog/register", entry, nil)
+	v.doubt.note(err)
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	v.known = err == nil
+	return err
+}
+
+// enterNode makes the entry of the node alone.
+func (v *viaServers) enterNode(ctx context.Context) error {
+	v.mutex.Lock()
+	v.entered = true
+	v.mutex.Unlock()
+	return v.enter(ctx, v.Access.AgentToken(), v.nodeEntry())
+}
+
+// enterService makes an entry of what is a service's. The token of services may say
+// no more of a node than what the catalog has: where it does not have the node any
+// more, that is entered first.
+func (v *viaServers) enterService(ctx context.Context, entry catalogEntry) error {
+	err := v.enter(ctx, v.Access.ServiceToken(), entry)
+	var status *consul.StatusError
+	if !v.apart() || !errors.As(err, &status) || status.Status != http.StatusForbidden {
+		return err
+	}
+	there, lookErr := v.nodeAddress(ctx)
+	if lookErr != nil || there == entry.Address {
+		return err
+	}
+	if err := v.enterNode(ctx); err != nil {
+		return fmt.Errorf("failed to make the node known again: %w", err)
+	}
+	return v.enter(ctx, v.Access.ServiceToken(), entry)
+}
+
+// nodeAddress is where the catalog has the node, empty where it has none.
+func (v *viaServers) nodeAddress(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, instance.CallTimeout)
+	defer cancel()
+	var there struct{ Node struct{ Address string } }
+	_, err := v.Consul.Read(ctx, v.Access.AgentToken(), "/v1/catalog/node/"+url.PathEscape(v.Inst.NodeName()), &there)
+	return there.Node.Address, err
+}
+
+// put makes a call that changes something. It waits as long as the server that was
+// asked is there, up to HoldTime: who gives up and says it again has said it twice,
+// and the two may come in any order.
+func (v *viaServers) put(ctx context.Context, token credentials.Secret, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, instance.HoldTime)
+	defer cancel()
+	waiting, done := v.servers.UntilLost(ctx)
+	defer done()
+	// A server that says nothing to another question either is lost.
+	asking := time.AfterFunc(instance.CallTimeout, func() {
+		for waiting.Err() == nil {
+			ask, cancel := context.WithTimeout(waiting, instance.ConnectTimeout)
+			_, _ = v.Consul.Leader(ask)
+			cancel()
+			_ = wait.Pause(waiting, instance.ConnectTimeout)
+		}
+	})
+	defer asking.Stop()
+	err := v.Consul.CallWith(waiting, token, http.MethodPut, path, body, answer)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%s: the server that was asked does not answer any more: %w", path, err)
+	}
+	return err
+}
+
+// write is for what a service's own token may do.
+func (v *viaServers) write(ctx context.Context, path string, body any) error {
+	return v.put(ctx, v.Access.ServiceToken(), path, body, nil)
+}
+
+// list reads all of something that a service's own token may read.
+func (v *viaServers) list(ctx context.Context, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, instance.CallTimeout)
+	defer cancel()
+	return v.Consul.List(ctx, v.Access.ServiceToken(), path, answer)
+}

@@ -1,0 +1,359 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
+)
+
+// slowServers have a catalog as Consul does, and take their time for what changes it:
+// each write for itself, whether somebody still waits for the answer or not.
+type slowServers struct {
+	slow func() time.Duration // how long the next write takes
+
+	mutex    sync.Mutex
+	index    int
+	changed  chan struct{}           // closed with the next change
+	nodes    map[string]*slowNode    // by name
+	sessions map[string]*slowSession // by id
+	keys     map[string]string       // sessions by node
+	removed  map[string]int          // how often a node was
+}
+
+type slowNode struct {
+	address  string
+	meta     map[string]string
+	services map[string]map[string]any // by id
+	checks   map[string]consul.Check   // by id
+}
+
+type slowSession struct {
+	node    string
+	renewed time.Time
+}
+
+func newSlowServers(slow func() time.Duration) *slowServers {
+	return &slowServers{
+		slow: slow, index: 1, changed: make(chan struct{}), nodes: map[string]*slowNode{},
+		sessions: map[string]*slowSession{}, keys: map[string]string{}, removed: map[string]int{},
+	}
+}
+
+// answer is a status, and what is said with it.
+type answer struct {
+	status int
+	body   any
+}
+
+// RoundTrip implements http.RoundTripper.
+func (s *slowServers) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	said := make(chan answer, 1)
+	isRenewal := strings.HasPrefix(r.URL.Path, "/v1/session/renew/")
+	if r.Method == http.MethodPut && !isRenewal {
+		var body []byte
+		if r.Body != nil {
+			var err error
+			if body, err = io.ReadAll(r.Body); err != nil {
+				return nil, err
+			}
+		}
+		go func() {
+			time.Sleep(s.slow())
+			said <- s.change(r.URL, body)
+		}()
+	} else {
+		go func() { said <- s.tell(r.Context(), r.URL) }()
+	}
+	select {
+	case a := <-said:
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		text, err := json.Marshal(a.body)
+		header := http.Header{"X-Consul-Index": {strconv.Itoa(s.index)}}
+		return &http.Response{StatusCode: a.status, Header: header, Body: io.NopCloser(strings.NewReader(string(text)))}, err
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// change carries out a write.
+func (s *slowServers) change(u *url.URL, body []byte) answer {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	defer func() {
+		s.index++
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}()
+	refused := func(why string) answer { return answer{http.StatusInternalServerError, why} }
+	switch {
+	case u.Path == "/v1/catalog/register":
+		var entry struct {
+			catalogEntry
+			SkipNodeUpdate bool
+		}
+		if err := json.Unmarshal(body, &entry); err != nil {
+			return answer{http.StatusBadRequest, err.Error()}
+		}
+		node := s.nodes[entry.Node]
+		if node == nil {
+			node = &slowNode{services: map[string]map[string]any{}, checks: map[string]consul.Check{}}
+		}
+		for _, check := range entry.Checks {
+			if node.services[check.ServiceID] == nil && entry.Service["id"] != check.ServiceID {
+				return refused("Missing service registration")
+			}
+		}
+		if !entry.SkipNodeUpdate || s.nodes[entry.Node] == nil {
+			node.address, node.meta = entry.Address, entry.NodeMeta
+		}
+		s.nodes[entry.Node] = node
+		if id, ok := entry.Service["id"].(string); ok {
+			node.services[id] = entry.Service
+		}
+		for _, check := range entry.Checks {
+			node.checks[check.CheckID] = check
+		}
+	case u.Path == "/v1/catalog/deregister":
+		var gone struct{ Node, ServiceID string }
+		if err := json.Unmarshal(body, &gone); err != nil {
+			return answer{http.StatusBadRequest, err.Error()}
+		}
+		s.remove(gone.Node)
+	case u.Path == "/v1/session/create":
+		var wanted struct{ Node string }
+		if err := json.Unmarshal(body, &wanted); err != nil {
+			return answer{http.StatusBadRequest, err.Error()}
+		}
+		if s.nodes[wanted.Node] == nil {
+			return refused("Missing node registration")
+		}
+		id := fmt.Sprint(s.index)
+		s.sessions[id] = &slowSession{wanted.Node, time.Now()}
+		return answer{http.StatusOK, map[string]string{"ID": id}}
+	case strings.HasPrefix(u.Path, "/v1/kv/"):
+		node, id := u.Path[strings.LastIndex(u.Path, "/")+1:], u.Query().Get("acquire")
+		if s.sessions[id] == nil {
+			return refused("invalid session")
+		}
+		if s.keys[node] == "" {
+			s.keys[node] = id
+		}
+		return answer{http.StatusOK, s.keys[node] == id}
+	default:
+		return answer{http.StatusNotFound, u.Path}
+	}
+	return answer{http.StatusOK, true}
+}
+
+// remove takes a node away with all that it has. The mutex is held.
+func (s *slowServers) remove(node string) {
+	if s.nodes[node] != nil {
+		s.removed[node]++
+	}
+	delete(s.nodes, node)
+	for id, session := range s.sessions {
+		if session.node == node {
+			s.end(id)
+		}
+	}
+}
+
+// end ends a session. The mutex is held.
+func (s *slowServers) end(id string) {
+	delete(s.sessions, id)
+	for node, holder := range s.keys {
+		if holder == id {
+			delete(s.keys, node)
+		}
+	}
+}
+
+// endSessions ends those that are not renewed, as Consul does those of 10 s.
+func (s *slowServers) endSessions(ctx context.Context) {
+	for wait.Pause(ctx, time.Second) == nil {
+		s.mutex.Lock()
+		for id, session := range s.sessions {
+			if time.Since(session.renewed) > 20*time.Second {
+				s.end(id)
+				s.index++
+				close(s.changed)
+				s.changed = make(chan struct{})
+			}
+		}
+		s.mutex.Unlock()
+	}
+}
+
+// tell answers a question, and a renewal, at once.
+func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	last := u.Path[strings.LastIndex(u.Path, "/")+1:]
+	list := []any{}
+	switch {
+	case u.Path == "/v1/status/leader":
+		return answer{http.StatusOK, "10.0.0.1:8300"}
+	case strings.HasPrefix(u.Path, "/v1/session/renew/"):
+		if s.sessions[last] == nil {
+			return answer{http.StatusNotFound, "no session"}
+		}
+		s.sessions[last].renewed = time.Now()
+	case strings.HasPrefix(u.Path, "/v1/session/node/"):
+		for id, session := range s.sessions {
+			if session.node == last {
+				list = append(list, map[string]string{"ID": id})
+			}
+		}
+	case strings.HasPrefix(u.Path, "/v1/kv/"):
+		if seen, err := strconv.Atoi(u.Query().Get("index")); err == nil && seen == s.index {
+			changed := s.changed
+			s.mutex.Unlock()
+			select {
+			case <-changed:
+			case <-time.After(instance.SiblingWait):
+			case <-ctx.Done():
+			}
+			s.mutex.Lock()
+		}
+		for node := range s.keys {
+			list = append(list, strings.TrimPrefix(u.Path, "/v1/kv/")+node)
+		}
+	case strings.HasPrefix(u.Path, "/v1/catalog/node/"), strings.HasPrefix(u.Path, "/v1/health/node/"):
+		node := s.nodes[last]
+		switch {
+		case node == nil:
+		case strings.HasPrefix(u.Path, "/v1/catalog/"):
+			return answer{http.StatusOK, map[string]any{"Node": map[string]string{"Address": node.address}, "Services": node.services}}
+		default:
+			for _, check := range node.checks {
+				list = append(list, check)
+			}
+		}
+	case u.Path == "/v1/catalog/nodes", strings.HasPrefix(u.Path, "/v1/catalog/service/"):
+		for name, node := range s.nodes {
+			has := func(service map[string]any) bool { return service["service"] == last }
+			isOne := last == "nodes" || slices.ContainsFunc(slices.Collect(maps.Values(node.services)), has)
+			if filter := u.Query().Get("filter"); isOne && node.fits(u.Query()["node-meta"]) && (filter == "" || filter == fmt.Sprintf("Node == %q", name)) {
+				list = append(list, map[string]string{"Node": name})
+			}
+		}
+	default:
+		return answer{http.StatusNotFound, u.Path}
+	}
+	return answer{http.StatusOK, list}
+}
+
+// fits says that a node has all of some metadata, each as key:value.
+func (n *slowNode) fits(meta []string) bool {
+	return !slices.ContainsFunc(meta, func(pair string) bool {
+		key, value, _ := strings.Cut(pair, ":")
+		return n.meta[key] != value
+	})
+}
+
+// live is an instance from its start until ctx ends.
+func (s *slowServers) live(ctx context.Context, t *testing.T, guid int) {
+	t.Helper()
+	v := viaScripted(t, nil, "one")
+	v.Consul.HTTP.Transport, v.Log = s, func(string, ...any) {}
+	v.Inst.GUID, v.Inst.Address = strconv.Itoa(guid), netip.MustParseAddr(fmt.Sprintf("10.1.0.%d", guid))
+	r := v.Services[0]
+	r.sidecarDefinition()["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID(r.ID), "name": "ready"}}
+	go v.stayAlive(ctx)
+	start, cancel := context.WithTimeout(ctx, 50*time.Second)
+	defer cancel()
+	if err := wait.PollUnbounded(start, func(ctx context.Context) error { return v.Register(ctx, r) }); err != nil {
+		t.Errorf("instance %d has not been registered: %v", guid, err)
+		return
+	}
+	r.Registered.Store(true)
+	r.Works.Store(true)
+	for v.Say(ctx, r, consul.Passing, "") != nil {
+		if wait.Pause(ctx, instance.Beat) != nil {
+			t.Errorf("instance %d does not get into rotation", guid)
+			return
+		}
+	}
+	v.watchSiblings(ctx)
+}
+
+// isWell says what is wrong with an instance in the catalog.
+func (s *slowServers) isWell(guid int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	name := droplet.NodeName("app", strconv.Itoa(guid))
+	node := s.nodes[name]
+	switch {
+	case s.removed[name] > 0:
+		return fmt.Errorf("it was taken out of the catalog %d times", s.removed[name])
+	case node == nil:
+		return fmt.Errorf("the catalog does not have it")
+	case node.address != fmt.Sprintf("10.1.0.%d", guid):
+		return fmt.Errorf("the catalog has it at %q", node.address)
+	case len(node.services) != 2:
+		return fmt.Errorf("the catalog has %d services of it", len(node.services))
+	case node.checks[droplet.ReadyCheckID("one")].Status != consul.Passing:
+		return fmt.Errorf("its check is %v", node.checks)
+	case s.keys[name] == "":
+		return fmt.Errorf("it has no key")
+	}
+	return nil
+}
+
+// TestSlowWrites: where the servers take seconds for a write, instances that start
+// are not taken for dead by those that are there, nothing stays of a write that came
+// late, and all of them get into rotation.
+func TestSlowWrites(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ least, most time.Duration }{
+		{time.Second, 3 * time.Second}, {500 * time.Millisecond, 4 * time.Second},
+	} {
+		t.Run(fmt.Sprintf("%v to %v", test.least, test.most), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const siblings, starts = 10, 50
+				s := newSlowServers(func() time.Duration { return test.least + rand.N(test.most-test.least) })
+				ctx, cancel := context.WithCancel(t.Context())
+				go s.endSessions(ctx)
+				var lives sync.WaitGroup
+				for guid := range siblings + starts {
+					lives.Go(func() { s.live(ctx, t, guid) })
+					if guid >= siblings {
+						time.Sleep(300 * time.Millisecond)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				for guid := range siblings + starts {
+					if err := s.isWell(guid); err != nil {
+						t.Errorf("instance %d: %v", guid, err)
+					}
+				}
+				cancel()
+				lives.Wait()
+				synctest.Wait()
+			})
+		})
+	}
+}

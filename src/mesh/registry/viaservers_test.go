@@ -1,0 +1,490 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
+)
+
+func viaScripted(t *testing.T, says meshtest.Transport, services ...string) *viaServers {
+	t.Helper()
+	n := &Node{
+		Inst: instance.Instance{App: "app", GUID: "guid"}, Log: t.Logf, Access: &consul.Access{},
+		Config: droplet.Config{Servers: &droplet.Servers{}}, Consul: &consul.Client{Base: "http://servers"},
+	}
+	n.Consul.HTTP.Transport = says
+	n.XDS = &envoy.XDS{Access: n.Access, First: envoy.NewFirstStreams(meshtest.Transport(func(string) (int, string) { return http.StatusOK, "" }))}
+	for _, id := range services {
+		n.Services = append(n.Services, &Registration{
+			Service: droplet.Service{ID: id}, Name: id,
+			definition: map[string]any{"id": id, "name": id, "connect": map[string]any{"sidecarservice": map[string]any{}}},
+		})
+	}
+	return &viaServers{Node: n, servers: &consul.Servers{}, states: map[string]checkState{}}
+}
+
+// running is an instance that has been registered, and is in rotation.
+func running(t *testing.T, servers meshtest.Transport, services ...string) *viaServers {
+	t.Helper()
+	v := viaScripted(t, servers, services...)
+	v.Inst.Address = netip.MustParseAddr("10.1.2.3")
+	v.session, v.entered, v.known, v.shown, v.hasKey = "old", true, true, true, true
+	for _, r := range v.Services {
+		r.Registered.Store(true)
+		v.set(droplet.ReadyCheckID(r.ID), consul.Passing, "")
+	}
+	return v
+}
+
+// TestNodeIsRemovedWithoutSession: where the tokens make a node and no session,
+// no service is listed, and the node does not stay in the catalog until another
+// instance finds it.
+func TestNodeIsRemovedWithoutSession(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	v := viaScripted(t, func(path string) (int, string) {
+		asked = append(asked, path)
+		if path == "/v1/session/create" {
+			return http.StatusForbidden, "Permission denied"
+		}
+		return http.StatusOK, "true"
+	}, "one")
+	if err := v.Register(t.Context(), v.Services[0]); err == nil {
+		t.Fatal("registered without a session")
+	}
+	v.Leave(t.Context(), true)
+	// The first two are the node and the sidecar.
+	want := []string{"/v1/catalog/register", "/v1/catalog/register", "/v1/session/create", "/v1/catalog/deregister"}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Errorf("the servers were asked for (-want +got):\n%s", diff)
+	}
+}
+
+// TestOneSession: where the answer of the servers is lost, the key may be held by
+// the session that has been made; another could not hold it.
+func TestOneSession(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status int // of the first attempt to hold the key; 0: no answer
+		want   int // sessions
+	}{
+		"no answer":           {0, 1},
+		"the session is over": {http.StatusInternalServerError, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sessions, attempts := 0, 0
+			v := viaScripted(t, func(path string) (int, string) {
+				switch {
+				case path == "/v1/session/create":
+					sessions++
+					return http.StatusOK, `{"ID":"new"}`
+				case strings.HasPrefix(path, "/v1/kv/"):
+					if attempts++; attempts == 1 {
+						return test.status, "invalid session"
+					}
+				}
+				return http.StatusOK, "true"
+			}, "one")
+			if err := v.Register(t.Context(), v.Services[0]); err == nil {
+				t.Error("registered without its key")
+			}
+			if err := v.Register(t.Context(), v.Services[0]); err != nil || attempts != 2 {
+				t.Errorf("%v after %d attempts", err, attempts)
+			}
+			if sessions != test.want {
+				t.Errorf("%d sessions were made, want %d", sessions, test.want)
+			}
+		})
+	}
+}
+
+// TestChangesAreWrittenTwice: servers that follow hear at once of an entry that
+// another comes after.
+func TestChangesAreWrittenTwice(t *testing.T) {
+	t.Parallel()
+	written := 0
+	v := viaScripted(t, func(path string) (int, string) {
+		if path == "/v1/catalog/register" {
+			written++
+		}
+		return http.StatusOK, "true"
+	}, "one")
+	for _, step := range []struct {
+		status string
+		want   int
+	}{
+		{consul.Passing, 3}, // with the address of the node
+		{consul.Passing, 0},
+		{consul.Critical, 2},
+		{consul.Passing, 2},
+	} {
+		written = 0
+		if err := v.Say(t.Context(), v.Services[0], step.status, ""); err != nil {
+			t.Fatal(err)
+		}
+		if written != step.want {
+			t.Errorf("%s: %d entries were written, want %d", step.status, written, step.want)
+		}
+	}
+}
+
+// TestShownWithItsChecks: callers see where a sidecar is in the same entry as that
+// it passes, also where the tokens of nodes and services are two.
+func TestShownWithItsChecks(t *testing.T) {
+	t.Parallel()
+	for name, agentToken := range map[string]credentials.Secret{"one token": "s", "two tokens": "a"} {
+		var entries []catalogEntry
+		v := viaScripted(t, nil, "one")
+		v.Inst.Address = netip.MustParseAddr("10.1.2.3")
+		v.Access.UseTokens("s", agentToken)
+		v.Consul.HTTP.Transport = meshtest.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			var entry catalogEntry
+			if r.URL.Path == "/v1/catalog/register" && json.NewDecoder(r.Body).Decode(&entry) == nil {
+				entries = append(entries, entry)
+			}
+			return meshtest.Transport(func(string) (int, string) { return http.StatusOK, `{"ID":"new"}` }).RoundTrip(r)
+		})
+		const real = "10.1.2.3:21000"
+		r := v.Services[0]
+		r.sidecarDefinition()["port"] = 21000.0
+		r.sidecarDefinition()["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID(r.ID), "name": "ready"}}
+		v.session, v.hasKey = "held", true
+		// where says where callers find the sidecar after an entry, once there is one.
+		node, port := "", 0
+		where := func(e catalogEntry) string {
+			if e.Address != "" {
+				node = e.Address
+			}
+			if e.Service["id"] == droplet.SidecarID(r.ID) {
+				port = wait.Number(e.Service["port"])
+			}
+			return fmt.Sprintf("%s:%d", node, port)
+		}
+		passes := func(e catalogEntry) bool {
+			return slices.ContainsFunc(e.Checks, func(c consul.Check) bool {
+				return c.CheckID == droplet.ReadyCheckID(r.ID) && c.Status == consul.Passing
+			})
+		}
+		if err := v.Register(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if got := where(e); got == real || passes(e) {
+				t.Errorf("%s: before it works callers find it at %s: %v", name, got, e)
+			}
+		}
+		entries = nil
+		for range 2 {
+			if err := v.Say(t.Context(), r, consul.Passing, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, e := range entries {
+			if got := where(e); got != real || !passes(e) {
+				t.Errorf("%s: entry %d has it at %s: %v", name, i, got, e)
+			}
+		}
+		if len(entries) != 3 {
+			t.Errorf("%s: there are %d entries", name, len(entries))
+		}
+	}
+}
+
+// TestRegistersAgainUntilAllIsThere: servers that fail between two services do
+// not leave the second one out for good.
+func TestRegistersAgainUntilAllIsThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ended, registered := true, 0
+		v := running(t, func(path string) (int, string) {
+			switch {
+			case path == "/v1/session/create":
+				ended = false
+				return http.StatusOK, `{"ID":"new"}`
+			case strings.HasPrefix(path, "/v1/session/renew/") && ended:
+				return http.StatusNotFound, "no such session"
+			case path == "/v1/catalog/register":
+				// The node, the first sidecar and its service, and then trouble once.
+				if registered++; registered == 4 {
+					return http.StatusInternalServerError, "No cluster leader"
+				}
+			}
+			return http.StatusOK, "true"
+		}, "one", "two")
+		ctx, cancel := context.WithTimeout(t.Context(), 4*instance.RenewEvery)
+		defer cancel()
+		v.stayAlive(ctx)
+		// The node and half of the rest, one refused; then all of it, because the node
+		// may be what is missing.
+		if registered != 4+5 {
+			t.Errorf("%d entries were written to the catalog, want 9", registered)
+		}
+	})
+}
+
+// TestLateWrite: servers without a leader may carry out a write after a newer one,
+// whose answer has come long before. The instance sees it and says it again.
+func TestLateWrite(t *testing.T) {
+	t.Parallel()
+	const there = `{"Node":{"Address":"10.1.2.3"},"Services":{"one":{},"one-sidecar-proxy":{}}}`
+	for name, test := range map[string]struct {
+		node, check string
+		want        int // entries: node, sidecar, service
+	}{
+		"all as it should be": {there, consul.Passing, 0},
+		"the node is nowhere": {`{"Node":{"Address":"192.0.2.1"},"Services":{"one":{},"one-sidecar-proxy":{}}}`, consul.Passing, 3},
+		"there is no node":    {`null`, consul.Passing, 3},
+		"there is no sidecar": {`{"Node":{"Address":"10.1.2.3"},"Services":{"one":{}}}`, consul.Passing, 3},
+		"a check is older":    {there, consul.Critical, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				registered := 0
+				node, check := test.node, test.check
+				v := running(t, func(path string) (int, string) {
+					switch path {
+					case "/v1/catalog/register":
+						registered++
+						node, check = there, consul.Passing
+					case "/v1/catalog/node/app-guid":
+						return http.StatusOK, node
+					case "/v1/health/node/app-guid":
+						return http.StatusOK, fmt.Sprintf(`[{"CheckID":%q,"Status":%q}]`, droplet.ReadyCheckID("one"), check)
+					}
+					return http.StatusOK, "true"
+				}, "one")
+				v.Services[0].definition["connect"] = map[string]any{"sidecarservice": map[string]any{
+					"checks": []any{map[string]any{"CheckID": droplet.ReadyCheckID("one"), "name": "ready"}},
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*instance.CompareEvery*instance.RenewEvery)
+				defer cancel()
+				v.stayAlive(ctx)
+				if registered != test.want {
+					t.Errorf("%d entries were written, want %d", registered, test.want)
+				}
+			})
+		})
+	}
+}
+
+// TestNodeIsMadeAgain: the token of services alone may not make a node that has been
+// taken away; it is made with that of nodes, and no token is said to be wrong.
+func TestNodeIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		there   string // where the catalog has the node
+		tokens  []string
+		refused bool
+	}{
+		"the node is gone":   {"", []string{"s", "a", "s"}, false},
+		"the token is wrong": {"10.1.2.3", []string{"s"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var tokens []string
+			there := test.there
+			v := running(t, nil, "one")
+			v.Access.UseTokens("s", "a")
+			v.Consul.HTTP.Transport = meshtest.RoundTripper(func(r *http.Request) (*http.Response, error) {
+				return meshtest.Transport(func(path string) (int, string) {
+					switch {
+					case path != "/v1/catalog/register":
+						return http.StatusOK, fmt.Sprintf(`{"Node":{"Address":%q}}`, there)
+					case r.Header.Get(consul.TokenHeader) == "a":
+						there = "10.1.2.3"
+					case test.refused || there == "":
+						tokens = append(tokens, "s")
+						return http.StatusForbidden, "Permission denied"
+					}
+					tokens = append(tokens, r.Header.Get(consul.TokenHeader))
+					return http.StatusOK, "true"
+				}).RoundTrip(r)
+			})
+			err := v.writeChecks(t.Context(), v.Services[0])
+			if (err != nil) != test.refused {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(test.tokens, tokens); diff != "" {
+				t.Errorf("the tokens of the entries (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestKeyIsHeldAgain: where somebody deletes the keys, nobody takes the others
+// for dead.
+func TestKeyIsHeldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		keys, held := `["consul-mesh-buildpack/one/app-other"]`, 0
+		v := running(t, func(path string) (int, string) {
+			switch {
+			case path == "/v1/kv/consul-mesh-buildpack/one/":
+				time.Sleep(time.Second)
+				return http.StatusOK, keys
+			case path == "/v1/kv/consul-mesh-buildpack/one/app-guid":
+				held++
+				keys = `["consul-mesh-buildpack/one/app-guid"]`
+				return http.StatusOK, "true"
+			case strings.HasSuffix(path, "deregister"), strings.HasPrefix(path, "/v1/session/"):
+				t.Errorf("asked for %s", path)
+			}
+			return http.StatusOK, "[]"
+		}, "one")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		v.watchSiblings(ctx)
+		if held != 1 || !v.hasKey {
+			t.Errorf("the key was held %d times", held)
+		}
+	})
+}
+
+// TestChecksAreThoseOfTheCatalog: callers go by what the catalog has, whatever
+// the instance thinks that it has written.
+func TestChecksAreThoseOfTheCatalog(t *testing.T) {
+	t.Parallel()
+	v := viaScripted(t, func(path string) (int, string) {
+		if path != "/v1/health/node/app-guid" {
+			t.Errorf("asked for %s", path)
+		}
+		return http.StatusOK, `[{"CheckID":"one:a","Status":"critical","Output":"refused"},{"CheckID":"other","Status":"passing"}]`
+	}, "one")
+	r := v.Services[0]
+	r.checks = []map[string]any{{"ID": "one:a", "name": "a"}, {"ID": "one:b", "name": "b"}}
+	v.set("one:a", consul.Passing, "")
+	got, err := v.Checks(t.Context(), r)
+	want := []consul.CheckStatus{{ID: "one:a", Name: "a", Status: consul.Critical, Output: "refused"}, {ID: "one:b", Name: "b", Status: consul.Missing}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestChecksSayWhy: whoever looks at the catalog sees why a check is critical.
+func TestChecksSayWhy(t *testing.T) {
+	t.Parallel()
+	v := viaScripted(t, nil, "one")
+	r := v.Services[0]
+	r.checks = []map[string]any{{"ID": "one:a", "name": "a", "notes": "ask the team"}, {"ID": "one:b", "name": "b"}}
+	v.set("one:a", consul.Critical, "connection refused")
+	v.set("one:b", consul.Passing, "")
+	want := []consul.Check{
+		{Node: "app-guid", CheckID: "one:a", Name: "a", Notes: "ask the team", Status: consul.Critical, Output: "connection refused", ServiceID: "one"},
+		{Node: "app-guid", CheckID: "one:b", Name: "b", Status: consul.Passing, ServiceID: "one"},
+	}
+	if diff := cmp.Diff(want, v.catalogChecks(r)); diff != "" {
+		t.Errorf("checks (-want +got):\n%s", diff)
+	}
+}
+
+// TestBareNodesAreBuried: the dead go, and what an instance leaves that is killed
+// between two words to the servers. What one is about to fill stays, and who
+// gives its sign of life under another service.
+func TestBareNodesAreBuried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		v := viaScripted(t, func(path string) (int, string) {
+			switch path {
+			case "/v1/kv/consul-mesh-buildpack/one/":
+				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
+			case "/v1/catalog/nodes":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
+			case "/v1/catalog/service/one":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
+			case "/v1/session/node/app-elsewhere":
+				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
+			case "/v1/session/node/app-old":
+				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
+			case "/v1/session/node/app-hidden":
+				return http.StatusForbidden, "Permission denied"
+			case "/v1/session/node/app-new":
+				if time.Since(begun) >= instance.BareFor {
+					return http.StatusOK, `[{"ID":"new"}]`
+				}
+			}
+			return http.StatusOK, `[]`
+		}, "one")
+		var buried []string
+		v.Log = func(_ string, args ...any) { buried = append(buried, fmt.Sprint(args...)) }
+		alive, _, err := v.siblings(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead, err := v.dead(t.Context(), alive, func(string) bool { return false })
+		least := map[string]time.Duration{}
+		for _, b := range dead {
+			least[b.node] = b.least
+		}
+		want := map[string]time.Duration{"app-dead": 0, "app-bare": instance.BareFor, "app-new": instance.BareFor}
+		if diff := cmp.Diff(want, least); diff != "" || err != nil {
+			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
+		}
+		for _, b := range dead {
+			v.bury(t.Context(), b, alive)
+		}
+		slices.Sort(buried)
+		if diff := cmp.Diff([]string{"app-bare", "app-dead"}, buried); diff != "" {
+			t.Errorf("buried (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestADeathBesideABareNode: a bare node is given some seconds, an instance that
+// has died meanwhile is not.
+func TestADeathBesideABareNode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		v := running(t, func(path string) (int, string) {
+			switch path {
+			case "/v1/kv/consul-mesh-buildpack/one/":
+				time.Sleep(time.Second)
+				if time.Since(begun) > 2*time.Second {
+					return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
+				}
+				return http.StatusOK, `["consul-mesh-buildpack/one/app-dead","consul-mesh-buildpack/one/app-guid"]`
+			case "/v1/catalog/nodes":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-dead"}]`
+			case "/v1/catalog/service/one":
+				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
+			}
+			return http.StatusOK, `[]`
+		}, "one")
+		var mutex sync.Mutex
+		buried := map[string]time.Duration{}
+		v.Log = func(_ string, args ...any) {
+			mutex.Lock()
+			defer mutex.Unlock()
+			if node := fmt.Sprint(args...); buried[node] == 0 {
+				buried[node] = time.Since(begun)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*instance.BareFor)
+		defer cancel()
+		v.watchSiblings(ctx)
+		if dead, bare := buried["app-dead"], buried["app-bare"]; dead == 0 || dead > instance.BareFor || bare < instance.BareFor {
+			t.Errorf("buried after %v", buried)
+		}
+	})
+}
