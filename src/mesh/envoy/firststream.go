@@ -34,6 +34,7 @@ type sidecarStreams struct {
 	heard  chan struct{} // closed when its Envoy has an answer
 }
 
+// NewFirstStreams begins streams by way of a transport to the servers.
 func NewFirstStreams(servers http.RoundTripper) *FirstStreams {
 	return &FirstStreams{RoundTripper: servers, sidecars: map[string]*sidecarStreams{}}
 }

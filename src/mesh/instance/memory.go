@@ -22,6 +22,7 @@ func MemoryProblems() []string {
 	return nil
 }
 
+// MemoryProblem says what the counters of a memory control group mean, empty where all is well.
 func MemoryProblem(events string) string {
 	for line := range strings.Lines(events) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")

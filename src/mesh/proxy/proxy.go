@@ -66,11 +66,11 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 			}
 		}
 	}
-	door, err := gate.NewGate(ctx, inst.Gate())
+	door, err := gate.New(ctx, inst.Gate())
 	if err != nil {
 		return err
 	}
-	asked, err := registry.NewRegistry(ctx, n)
+	asked, err := registry.New(ctx, n)
 	if err != nil {
 		return err
 	}

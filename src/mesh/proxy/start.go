@@ -137,7 +137,7 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err != nil {
 		return err
 	}
-	e, err := envoy.StartEnvoy(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
+	e, err := envoy.Start(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
 	if err != nil {
 		return err
 	}

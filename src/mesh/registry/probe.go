@@ -15,7 +15,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
-// appReady returns nil once the app passes every check it declares, and
+// AppReady returns nil once the app passes every check it declares, and
 // listens where it declares none.
 func (r *Registration) AppReady(ctx context.Context) error {
 	if r.network != "" {

@@ -99,6 +99,7 @@ func Registrations(i instance.Instance, config droplet.Config) ([]*Registration,
 	return all, nil
 }
 
+// NewRegistration splits the definition of a service, as service.json has it.
 func NewRegistration(i instance.Instance, service droplet.Service, definition map[string]any) *Registration {
 	r := &Registration{Service: service, definition: definition}
 	r.Name, _ = definition["name"].(string)
@@ -137,7 +138,7 @@ func NewRegistration(i instance.Instance, service droplet.Service, definition ma
 	return r
 }
 
-// envoySidecar is what its Envoy has to know of it.
+// EnvoySidecar is what its Envoy has to know of it.
 func (r *Registration) EnvoySidecar() envoy.Sidecar {
 	config := wait.Object(wait.Object(r.sidecarDefinition()["proxy"])["config"])
 	return envoy.Sidecar{ID: r.ID, Name: r.Name, Protocol: r.Protocol, Port: r.SidecarPort, AdminPort: r.AdminPort, Config: config}
@@ -148,7 +149,7 @@ func (r *Registration) Tells() bool {
 	return r.network != "" || slices.ContainsFunc(r.checks, isProbed)
 }
 
-// appWorks says that the app has passed its checks once.
+// AppWorks says that the app has passed its checks once.
 func (r *Registration) AppWorks() bool { return r.Works.Load() }
 
 // State is what the agent was told last of the ready check, empty before.

@@ -19,7 +19,7 @@ type Registry interface {
 	// seconds. The state of what was said before is kept; before anything was, the
 	// sidecar is out of rotation.
 	Register(ctx context.Context, r *Registration) error
-	// handOver has the app's checks, which it has just passed, decide from now
+	// HandOver has the app's checks, which it has just passed, decide from now
 	// on.
 	HandOver(ctx context.Context, r *Registration) error
 	// Say tells how the sidecar's ready check is.

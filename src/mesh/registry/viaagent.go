@@ -122,7 +122,7 @@ func (v ViaAgent) differs(ctx context.Context, r *Registration) (string, error) 
 	return "", err
 }
 
-// handOver registers the app's checks, for the agent to run.
+// HandOver registers the app's checks, for the agent to run.
 func (v ViaAgent) HandOver(ctx context.Context, r *Registration) error {
 	for _, check := range r.checks {
 		if err := v.Consul.RegisterCheck(ctx, check); err != nil {
@@ -225,7 +225,7 @@ func (v ViaAgent) Leave(ctx context.Context, early bool) {
 	ending, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
 	defer cancel()
 	if v.TellOrphan() {
-		agent.AwaitAgentEnd(ending, v.Inst)
+		agent.AwaitEnd(ending, v.Inst)
 	}
 	if early {
 		v.awaitFirstSync(ctx)

@@ -147,7 +147,7 @@ func (v *viaServers) writeChecks(ctx context.Context, r *Registration) error {
 	return v.enterService(ctx, entry)
 }
 
-// handOver has the app's checks run here from now on. Callers learn something
+// HandOver has the app's checks run here from now on. Callers learn something
 // only when the sidecar passes too, which is the next entry.
 func (v *viaServers) HandOver(ctx context.Context, r *Registration) error {
 	checks := v.probed(r)
