@@ -102,8 +102,8 @@ func HostOf(address string) string {
 	return strings.Trim(address, "[]")
 }
 
-// hosts are the addresses of the servers. A lookup that takes longer than who needs
-// it waits goes on, and the next call finds it.
+// hosts are the addresses of the servers. A lookup goes on when its caller no longer
+// waits for it, and the next call finds what it has found.
 func (s *Servers) hosts(ctx context.Context) ([]string, error) {
 	found := s.lookup.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), instance.LookupTimeout)

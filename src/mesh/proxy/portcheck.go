@@ -18,9 +18,9 @@ import (
 
 // answerPortCheck waits until every check of the instance passes. From then on,
 // until ctx ends, it accepts connections to PORT on the container's own address
-// and closes them at once: more the platform's port check does not want to know,
-// and more nobody gets past the sidecar. That an instance fails later is for its
-// callers: the platform would end it.
+// and closes them at once: the platform's port check wants to know no more than that,
+// and nobody gets past the sidecar. When the instance fails later, the connections are
+// still accepted, because the platform would end it; its callers leave it alone.
 func (p *proxy) answerPortCheck(ctx context.Context) {
 	port := strconv.Itoa(p.Inst.Port)
 	if !slices.ContainsFunc(p.Services, func(r *registry.Registration) bool { return r.Holds(port) }) {

@@ -141,7 +141,7 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err != nil {
 		return err
 	}
-	p.envoys = append(p.envoys, &served{e, r})
+	p.envoys = append(p.envoys, &served{Envoy: e, service: r})
 	p.started.Store(r.ID, e)
 	return nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -38,7 +39,7 @@ func TestNothingHoldsAStopUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.Process.Process.Kill() })
-	p.envoys = append(p.envoys, &served{e, p.Services[0]})
+	p.envoys = append(p.envoys, &served{Envoy: e, service: p.Services[0]})
 	p.Services[0].Registered.Store(true)
 	if p.gate, err = gate.New(t.Context(), p.Inst.Gate()); err != nil {
 		t.Fatal(err)
@@ -58,7 +59,9 @@ func TestNothingHoldsAStopUp(t *testing.T) {
 
 	const killed = 10 * time.Second
 	begun := time.Now()
-	p.stop()
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.stop(stopped)
 	if took := time.Since(begun); took >= killed {
 		t.Errorf("it took %v", took)
 	}

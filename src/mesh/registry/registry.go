@@ -37,9 +37,9 @@ type Registry interface {
 	TakeCA(ctx context.Context, ca string) error
 	// Logout ends a login when the instance is out of rotation, unless Leave does.
 	Logout()
-	// Leave takes away what deregistering leaves of the instance. early says
-	// that the platform has not stopped it, which then ctx tells.
-	Leave(ctx context.Context, early bool)
+	// Leave takes away what deregistering leaves of the instance. ctx ends when the
+	// platform stops the instance.
+	Leave(ctx context.Context)
 
 	// Checks lists the checks of a service and its sidecar.
 	Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)

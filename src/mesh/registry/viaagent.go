@@ -221,17 +221,13 @@ func (v ViaAgent) Logout() {
 
 // Leave takes care of the node: it leaves the catalog with the agent, unless
 // that has only just joined.
-func (v ViaAgent) Leave(ctx context.Context, early bool) {
+func (v ViaAgent) Leave(ctx context.Context) {
 	ending, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
 	defer cancel()
 	if v.TellOrphan() {
 		agent.AwaitEnd(ending, v.Inst)
 	}
-	if early {
-		v.awaitFirstSync(ctx)
-	} else {
-		v.sweepNode()
-	}
+	v.awaitFirstSync(ctx)
 }
 
 // agentCluster is the cluster that Envoy gets its configuration from.

@@ -22,18 +22,18 @@ type viaServers struct {
 	*Node
 	servers *consul.Servers
 
-	writing oneAtATime // held by who writes about this node
-	doubt   doubt      // about those writes
+	writing oneAtATime // held while something about this node is written
+	doubt   doubt      // whether such a write may still come
 
 	mutex   sync.Mutex
 	states  map[string]checkState // by the checks' ids; guarded by mutex
-	entered bool                  // the catalog may have the node; guarded by mutex
-	known   bool                  // it has, by the last word about it; guarded by mutex
-	shown   bool                  // and where it is; guarded by mutex
-	session string                // that the sign of life is given with; guarded by mutex
-	hasKey  bool                  // it has been given; guarded by mutex
-	renewed time.Time             // the session, last; guarded by mutex
-	back    time.Time             // when that was done after it was overdue; guarded by mutex
+	entered bool                  // the catalog may have this node; guarded by mutex
+	known   bool                  // the catalog has this node, by its last answer; guarded by mutex
+	shown   bool                  // the catalog has the address of this node; guarded by mutex
+	session string                // by which this instance holds its key; guarded by mutex
+	hasKey  bool                  // this instance holds its key; guarded by mutex
+	renewed time.Time             // when the session was last; guarded by mutex
+	back    time.Time             // when the session was renewed after it was overdue; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -239,7 +239,7 @@ func (v *viaServers) TakeCA(context.Context, string) error { return nil }
 func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
-func (v *viaServers) Leave(context.Context, bool) {
+func (v *viaServers) Leave(context.Context) {
 	defer v.Access.Logout(instance.LogoutBudget)
 	ctx, cancel := context.WithTimeout(context.Background(), instance.LeaveBudget)
 	defer cancel()

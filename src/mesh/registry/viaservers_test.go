@@ -70,7 +70,7 @@ func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	if err := v.Register(t.Context(), v.Services[0]); err == nil {
 		t.Fatal("registered without a session")
 	}
-	v.Leave(t.Context(), true)
+	v.Leave(t.Context())
 	// The first two are the node and the sidecar.
 	want := []string{"/v1/catalog/register", "/v1/catalog/register", "/v1/session/create", "/v1/catalog/deregister"}
 	if diff := cmp.Diff(want, asked); diff != "" {
