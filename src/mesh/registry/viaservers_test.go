@@ -488,3 +488,29 @@ func TestADeathBesideABareNode(t *testing.T) {
 		}
 	})
 }
+
+// TestDoubtThatNobodyCanSettle: where ACLs hide how the catalog has an instance, it
+// looks as often as after any write that was lost, and no more.
+func TestDoubtThatNobodyCanSettle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		v := running(t, nil, "one")
+		v.Consul.HTTP.Transport = meshtest.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			answer, err := meshtest.Transport(func(path string) (int, string) { return http.StatusOK, "null" }).RoundTrip(r)
+			if r.URL.Path == "/v1/catalog/node/app-guid" {
+				looks++
+				answer.Header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+			}
+			return answer, err
+		})
+		v.doubt.note(context.DeadlineExceeded)
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // before it looks anyway
+		defer cancel()
+		v.stayAlive(ctx)
+		// At once, and eight seconds after.
+		if looks != 2 {
+			t.Errorf("it looked %d times", looks)
+		}
+	})
+}
