@@ -102,12 +102,17 @@ func (p *proxy) explain(err error) error {
 		return err
 	}
 	if len(hints) == 0 {
-		hints = []string{failed.Step.Hint}
+		if failed.Step.Hint != "" {
+			hints = append(hints, failed.Step.Hint)
+		}
 		if lines := p.journals(); len(lines) > 0 {
 			hints = append(hints, "the last warning was: "+strings.TrimSpace(lines[len(lines)-1]))
 		}
 	}
-	return fmt.Errorf("%w\nhint: %s", err, strings.Join(hints, "\nhint: "))
+	for _, hint := range hints {
+		err = fmt.Errorf("%w\nhint: %s", err, hint)
+	}
+	return err
 }
 
 // startService registers one service and starts its Envoy.

@@ -33,12 +33,9 @@ func (v ViaAgent) Steps(ctx context.Context) ([]wait.Step, error) {
 	}
 	return []wait.Step{{
 		Name:      "agent up",
-		Hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + wait.Loopback(v.Ports.HTTP),
 		Condition: preflight.explainAgent(v.Inst, v.answers),
 	}, {
-		Name: "joined, leader known",
-		Hint: MissingPolicy("this app", "the servers and back", fmt.Sprintf("%d tcp and udp, and to them for %d tcp", v.Ports.Gossip, serverRPC)) +
-			" Are retry_join and datacenter in mesh.hcl those of the servers?",
+		Name:      "joined, leader known",
 		Condition: preflight.explainJoin(v.hasJoined),
 	}}, nil
 }

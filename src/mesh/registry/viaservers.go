@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/url"
 	"sync"
 	"time"
@@ -52,8 +51,6 @@ func (v *viaServers) Steps(ctx context.Context) ([]wait.Step, error) {
 	go v.stayAlive(ctx)
 	return []wait.Step{{
 		Name: "servers answer, leader known",
-		Hint: MissingPolicy("this app", "the servers", fmt.Sprintf("%d and %d tcp", v.servers.HTTP, v.servers.GRPC)) +
-			" Are addresses and ports in mesh.hcl theirs?",
 		Condition: func(ctx context.Context) error {
 			_, err := v.Consul.Leader(ctx)
 			return err

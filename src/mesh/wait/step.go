@@ -69,7 +69,7 @@ func Final(err error) error { return &finalError{err} }
 // Step is a part of the start that is waited for.
 type Step struct {
 	Name      string // what is true after it, such as "leader known"
-	Hint      string // what to try where nothing better is known
+	Hint      string // what to try where nothing better is known; empty where something always is
 	Condition func(context.Context) error
 	Bounded   bool // the condition bounds itself, and may take longer than an attempt
 }
