@@ -185,7 +185,9 @@ func (a *Access) SetAgentToken(ctx context.Context, token credentials.Secret) er
 	if err := instance.ReadJSON(path, &overlay); err != nil {
 		return err
 	}
-	wait.Object(wait.Object(overlay["acl"])["tokens"])["agent"] = string(token)
+	acl, _ := overlay["acl"].(map[string]any)
+	tokens, _ := acl["tokens"].(map[string]any)
+	tokens["agent"] = string(token)
 	return instance.WriteJSON(path, overlay)
 }
 

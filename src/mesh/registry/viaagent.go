@@ -69,10 +69,10 @@ func (v ViaAgent) Register(ctx context.Context, r *Registration) error {
 // tell tells the agent of a service, and waits for its answer as long as one may
 // take: who gives up and says it again has said it twice, and the two may come in any
 // order. r.writing is held.
-func (v ViaAgent) tell(ctx context.Context, r *Registration, body map[string]any) error {
+func (v ViaAgent) tell(ctx context.Context, r *Registration, body droplet.Definition) error {
 	ctx, cancel := context.WithTimeout(ctx, instance.HoldTime)
 	defer cancel()
-	err := v.Consul.Register(ctx, body)
+	err := v.Consul.Register(ctx, droplet.API(body))
 	r.doubt.note(err)
 	return err
 }
@@ -121,9 +121,9 @@ func (v ViaAgent) differs(ctx context.Context, r *Registration) (string, error) 
 
 // HandOver registers the app's checks, for the agent to run.
 func (v ViaAgent) HandOver(ctx context.Context, r *Registration) error {
-	for _, check := range r.checks {
-		if err := v.Consul.RegisterCheck(ctx, check); err != nil {
-			return fmt.Errorf("check %q: %w", check["name"], err)
+	for _, check := range r.definition.Checks {
+		if err := v.Consul.RegisterCheck(ctx, r.alone(check)); err != nil {
+			return fmt.Errorf("check %q: %w", check.Name, err)
 		}
 	}
 	return nil
@@ -172,17 +172,13 @@ func (v ViaAgent) Checks(ctx context.Context, r *Registration) ([]consul.CheckSt
 	if check, found := there[SerfHealth]; found && check.Status != consul.Passing {
 		all = append(all, consul.CheckStatus{ID: check.CheckID, Name: check.Name, Status: check.Status, Output: check.Output})
 	}
-	expect := func(id any, name any) {
-		if !slices.ContainsFunc(all, func(c consul.CheckStatus) bool { return c.ID == id }) {
-			all = append(all, consul.CheckStatus{ID: fmt.Sprint(id), Name: fmt.Sprint(name), Status: consul.Missing})
-		}
-	}
-	for _, check := range wait.Objects(r.sidecarDefinition()["checks"]) {
-		expect(check["CheckID"], check["name"])
-	}
+	expected := r.sidecar().Checks
 	if r.Works.Load() {
-		for _, check := range r.checks {
-			expect(check["ID"], check["name"])
+		expected = slices.Concat(expected, r.definition.Checks)
+	}
+	for _, check := range expected {
+		if !slices.ContainsFunc(all, func(c consul.CheckStatus) bool { return c.ID == check.CheckID }) {
+			all = append(all, consul.CheckStatus{ID: check.CheckID, Name: check.Name, Status: consul.Missing})
 		}
 	}
 	return all, nil

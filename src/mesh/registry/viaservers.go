@@ -153,7 +153,7 @@ func (v *viaServers) HandOver(ctx context.Context, r *Registration) error {
 	}
 	for _, check := range checks {
 		if check.apps {
-			v.set(check.id, consul.Passing, "")
+			v.set(check.CheckID, consul.Passing, "")
 		}
 	}
 	return v.writing.do(ctx, func() error { return v.writeChecks(ctx, r) })
