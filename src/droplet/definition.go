@@ -38,20 +38,24 @@ type Endpoint struct {
 	Checks            []Check                  `json:"checks,omitempty"`
 }
 
+// Weights are the shares of requests that an instance gets, by its state.
 type Weights struct {
 	Passing int `json:"passing"`
 	Warning int `json:"warning"`
 }
 
+// TaggedAddress is another address of a service, under a name.
 type TaggedAddress struct {
 	Address string `json:"address"`
 	Port    int    `json:"port"`
 }
 
+// Connect is a service's part in the mesh.
 type Connect struct {
 	SidecarService Sidecar `json:"sidecar_service"`
 }
 
+// Sidecar is the sidecar proxy of a service.
 type Sidecar struct {
 	Endpoint
 	Proxy Proxy `json:"proxy"`
@@ -72,15 +76,18 @@ type Proxy struct {
 	Upstreams              []Upstream     `json:"upstreams,omitempty"`
 }
 
+// MeshGateway is by which gateways an upstream is called.
 type MeshGateway struct {
 	Mode string `json:"mode"`
 }
 
+// Expose are paths that are called without the mesh.
 type Expose struct {
 	Checks bool         `json:"checks,omitempty"`
 	Paths  []ExposePath `json:"paths,omitempty"`
 }
 
+// ExposePath is one of them.
 type ExposePath struct {
 	Path          string `json:"path"`
 	ListenerPort  int    `json:"listener_port"`
@@ -88,6 +95,7 @@ type ExposePath struct {
 	Protocol      string `json:"protocol"`
 }
 
+// AccessLogs are those of an Envoy.
 type AccessLogs struct {
 	Enabled             bool   `json:"enabled"`
 	DisableListenerLogs bool   `json:"disable_listener_logs,omitempty"`
@@ -97,6 +105,7 @@ type AccessLogs struct {
 	TextFormat          string `json:"text_format,omitempty"`
 }
 
+// Upstream is a service that the app calls.
 type Upstream struct {
 	DestinationType      string         `json:"destination_type,omitempty"`
 	DestinationName      string         `json:"destination_name"`
