@@ -55,9 +55,9 @@ func (p *proxy) answerPortCheck(ctx context.Context) {
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
 	p.Log("port_check: the platform's port check is answered on %s", address)
-	listener = wait.Steady(listener)
+	accepting := wait.Steady(listener)
 	for {
-		conn, err := listener.Accept()
+		conn, err := accepting.Accept()
 		if err != nil {
 			return // closed
 		}
