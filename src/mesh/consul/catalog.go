@@ -38,8 +38,8 @@ type Check struct {
 	Node, CheckID, Name, Notes, Status, Output, ServiceID string
 }
 
-// Checks lists the checks of a service and its sidecar by name.
-func (c *Client) Checks(ctx context.Context, id string) ([]CheckStatus, error) {
+// AgentChecks lists the checks of a service and its sidecar by name.
+func (c *Client) AgentChecks(ctx context.Context, id string) ([]CheckStatus, error) {
 	var answer map[string]struct {
 		CheckStatus
 		ServiceID string

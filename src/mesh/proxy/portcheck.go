@@ -71,7 +71,7 @@ func (p *proxy) allPass(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait.AttemptTimeout)
 	defer cancel()
 	for _, r := range p.Services {
-		checks, err := p.registry.Checks(ctx, r)
+		checks, err := p.registry.CheckStatuses(ctx, r)
 		if err != nil && !errors.Is(err, consul.ErrHidden) {
 			return err
 		}

@@ -23,7 +23,7 @@ type judged struct {
 	status chan string // of the next look
 }
 
-func (j judged) Checks(ctx context.Context, _ *registry.Registration) ([]consul.CheckStatus, error) {
+func (j judged) CheckStatuses(ctx context.Context, _ *registry.Registration) ([]consul.CheckStatus, error) {
 	status := <-j.status
 	if status == "" {
 		return nil, consul.ErrHidden

@@ -173,7 +173,7 @@ func (v ViaAgent) remember(ctx context.Context) {
 		if r.away.Load() || !slices.ContainsFunc(r.ownChecks(), isAgents) {
 			continue
 		}
-		checks, err := v.Consul.Checks(ctx, r.ID)
+		checks, err := v.Consul.AgentChecks(ctx, r.ID)
 		if err != nil {
 			continue
 		}

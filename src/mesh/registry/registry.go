@@ -41,8 +41,8 @@ type Registry interface {
 	// platform stops the instance.
 	Leave(ctx context.Context)
 
-	// Checks lists the checks of a service and its sidecar.
-	Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)
+	// CheckStatuses lists how the checks are of a service and its sidecar.
+	CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)
 	// Problems are the likely causes where no leader is known, for that reason.
 	Problems(ctx context.Context, seen string) []string
 }

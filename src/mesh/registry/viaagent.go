@@ -110,7 +110,7 @@ func (v ViaAgent) differs(ctx context.Context, r *Registration) (string, error) 
 	if r.shown.Load() && port == notYet {
 		return fmt.Sprintf("the sidecar at the port %d, where nobody listens", port), nil
 	}
-	checks, err := v.Checks(ctx, r)
+	checks, err := v.CheckStatuses(ctx, r)
 	for _, check := range checks {
 		if check.Status == consul.Missing {
 			return fmt.Sprintf("no check %q", check.Name), err
@@ -161,10 +161,10 @@ func (v ViaAgent) deregister(ctx context.Context, r *Registration) error {
 // SerfHealth is the check of a node that the gossip decides.
 const SerfHealth = "serfHealth"
 
-// Checks lists those that the agent has, those that it should have, and the
+// CheckStatuses lists those that the agent has, those that it should have, and the
 // gossip's where that is against it.
-func (v ViaAgent) Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
-	all, err := v.Consul.Checks(ctx, r.ID)
+func (v ViaAgent) CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
+	all, err := v.Consul.AgentChecks(ctx, r.ID)
 	if err != nil || !r.Registered.Load() {
 		return all, err
 	}

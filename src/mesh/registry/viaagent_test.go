@@ -241,7 +241,7 @@ func TestAgentLacks(t *testing.T) {
 	one.Works.Store(true)
 	one.definition.Checks = []droplet.Check{{CheckID: "one:health", Name: "health"}, {CheckID: "one:more", Name: "more"}}
 	one.sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID("one"), Name: "ready"}}
-	checks, err := v.Checks(t.Context(), one)
+	checks, err := v.CheckStatuses(t.Context(), one)
 	if err != nil {
 		t.Fatal(err)
 	}

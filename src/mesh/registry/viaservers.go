@@ -347,8 +347,8 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 	return nil
 }
 
-// Checks are as the catalog has them, which is what callers go by.
-func (v *viaServers) Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
+// CheckStatuses are as the catalog has them, which is what callers go by.
+func (v *viaServers) CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
 	there, err := v.health(ctx, "")
 	if err != nil {
 		return nil, err

@@ -370,7 +370,7 @@ func TestChecksAreThoseOfTheCatalog(t *testing.T) {
 	r := v.Services[0]
 	r.definition.Checks = []droplet.Check{{CheckID: "one:a", Name: "a"}, {CheckID: "one:b", Name: "b"}}
 	v.set("one:a", consul.Passing, "")
-	got, err := v.Checks(t.Context(), r)
+	got, err := v.CheckStatuses(t.Context(), r)
 	want := []consul.CheckStatus{{ID: "one:a", Name: "a", Status: consul.Critical, Output: "refused"}, {ID: "one:b", Name: "b", Status: consul.Missing}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
