@@ -136,6 +136,14 @@ func AliasCheckID(serviceID string) string { return SidecarID(serviceID) + ":ali
 // of a service without agents show that they live.
 func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }
 
+// JanitorKey is the key of the instance that takes the others out of the catalog when
+// they have died, one for each service and process of an app. To instances of 0.1.0,
+// which take all keys below AliveKeys for those of instances, it is one that never
+// dies.
+func JanitorKey(service, app, process string) string {
+	return AliveKeys(service) + ".janitor/" + NodeName(app, process)
+}
+
 // notInNodeName says that a character cannot be in a node's name, and so separates
 // the parts of one.
 func notInNodeName(r rune) bool {

@@ -115,8 +115,8 @@ const (
 
 // No gossip tells when an instance without an agent has died. So each holds a
 // key of Consul's key/value store by a session that ends when it is no longer
-// renewed, and the other instances of its service wait for keys to go
-// (siblings.go). Renewing writes nothing. Servers that were away let every
+// renewed, and another instance of its service waits for keys to go
+// (registry/janitor.go). Renewing writes nothing. Servers that were away let every
 // session live on, so nobody is taken for dead because of them.
 const (
 	// SessionTTL is the least that Consul takes. Consul ends a session at most twice
@@ -128,31 +128,42 @@ const (
 	// RenewAgain is when it is tried again after a failure.
 	RenewAgain = 2 * time.Second
 	// Overdue is when a renewal is so late that the servers must have been away, or
-	// out of reach. ReturnFor is how long others then have to be back.
-	Overdue   = 2 * RenewEvery
-	ReturnFor = 10 * time.Second
+	// out of reach. Others then have Brake to be back.
+	Overdue = 2 * RenewEvery
 	// CompareEvery is the number of renewals after which an instance looks how the
 	// catalog has it.
 	CompareEvery = 6
 )
 
-// Instances without agents take each other's dead out of the catalog: those whose
-// sign of life (session.go) has gone.
+// Of the instances of a service without agents one, the janitor, takes the dead out of
+// the catalog: those whose sign of life has gone (registry/janitor.go, burial.go).
 const (
-	// SiblingWait is how long a request for news of the siblings stays open. It
-	// bounds how long a connection that was cut without a word is waited for.
-	SiblingWait = 30 * time.Second
-	// Turn is how long each of the first instances leaves a dead one to the
-	// instances before it; the others wait for all of those turns, and then some.
-	Turn  = 250 * time.Millisecond
-	Turns = 4
+	// WatchWait is how long a request for news of the janitor, or by it of the others,
+	// stays open, and how often the janitor looks at everything. It bounds how long a
+	// connection that was cut without a word is waited for.
+	WatchWait = time.Minute
+	// ElectionTime is within which those that want to be the janitor say so.
+	ElectionTime = 2 * time.Second
+	// JanitorPatience is after how long without a look the janitor lets another be it.
+	JanitorPatience = 30 * time.Second
+	// Together is within which keys that go are looked at together. Sessions that were
+	// lost at one moment end within RenewEvery, so where there could be too many at
+	// once it is when none has gone for Quiet, at QuietMost at the latest.
+	Together  = 250 * time.Millisecond
+	Quiet     = 1500 * time.Millisecond
+	QuietMost = RenewEvery + time.Second
+	// Brake is how long nobody is buried where more than half of a service, and
+	// BrakeLeast at least, are overdue at once.
+	Brake      = 30 * time.Second
+	BrakeLeast = 4
+	// BurialsAtOnce are under way side by side.
+	BurialsAtOnce = 8
 	// BareFor is how long a node without the service has to have no session: one that
 	// is just being registered gets a session after two writes, each of which slow
 	// servers take their time for, and after answers of theirs that were lost.
 	BareFor = 3*HoldTime + 6*time.Second
-	// Witnesses are how many instances look whether somebody who has left is still
-	// gone when a last write of his could have come after his goodbye.
-	Witnesses = 2
+	// ListsAgain bounds how long lists are not asked for again after a failure.
+	ListsAgain = 15 * time.Second
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills

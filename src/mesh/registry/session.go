@@ -51,6 +51,18 @@ func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	return err
 }
 
+// keepKey holds the key again where somebody has deleted it.
+func (v *viaServers) keepKey(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, instance.CallTimeout)
+	defer cancel()
+	var key []struct{}
+	_, err := v.Consul.Watch(ctx, v.Access.ServiceToken(), "/v1/kv/"+v.keyPrefix()+v.Inst.NodeName(), &key)
+	if err != nil || len(key) > 0 {
+		return err
+	}
+	return v.giveSignAgain(ctx)
+}
+
 // giveSignAgain is for an instance whose key somebody has deleted: its session
 // does not end by that. Others would take it for dead.
 func (v *viaServers) giveSignAgain(ctx context.Context) error {
@@ -108,7 +120,9 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 	for round := 1; ; round++ {
 		err := v.renewSession(ctx)
 		if err == nil && complete && (round%instance.CompareEvery == 0 || v.doubt.isDue()) {
-			err = v.compare(ctx)
+			if err = v.compare(ctx); err == nil {
+				err = v.keepKey(ctx)
+			}
 		}
 		var lost *lostError
 		if errors.As(err, &lost) && complete {
@@ -151,9 +165,9 @@ func (v *viaServers) mercy() time.Duration {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.isOverdue() {
-		return instance.ReturnFor
+		return instance.Brake
 	}
-	return max(0, instance.ReturnFor-time.Since(v.back))
+	return max(0, instance.Brake-time.Since(v.back))
 }
 
 // lostError says that the servers have not, or not all, of this instance.

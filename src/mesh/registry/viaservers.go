@@ -16,7 +16,7 @@ import (
 
 // viaServers asks the Consul servers themselves. The instance is a node of the
 // catalog that no gossip knows of: its checks are run here and written when
-// they change, and its siblings take it out when it has died (siblings.go).
+// they change, and the janitor takes it out when it has died (janitor.go).
 type viaServers struct {
 	*Node
 	servers *consul.Servers
@@ -33,6 +33,7 @@ type viaServers struct {
 	hasKey  bool                  // this instance holds its key; guarded by mutex
 	renewed time.Time             // when the session was last; guarded by mutex
 	back    time.Time             // when the session was renewed after it was overdue; guarded by mutex
+	noted   string                // what the janitor waits for; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
