@@ -47,6 +47,11 @@ type App struct {
 	// HealthTimeout is how long an instance may take to pass its health check
 	// for the first time. Defaults to 60 s.
 	HealthTimeout time.Duration
+	// ReadinessCheck of the web process takes it off its routes while it fails:
+	// HealthPort, HealthHTTP, or HealthProcess (default), which never does.
+	ReadinessCheck string
+	// ReadinessPath is the path of HealthHTTP. Defaults to "/".
+	ReadinessPath string
 	// Sidecars are the user's own, beside those from buildpacks.
 	Sidecars []Sidecar
 	// Routes are host names for the router. Defaults to Name.

@@ -5,8 +5,8 @@
 //
 // A program that uses cells calls Main. Limits are announced to apps as on the
 // platform; that on processors is never enforced, those on memory and disk where
-// the app asks for it (App.EnforceMemory, App.Disk). An instance that has passed
-// its health check is not checked again; addresses are IPv4 only.
+// the app asks for it (App.EnforceMemory, App.Disk). Health checks go on while an
+// instance is running, and kill it; restarts back off. Addresses are IPv4 only.
 package cell
 
 import (
@@ -35,8 +35,18 @@ type Options struct {
 	Log io.Writer
 	// StopGrace is the time between SIGTERM and SIGKILL. Defaults to 10 s.
 	StopGrace time.Duration
-	// RestartDelay is waited before an instance that has crashed three times is
-	// started again; until then it is at once. Defaults to 10 s.
+	// StartupInterval is the time between health checks of an instance that
+	// starts, and between readiness checks of one that is not ready. Defaults to
+	// 2 s.
+	StartupInterval time.Duration
+	// HealthInterval is the time between health checks of an instance that is
+	// running, and between readiness checks of one that is ready. Defaults to
+	// 30 s.
+	HealthInterval time.Duration
+	// RestartDelay is waited before an instance that has crashed four times is
+	// started again; until then it is at once. It doubles with every other crash,
+	// five times, and crashes are forgotten when an instance was up for ten times
+	// as long. Defaults to 30 s.
 	RestartDelay time.Duration
 	// SystemBuildpacks are asked to detect apps that name no buildpack.
 	SystemBuildpacks []Buildpack
@@ -47,7 +57,9 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.StopGrace = cmp.Or(o.StopGrace, 10*time.Second)
-	o.RestartDelay = cmp.Or(o.RestartDelay, 10*time.Second)
+	o.StartupInterval = cmp.Or(o.StartupInterval, 2*time.Second)
+	o.HealthInterval = cmp.Or(o.HealthInterval, 30*time.Second)
+	o.RestartDelay = cmp.Or(o.RestartDelay, 30*time.Second)
 	o.Lifecycle = cmp.Or(o.Lifecycle, os.Getenv(lifecycleEnv))
 	return o
 }

@@ -16,7 +16,7 @@ import (
 const internalDomain = ".apps.internal."
 
 // dnsServer answers containers at 169.254.0.2: for internal routes with the
-// addresses of running instances, for hosts on the outside network with theirs.
+// addresses of routable instances, for hosts on the outside network with theirs.
 type dnsServer struct {
 	lookup  func(name string) []netip.Addr
 	servers []*dns.Server
@@ -93,7 +93,7 @@ func (s *dnsServer) answer(m *dns.Msg, q dns.Question) {
 	}
 }
 
-// resolve is the cell's side of DNS: "NAME.apps.internal." are all running web
+// resolve is the cell's side of DNS: "NAME.apps.internal." are all routable web
 // instances of the apps with that route, "N.NAME.apps.internal." those with
 // index N.
 func (c *Cell) resolve(name string) []netip.Addr {
@@ -109,15 +109,15 @@ func (c *Cell) resolve(name string) []netip.Addr {
 	return addresses
 }
 
-// running are the addresses of the running web instances behind an internal
+// running are the addresses of the routable web instances behind an internal
 // route; index -1 is any.
 func (c *Cell) running(route string, index int) (addresses []netip.Addr) {
 	for _, r := range c.apps() {
 		if r.internalRoute() != route {
 			continue
 		}
-		for _, i := range r.instancesOf(webProcess) {
-			if i.State() == Running && (index < 0 || i.index == index) {
+		for _, i := range r.routable() {
+			if index < 0 || i.index == index {
 				addresses = append(addresses, i.address)
 			}
 		}

@@ -159,30 +159,6 @@ func TestEndOfOneProcessRestartsTheInstance(t *testing.T) {
 	}
 }
 
-func TestFourthStartIsDelayed(t *testing.T) {
-	c := newCell(t, cell.Options{RestartDelay: time.Hour})
-	a := app(t, "app", files{"Procfile": "web: exit 7\n"})
-	d, err := c.Stage(timeout(t), a)
-	must(t, err)
-	r, err := c.Start(timeout(t), a, d)
-	must(t, err)
-	crashes := func() (n int) {
-		for _, l := range r.Logs() {
-			if strings.Contains(l.Text, "crashed: APP/PROC/WEB/0: exit status 7") {
-				n++
-			}
-		}
-		return n
-	}
-	until(t, "four crashes", func() bool { return crashes() == 4 })
-	last := r.Instance(0)
-	<-last.Done()
-	must(t, r.Delete(timeout(t)))
-	if got := crashes(); got != 4 || r.Instance(0) != last || c.App("app") != nil {
-		t.Errorf("got %d crashes", got)
-	}
-}
-
 func TestStop(t *testing.T) {
 	const grace = 10 * time.Second
 	c := newCell(t, cell.Options{StopGrace: grace})
@@ -241,42 +217,18 @@ func TestOnlyTopProcessesGetTheSignal(t *testing.T) {
 	}
 }
 
-func TestReplaceAndScale(t *testing.T) {
+func TestScale(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	r := push(t, c, app(t, "app", nil))
-	old := r.Instance(0)
-	must(t, r.Replace(timeout(t), 0))
-	next := r.Instance(0)
-	if next == old || next.Index() != 0 || old.State() != cell.Stopped || next.State() != cell.Running {
-		t.Errorf("old %s, next %d %s", old.State(), next.Index(), next.State())
-	}
+	first := r.Instance(0)
 	must(t, r.Scale(timeout(t), 3))
 	must(t, r.WaitRunning(timeout(t)))
 	if got := len(r.Instances()); got != 3 {
 		t.Errorf("got %d instances", got)
 	}
 	must(t, r.Scale(timeout(t), 1))
-	if got := r.Instances(); len(got) != 1 || got[0] != next {
+	if got := r.Instances(); len(got) != 1 || got[0] != first {
 		t.Errorf("got %v", got)
-	}
-}
-
-// TestRestageRolling: instances that run keep their droplet until they are replaced.
-func TestRestageRolling(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	r := push(t, c, app(t, "app", files{"version": "one"}))
-	must(t, r.Scale(timeout(t), 2))
-	must(t, r.WaitRunning(timeout(t)))
-	next := app(t, "app", files{"version": "two"})
-	d, err := c.Stage(timeout(t), next)
-	must(t, err)
-	r.Use(d)
-	must(t, r.Replace(timeout(t), 0))
-	for index, want := range []string{"two", "one"} {
-		got, err := r.Instance(index).ReadFile("/home/vcap/app/version")
-		if must(t, err); string(got) != want {
-			t.Errorf("instance %d runs %q, want %q", index, got, want)
-		}
 	}
 }
 
@@ -369,14 +321,4 @@ func TestNothingIsLeftOfAnOrphan(t *testing.T) {
 		return len(all) == 2 // whom the launcher has become, and no orphan, alive or not
 	})
 	must(t, i.Signal("web", syscall.Signal(0)))
-}
-
-func TestHTTPHealthCheck(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	a := app(t, "app", nil)
-	a.HealthCheck, a.HealthPath = cell.HealthHTTP, "/remote"
-	i := push(t, c, a).Instance(0)
-	if i.RunningAt().Sub(i.StartedAt()) <= 0 {
-		t.Error("no times")
-	}
 }

@@ -20,13 +20,14 @@ type RunningApp struct {
 	mu       sync.Mutex
 	droplet  *Droplet                 // guarded by mu: of instances that start
 	slots    map[string]map[int]*slot // guarded by mu: by process type and index
-	incoming []*slot                  // guarded by mu: about to replace others
+	incoming []*slot                  // guarded by mu: beside others of the same index
+	leaving  []*slot                  // guarded by mu: told to stop, in nobody's place
 }
 
 // Start starts the app's instances and returns when their containers exist,
 // without waiting for the app. An app of the same name is deleted first.
 func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, error) {
-	r := &RunningApp{cell: c, app: app.withDefaults(), droplet: d, slots: map[string]map[int]*slot{}}
+	r := &RunningApp{cell: c, app: app.withDefaults(), droplet: d, slots: map[string]map[int]*slot{webProcess: {}}}
 	if err := r.checkMemory(); err != nil {
 		return nil, err
 	}
@@ -68,8 +69,8 @@ func (r *RunningApp) Droplet() *Droplet {
 	return r.droplet
 }
 
-// Use changes the droplet, as a restage does. Instances that run keep theirs until
-// they are replaced.
+// Use changes the droplet, as a restage does. Instances that run keep theirs, also
+// through crashes, until the app is restarted or they are evacuated.
 func (r *RunningApp) Use(d *Droplet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,28 +104,38 @@ func (r *RunningApp) Instances() (all []*Instance) {
 	return all
 }
 
-// instancesOf includes those that are about to replace others.
-func (r *RunningApp) instancesOf(processType string) (all []*Instance) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	slots := slices.Clone(r.incoming)
-	for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
-		slots = append(slots, r.slots[processType][index])
-	}
-	for _, s := range slots {
-		if i := s.instance(); i != nil && i.processType == processType {
+// routable are the web instances to which routes lead, those that start beside
+// others and those that are told to stop included.
+func (r *RunningApp) routable() (all []*Instance) {
+	for _, s := range r.everySlot() {
+		if i := s.instance(); i != nil && i.processType == webProcess && i.Routable() {
 			all = append(all, i)
 		}
 	}
 	return all
 }
 
+// allSlots are those that the app is meant to have, by process type and index.
 func (r *RunningApp) allSlots() (all []*slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, processType := range slices.Sorted(maps.Keys(r.slots)) {
 		for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
 			all = append(all, r.slots[processType][index])
+		}
+	}
+	return all
+}
+
+// everySlot has also those that come or go.
+func (r *RunningApp) everySlot() []*slot {
+	all := r.allSlots()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaving = slices.DeleteFunc(r.leaving, (*slot).hasEnded)
+	for _, s := range slices.Concat(r.incoming, r.leaving) {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
 		}
 	}
 	return all
@@ -187,7 +198,7 @@ func (r *RunningApp) fill(ctx context.Context, processType string, index int) er
 // WaitRunning waits until every instance is running, also through crashes.
 func (r *RunningApp) WaitRunning(ctx context.Context) error {
 	for _, s := range r.allSlots() {
-		if err := s.waitRunning(ctx); err != nil {
+		if err := s.wait(ctx, (*Instance).WaitRunning); err != nil {
 			return fmt.Errorf("app %s does not run: %w\n%s", r.app.Name, err, tail(r.Logs(), 20))
 		}
 	}
@@ -195,7 +206,7 @@ func (r *RunningApp) WaitRunning(ctx context.Context) error {
 }
 
 // Stop stops all instances at once and waits until they are gone.
-func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.allSlots()) }
+func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.everySlot()) }
 
 // Restart stops all instances and then starts as many. It does not wait until
 // they are running.
@@ -223,6 +234,7 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 		}
 	}
 	r.mu.Unlock()
+	r.leave(surplus...)
 	for index := range n {
 		if missing[index] {
 			if err := r.fill(ctx, webProcess, index); err != nil {
@@ -231,31 +243,6 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 		}
 	}
 	return stopAll(ctx, surplus)
-}
-
-// Replace starts a new web instance with the index, waits until it is running,
-// and then stops the old one, as a rolling deployment does.
-func (r *RunningApp) Replace(ctx context.Context, index int) error {
-	s, err := r.newSlot(ctx, webProcess, index)
-	if err != nil {
-		return fmt.Errorf("failed to replace instance %d of app %s: %w", index, r.app.Name, err)
-	}
-	r.mu.Lock()
-	r.incoming = append(r.incoming, s)
-	r.mu.Unlock()
-	err = s.waitRunning(ctx)
-	r.mu.Lock()
-	r.incoming = slices.DeleteFunc(r.incoming, func(other *slot) bool { return other == s })
-	old := s
-	if err == nil {
-		old = r.slots[webProcess][index]
-		r.slots[webProcess][index] = s
-	}
-	r.mu.Unlock()
-	if old == nil {
-		return err
-	}
-	return errors.Join(err, stopAll(ctx, []*slot{old}))
 }
 
 // Delete stops the app and forgets it; its policies and its build cache stay.

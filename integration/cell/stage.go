@@ -219,6 +219,8 @@ func (a App) withDefaults() App {
 	setDefault(&a.Instances, 1)
 	setDefault(&a.HealthCheck, HealthPort)
 	setDefault(&a.HealthPath, "/")
+	setDefault(&a.ReadinessCheck, HealthProcess)
+	setDefault(&a.ReadinessPath, "/")
 	setDefault(&a.HealthTimeout, defaultHealthTimeout)
 	setDefault(&a.InternalRoute, a.Name)
 	setDefault(&a.Organization, "org")

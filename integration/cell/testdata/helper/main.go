@@ -33,6 +33,12 @@ func main() {
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s\n", os.Getenv("CF_INSTANCE_INDEX"), os.Getenv("CF_INSTANCE_GUID"))
 	})
+	// It is well while there is no such file in its tmp.
+	http.HandleFunc("/well", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat("/home/vcap/tmp/" + r.FormValue("file")); err == nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
 	http.HandleFunc("/remote", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
 	fmt.Println("serving at", *addr)
 	log.Fatal(http.ListenAndServe(*addr, nil))
