@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
@@ -29,8 +30,10 @@ type Guest struct {
 	client  *http.Client
 
 	mu       sync.Mutex
-	silenced bool // guarded by mu
-	ended    bool // guarded by mu
+	silenced bool          // guarded by mu
+	ended    bool          // guarded by mu
+	lost     bool          // guarded by mu: with its cell
+	lingers  time.Duration // guarded by mu: for which its address is kept when it has ended
 }
 
 // guestSpec says what kind of guest it is.
@@ -115,19 +118,33 @@ func (g *Guest) end() {
 	if err := g.wire.cut(); err != nil {
 		fmt.Fprintf(os.Stderr, "cell: failed to remove the device of %s: %s\n", g.address, err)
 	}
-	if g.silenced {
-		_ = c.network.firewall.unsilence(g.address)
-	}
-	if g.app != "" {
-		_ = c.network.firewall.leave(g.app, g.address)
-	}
 	if err := g.group.remove(); err != nil {
 		fmt.Fprintf(os.Stderr, "cell: failed to remove the control group of %s: %s\n", g.address, err)
 	}
 	if g.root != "" {
 		_ = os.Remove(g.root)
 	}
-	c.network.release(g.address)
+	silenced, lost, lingers := g.silenced, g.lost, g.lingers
+	if !lost {
+		g.giveBack(silenced)
+		return
+	}
+	c.loops.Go(func() {
+		c.sleep(lingers)
+		_ = netlink.RouteDel(blackhole(g.address))
+		g.giveBack(silenced)
+	})
+}
+
+// giveBack lets others have the address.
+func (g *Guest) giveBack(silenced bool) {
+	if silenced {
+		_ = g.cell.network.firewall.unsilence(g.address)
+	}
+	if g.app != "" {
+		_ = g.cell.network.firewall.leave(g.app, g.address)
+	}
+	g.cell.network.release(g.address)
 }
 
 // Address is the IPv4 address, e.g. "10.255.0.1".

@@ -22,6 +22,7 @@ type RunningApp struct {
 	slots    map[string]map[int]*slot // guarded by mu: by process type and index
 	incoming []*slot                  // guarded by mu: beside others of the same index
 	leaving  []*slot                  // guarded by mu: told to stop, in nobody's place
+	lost     []*Instance              // guarded by mu: still in apps.internal though their cell is gone
 }
 
 // Start starts the app's instances and returns when their containers exist,

@@ -56,7 +56,9 @@ func (s *slot) loop() {
 		if current.State() == Stopped {
 			return
 		}
-		if current.upFor() > resetAfter*s.app.cell.options.RestartDelay {
+		if current.isLost() {
+			crashes-- // it was not its own fault
+		} else if current.upFor() > resetAfter*s.app.cell.options.RestartDelay {
 			crashes = 1
 		}
 		if !s.pause(crashes) {
