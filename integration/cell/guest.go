@@ -2,7 +2,6 @@ package cell
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -205,14 +204,18 @@ func (g *Guest) Dial(ctx context.Context, network, address string) (net.Conn, er
 }
 
 func (g *Guest) dialIP(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	enterErr := g.within(func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) })
-	return conn, errors.Join(enterErr, err)
+	if err := g.within(func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) }); err != nil {
+		return nil, err
+	}
+	return conn, err
 }
 
 // Listen listens inside the guest.
 func (g *Guest) Listen(ctx context.Context, network, address string) (listener net.Listener, err error) {
-	enterErr := g.within(func() { listener, err = new(net.ListenConfig).Listen(ctx, network, address) })
-	return listener, errors.Join(enterErr, err)
+	if err := g.within(func() { listener, err = new(net.ListenConfig).Listen(ctx, network, address) }); err != nil {
+		return nil, err
+	}
+	return listener, err
 }
 
 // within makes a socket on a thread that is in the guest's network namespace. The

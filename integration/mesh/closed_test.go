@@ -55,6 +55,7 @@ func TestClosed(t *testing.T) {
 		t.Run("roots", c.roots)
 		c.inBothModes(t, "secrets", c.scan)
 		t.Run("sharing", c.sharing)
+		t.Run("late", c.late)
 	})
 	t.Run("policies", c.policies)
 	t.Run("without agents", c.agentless)

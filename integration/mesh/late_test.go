@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,10 +55,10 @@ func (w entry) says(check, status string) bool {
 // lateAPI is the port of the servers' containers where these listen.
 const lateAPI = 8082
 
-func newLateServers(t *testing.T) *lateServers {
+func newLateServers(t *testing.T, f *foundation.Foundation) *lateServers {
 	t.Helper()
 	l := &lateServers{loses: func(entry) bool { return false }}
-	for _, instance := range shared.Servers.Instances() {
+	for _, instance := range f.Servers.Instances() {
 		listener, err := instance.Listen(t.Context(), "tcp", fmt.Sprintf("%s:%d", instance.Address(), lateAPI))
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +192,7 @@ const mendedWithin = 18 * time.Second
 // does not stay: not where the instance is, not how its checks are, and nothing of
 // one that has left.
 func TestLateWrites(t *testing.T) {
-	servers := newLateServers(t)
+	servers := newLateServers(t, shared)
 	app := servers.app(t, "late")
 	droplet := stage(t, app)
 	caller := agentless.start(t, agentless.echo(t, "caller-of-late", `upstream "late" { port = 9001 }`), "late")
@@ -256,6 +257,38 @@ func TestLateWrites(t *testing.T) {
 	})
 }
 
+// late: where nodes and services have tokens of their own, it is the port of a sidecar
+// that an older write takes back.
+func (c *closedMesh) late(t *testing.T) {
+	t.Parallel()
+	const name = "late-closed"
+	servers := newLateServers(t, c.Foundation)
+	app, binding := c.own(t, name, fmt.Sprintf("consul {\n mode = \"agentless\"\n ports {\n http = %d\n grpc = 8081\n }\n}\n", lateAPI),
+		[]string{`protocol = "http"`}, cell.Policy{Source: name, Destination: foundation.SecureApp, Protocol: "tcp", Start: 8081, End: lateAPI})
+	for _, key := range []string{"ca", "auto_encrypt", "gossip_key"} { // these have no certificate
+		delete(binding, key)
+	}
+	c.bind(&app, binding)
+	servers.lose(once(func(w entry) bool { return w.Service.ID == name+"-sidecar-proxy" }))
+	backend := agentless.start(t, app)
+	waitLog(t, backend, "passing, in rotation")
+	isThere := func(ctx context.Context) error {
+		healthy, err := c.Healthy(ctx, name)
+		if err == nil && !slices.Equal(healthy, []string{foundation.SidecarOf(backend.Instance(0))}) {
+			err = fmt.Errorf("the catalog has it at %v", healthy)
+		}
+		return err
+	}
+	if err := isThere(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	servers.release(t)
+	if err := isThere(t.Context()); err == nil {
+		t.Fatal("nothing has come late")
+	}
+	within(t, mendedWithin, "it is there again", isThere)
+}
+
 func callerHas(caller, backend *cell.RunningApp) func(context.Context) error {
 	return func(ctx context.Context) error {
 		endpoints, err := foundation.Endpoints(ctx, caller.Instance(0), backend.App().Name)
@@ -269,7 +302,7 @@ func callerHas(caller, backend *cell.RunningApp) func(context.Context) error {
 // TestNodeGoneWhileItStarts: where a node is taken away while its instance starts,
 // callers keep the other instances, and the instance gets into rotation.
 func TestNodeGoneWhileItStarts(t *testing.T) {
-	servers := newLateServers(t)
+	servers := newLateServers(t, shared)
 	app := servers.app(t, "removed")
 	app.Command = "sleep 3; exec ./echo" // callers hear of what is registered before it works
 	droplet := stage(t, app)

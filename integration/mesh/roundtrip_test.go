@@ -192,7 +192,7 @@ func (a *agent) registers(t *testing.T, dir string) {
 		}
 	})
 	for _, body := range g.bodies {
-		a.must(t, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(body.Service["id"].(string)), nil, nil)
+		a.must(t, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(body.Service["ID"].(string)), nil, nil)
 	}
 }
 

@@ -6,7 +6,7 @@
 //
 //	bin/mesh, bin/consul, bin/envoy   the programs
 //	agent.json                        the Consul agent's configuration, not agentless
-//	service.json                      the services, as Consul reads them from disk
+//	service.json                      Definitions, as Consul reads them from disk
 //	mesh.json                         Config
 //	launch.yml                        the sidecars, read by Cloud Foundry
 //	profile.d/mesh.sh                 upstream addresses, and the hold of the app

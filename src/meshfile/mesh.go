@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // Mesh is a whole mesh.hcl.
@@ -300,22 +302,8 @@ const (
 	agentlessDrainDelay = time.Second
 )
 
-// Duration is a time, and the text by which the file gives it: Consul reads the
-// same text.
-type Duration struct {
-	time.Duration
-	text string
-}
-
-// String is the text, empty where the file says nothing.
-func (d Duration) String() string { return d.text }
-
-// UnmarshalText implements encoding.TextUnmarshaler. It keeps a wrong text too.
-func (d *Duration) UnmarshalText(text []byte) (err error) {
-	d.text = string(text)
-	d.Duration, err = time.ParseDuration(d.text)
-	return err
-}
+// Duration is a time, as the definition of a service has it.
+type Duration = droplet.Duration
 
 // Object is an opaque configuration, as JSON has it.
 type Object map[string]any

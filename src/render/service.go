@@ -3,112 +3,20 @@ package render
 import (
 	"maps"
 	"net/netip"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 )
 
-// The types below are Consul's service definition as it is read from disk
-// (Consul: service configuration reference, proxy configuration reference).
-
-type services struct {
-	Services []service `json:"services"`
-}
-
-type service struct {
-	ID                string                   `json:"id"`
-	Name              string                   `json:"name"`
-	Address           string                   `json:"address,omitempty"`
-	Port              int                      `json:"port,omitempty"`
-	SocketPath        string                   `json:"socket_path,omitempty"`
-	Tags              []string                 `json:"tags,omitempty"`
-	Meta              map[string]string        `json:"meta,omitempty"`
-	EnableTagOverride bool                     `json:"enable_tag_override,omitempty"`
-	Weights           *weights                 `json:"weights,omitempty"`
-	TaggedAddresses   map[string]taggedAddress `json:"tagged_addresses,omitempty"`
-	Checks            []check                  `json:"checks,omitempty"`
-	Connect           connect                  `json:"connect"`
-}
-
-type weights struct {
-	Passing int `json:"passing"`
-	Warning int `json:"warning"`
-}
-
-type taggedAddress struct {
-	Address string `json:"address"`
-	Port    int    `json:"port"`
-}
-
-type connect struct {
-	SidecarService sidecar `json:"sidecar_service"`
-}
-
-type sidecar struct {
-	Port    int      `json:"port"`
-	Weights *weights `json:"weights,omitempty"`
-	Checks  []check  `json:"checks"`
-	Proxy   proxy    `json:"proxy"`
-}
-
-type proxy struct {
-	LocalServiceAddress    string         `json:"local_service_address,omitempty"`
-	LocalServiceSocketPath string         `json:"local_service_socket_path,omitempty"`
-	Config                 map[string]any `json:"config,omitempty"`
-	MeshGateway            *gateway       `json:"mesh_gateway,omitempty"`
-	Expose                 *expose        `json:"expose,omitempty"`
-	AccessLogs             *accessLogs    `json:"access_logs,omitempty"`
-	Upstreams              []upstream     `json:"upstreams,omitempty"`
-}
-
-type gateway struct {
-	Mode string `json:"mode"`
-}
-
-type expose struct {
-	Checks bool         `json:"checks,omitempty"`
-	Paths  []exposePath `json:"paths,omitempty"`
-}
-
-type exposePath struct {
-	Path          string `json:"path"`
-	ListenerPort  int    `json:"listener_port"`
-	LocalPathPort int    `json:"local_path_port"`
-	Protocol      string `json:"protocol"`
-}
-
-type accessLogs struct {
-	Enabled             bool   `json:"enabled"`
-	DisableListenerLogs bool   `json:"disable_listener_logs,omitempty"`
-	Type                string `json:"type,omitempty"`
-	Path                string `json:"path,omitempty"`
-	JSONFormat          string `json:"json_format,omitempty"`
-	TextFormat          string `json:"text_format,omitempty"`
-}
-
-type upstream struct {
-	DestinationType      string         `json:"destination_type,omitempty"`
-	DestinationName      string         `json:"destination_name"`
-	DestinationNamespace string         `json:"destination_namespace,omitempty"`
-	DestinationPartition string         `json:"destination_partition,omitempty"`
-	DestinationPeer      string         `json:"destination_peer,omitempty"`
-	Datacenter           string         `json:"datacenter,omitempty"`
-	LocalBindAddress     string         `json:"local_bind_address,omitempty"`
-	LocalBindPort        int            `json:"local_bind_port,omitempty"`
-	LocalBindSocketPath  string         `json:"local_bind_socket_path,omitempty"`
-	LocalBindSocketMode  string         `json:"local_bind_socket_mode,omitempty"`
-	MeshGateway          *gateway       `json:"mesh_gateway,omitempty"`
-	Config               map[string]any `json:"config,omitempty"`
-}
-
 const loopback = "127.0.0.1"
 
 // readyTTL is how long Consul believes the last sign of life of a sidecar. The
 // runtime says at once when Envoy fails; this is for when it cannot.
-const readyTTL = "10s"
+const readyTTL = 10 * time.Second
 
-func serviceDefinitions(mesh *meshfile.Mesh) services {
-	var all services
+func serviceDefinitions(mesh *meshfile.Mesh) droplet.Definitions {
+	var all droplet.Definitions
 	for i := range mesh.Services {
 		all.Services = append(all.Services, serviceDefinition(mesh, i))
 	}
@@ -125,22 +33,21 @@ func appPort(s *meshfile.Service) int {
 }
 
 // serviceDefinition renders the n-th service of the file.
-func serviceDefinition(mesh *meshfile.Mesh, n int) service {
+func serviceDefinition(mesh *meshfile.Mesh, n int) droplet.Definition {
 	s := mesh.Services[n]
 	port := appPort(s)
-	definition := service{
+	definition := droplet.Definition{Endpoint: droplet.Endpoint{
 		ID: s.ID, Name: s.Name, Address: s.Address, Port: port, Tags: s.Tags, Meta: s.Meta,
-		EnableTagOverride: s.EnableTagOverride,
-	}
+		EnableTagOverride: s.EnableTagOverride, Weights: renderWeights(s.Weights),
+	}}
 	if s.Sidecar.LocalSocketPath != "" {
 		definition.Port, definition.SocketPath = 0, s.Sidecar.LocalSocketPath
 	}
-	definition.Weights = renderWeights(s.Weights)
 	for _, a := range s.TaggedAddresses {
 		if definition.TaggedAddresses == nil {
-			definition.TaggedAddresses = map[string]taggedAddress{}
+			definition.TaggedAddresses = map[string]droplet.TaggedAddress{}
 		}
-		tagged := taggedAddress{a.Address, a.Port}
+		tagged := droplet.TaggedAddress{Address: a.Address, Port: a.Port}
 		if tagged.Port == 0 {
 			tagged.Port = port
 		}
@@ -153,20 +60,22 @@ func serviceDefinition(mesh *meshfile.Mesh, n int) service {
 	return definition
 }
 
-func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
+func renderSidecar(mesh *meshfile.Mesh, n int) droplet.Sidecar {
 	s := mesh.Services[n]
-	rendered := sidecar{
-		Port: s.Sidecar.Port,
-		// Callers in the mesh go by the sidecar's, which gets none of the
-		// service's by itself.
-		Weights: renderWeights(s.Weights),
-		// Without checks of its own a sidecar gets Consul's default, a TCP
-		// check that starts critical and runs every 10 s.
-		Checks: []check{
-			{ID: droplet.ReadyCheckID(s.ID), Name: "App and Envoy are ready", TTL: readyTTL},
-			{ID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
+	rendered := droplet.Sidecar{
+		Endpoint: droplet.Endpoint{
+			Port: s.Sidecar.Port,
+			// Callers in the mesh go by the sidecar's, which gets none of the
+			// service's by itself.
+			Weights: renderWeights(s.Weights),
+			// Without checks of its own a sidecar gets Consul's default, a TCP
+			// check that starts critical and runs every 10 s.
+			Checks: []droplet.Check{
+				{CheckID: droplet.ReadyCheckID(s.ID), Name: "App and Envoy are ready", TTL: droplet.Duration{Duration: readyTTL}},
+				{CheckID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
+			},
 		},
-		Proxy: proxy{
+		Proxy: droplet.Proxy{
 			LocalServiceAddress:    addressText(s.Sidecar.LocalAddress),
 			LocalServiceSocketPath: s.Sidecar.LocalSocketPath,
 			Config:                 proxyConfig(mesh, n),
@@ -177,9 +86,9 @@ func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
 		rendered.Checks = append(rendered.Checks, renderCheck(mesh, s, droplet.SidecarID(s.ID)+":"+c.Name, c))
 	}
 	if e := s.Sidecar.Expose; e != nil {
-		rendered.Proxy.Expose = &expose{Checks: e.Checks}
+		rendered.Proxy.Expose = &droplet.Expose{Checks: e.Checks}
 		for _, p := range e.Paths {
-			path := exposePath{p.Path, p.ListenerPort, p.LocalPort, p.Protocol}
+			path := droplet.ExposePath{Path: p.Path, ListenerPort: p.ListenerPort, LocalPathPort: p.LocalPort, Protocol: p.Protocol}
 			if path.LocalPathPort == 0 {
 				path.LocalPathPort = appPort(s)
 			}
@@ -187,7 +96,10 @@ func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
 		}
 	}
 	if l := s.Sidecar.AccessLogs; l != nil {
-		rendered.Proxy.AccessLogs = &accessLogs{l.Enabled, l.DisableListenerLogs, l.Type, l.Path, l.JSONFormat, l.TextFormat}
+		rendered.Proxy.AccessLogs = &droplet.AccessLogs{
+			Enabled: l.Enabled, DisableListenerLogs: l.DisableListenerLogs, Type: l.Type, Path: l.Path,
+			JSONFormat: l.JSONFormat, TextFormat: l.TextFormat,
+		}
 	}
 	for _, u := range s.Upstreams {
 		rendered.Proxy.Upstreams = append(rendered.Proxy.Upstreams, renderUpstream(u))
@@ -195,18 +107,18 @@ func renderSidecar(mesh *meshfile.Mesh, n int) sidecar {
 	return rendered
 }
 
-func renderWeights(w *meshfile.Weights) *weights {
+func renderWeights(w *meshfile.Weights) *droplet.Weights {
 	if w == nil {
 		return nil
 	}
-	return &weights{w.Passing, w.Warning}
+	return &droplet.Weights{Passing: w.Passing, Warning: w.Warning}
 }
 
-func renderGateway(mode string) *gateway {
+func renderGateway(mode string) *droplet.MeshGateway {
 	if mode == "" {
 		return nil
 	}
-	return &gateway{mode}
+	return &droplet.MeshGateway{Mode: mode}
 }
 
 // addressText is an address as Consul reads it, empty where the file gives none.
@@ -243,7 +155,7 @@ func proxyConfig(mesh *meshfile.Mesh, n int) map[string]any {
 	return config
 }
 
-func renderUpstream(u *meshfile.Upstream) upstream {
+func renderUpstream(u *meshfile.Upstream) droplet.Upstream {
 	config := map[string]any{}
 	maps.Copy(config, u.Config)
 	if u.Protocol != "" {
@@ -274,13 +186,13 @@ func renderUpstream(u *meshfile.Upstream) upstream {
 			"enforcing_consecutive_5xx": p.EnforcingConsecutive5xx, "max_ejection_percent": p.MaxEjectionPercent,
 		}
 	}
-	rendered := upstream{
+	rendered := droplet.Upstream{
 		DestinationName: u.Service, DestinationNamespace: u.Namespace, DestinationPartition: u.Partition,
 		DestinationPeer: u.Peer, Datacenter: u.Datacenter, MeshGateway: renderGateway(u.MeshGateway), Config: config,
 		LocalBindSocketPath: u.Socket, LocalBindSocketMode: u.SocketMode,
 	}
 	if u.PreparedQuery != "" {
-		rendered.DestinationType, rendered.DestinationName = "prepared_query", u.PreparedQuery
+		rendered.DestinationType, rendered.DestinationName = droplet.PreparedQuery, u.PreparedQuery
 	}
 	if u.Socket == "" {
 		rendered.LocalBindAddress, rendered.LocalBindPort = u.Address.String(), u.Port

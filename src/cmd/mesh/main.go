@@ -80,7 +80,7 @@ func run(args []string, log wait.Log) (status int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("failed to find the droplet: %w", err)
 	}
-	inst, err := instance.NewInstance(program, os.Getenv)
+	inst, err := instance.New(program, os.Getenv)
 	if err != nil {
 		return 0, err
 	}

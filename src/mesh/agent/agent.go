@@ -120,8 +120,8 @@ func forgetServices(i instance.Instance) error {
 
 func agentPidFile(i instance.Instance) string { return filepath.Join(i.RunDir, "consul.pid") }
 
-// KillAgent ends an agent that hangs. Whoever started it starts it again.
-func KillAgent(i instance.Instance) error {
+// Kill ends an agent that hangs. Whoever started it starts it again.
+func Kill(i instance.Instance) error {
 	pid, err := agentPid(i)
 	if err != nil {
 		return err
@@ -146,9 +146,9 @@ func agentPid(i instance.Instance) (int, error) {
 	return pid, err
 }
 
-// TellOrphanedAgent has an agent leave whose `mesh agent` was killed: the platform
+// TellOrphaned has an agent leave whose `mesh agent` was killed: the platform
 // does not know of it. It returns false where there is none.
-func TellOrphanedAgent(i instance.Instance) bool {
+func TellOrphaned(i instance.Instance) bool {
 	pid, err := agentPid(i)
 	if err != nil {
 		return false
@@ -160,8 +160,8 @@ func TellOrphanedAgent(i instance.Instance) bool {
 	return syscall.Kill(pid, syscall.SIGTERM) == nil
 }
 
-// AwaitAgentEnd waits for the end of the agent, or that of ctx.
-func AwaitAgentEnd(ctx context.Context, i instance.Instance) {
+// AwaitEnd waits for the end of the agent, or that of ctx.
+func AwaitEnd(ctx context.Context, i instance.Instance) {
 	_ = wait.Poll(ctx, func(context.Context) error {
 		if _, err := agentPid(i); err == nil {
 			return errors.New("the agent is still there")

@@ -11,7 +11,6 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 // boundInstance is an instance with a bound service, whose private folder goes
@@ -61,7 +60,9 @@ func TestOverlayOfABoundService(t *testing.T) {
 	if diff := cmp.Diff(map[string]any{"datacenter": "dc1", "log_level": "warn"}, staged); diff != "" {
 		t.Errorf("staged (-want +got):\n%s", diff)
 	}
-	local := wait.Object(wait.Object(overlay["acl"])["tokens"])["agent_recovery"]
+	acl, _ := overlay["acl"].(map[string]any)
+	tokens, _ := acl["tokens"].(map[string]any)
+	local := tokens["agent_recovery"]
 	for key, want := range map[string]any{
 		"datacenter": "cf", "retry_join": []any{`a"b`}, "encrypt": "aPuGh+5UDskRAbkLaXRzFoSOcSM+5vAK+NEYOWHJH7w=",
 		"default_intention_policy": "deny", "data_dir": filepath.Join(dir, "consul"), "tls": nil, "auto_encrypt": nil,

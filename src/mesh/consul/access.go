@@ -79,33 +79,17 @@ func (a *Access) Use(creds *credentials.Credentials) {
 	a.creds = creds
 }
 
-// authorize adds to a call of the agent's API the token that it needs: the
-// local one for what is about the agent itself, the agent's for the catalog of
-// nodes, and otherwise the service's.
-func (a *Access) authorize(request *http.Request) {
-	if request.Header.Get(TokenHeader) != "" || !a.Enabled() {
-		return
-	}
-	a.mutex.Lock()
-	token := a.service
-	if strings.HasPrefix(request.URL.Path, "/v1/catalog/") {
-		token = a.agent
-	}
-	namespace := a.creds.Namespace
-	a.mutex.Unlock()
-	for _, about := range []string{"/v1/agent/members", "/v1/agent/token/", "/v1/agent/reload", "/v1/agent/version"} {
-		if strings.HasPrefix(request.URL.Path, about) {
-			token = a.local()
-		}
-	}
-	if token != "" {
-		request.Header.Set(TokenHeader, string(token))
-	}
-	if namespace != "" {
-		request.Header.Set("X-Consul-Namespace", namespace)
-	}
-}
+// identity says as whom a call is made, by the token for it.
+type identity func(*Access) credentials.Secret
 
+var (
+	asService identity = (*Access).ServiceToken // what is about services and sidecars
+	asNode    identity = (*Access).AgentToken   // the catalog of nodes
+	asSelf    identity = (*Access).local        // what is about the agent itself
+	asNobody  identity = func(*Access) credentials.Secret { return "" }
+)
+
+// TokenHeader is that of a token in a call of Consul's API, and in a stream of Envoy's.
 const TokenHeader = "X-Consul-Token"
 
 // local is the token that the agent has made up for itself, empty while there
@@ -143,14 +127,14 @@ func (a *Access) Steps() (all []wait.Step) {
 	})
 }
 
-// serviceToken is the token of services and sidecars.
+// ServiceToken is the token of services and sidecars.
 func (a *Access) ServiceToken() credentials.Secret {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	return a.service
 }
 
-// agentToken is the token for nodes.
+// AgentToken is the token for nodes.
 func (a *Access) AgentToken() credentials.Secret {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -165,7 +149,7 @@ func (a *Access) Obtain(ctx context.Context) error {
 		return nil
 	}
 	got := &Login{Since: time.Now()}
-	err := a.Consul.call(ctx, http.MethodPost, "/v1/acl/login", map[string]any{
+	err := a.Consul.call(ctx, asNobody, http.MethodPost, "/v1/acl/login", map[string]any{
 		"AuthMethod": creds.AuthMethod, "BearerToken": string(creds.JWT),
 	}, got)
 	switch {
@@ -188,7 +172,7 @@ func (a *Access) Obtain(ctx context.Context) error {
 	return nil
 }
 
-// setAgentToken gives the agent its token, also for when it is started again.
+// SetAgentToken gives the agent its token, also for when it is started again.
 func (a *Access) SetAgentToken(ctx context.Context, token credentials.Secret) error {
 	if !a.KeepsToken {
 		return nil
@@ -201,7 +185,9 @@ func (a *Access) SetAgentToken(ctx context.Context, token credentials.Secret) er
 	if err := instance.ReadJSON(path, &overlay); err != nil {
 		return err
 	}
-	wait.Object(wait.Object(overlay["acl"])["tokens"])["agent"] = string(token)
+	acl, _ := overlay["acl"].(map[string]any)
+	tokens, _ := acl["tokens"].(map[string]any)
+	tokens["agent"] = string(token)
 	return instance.WriteJSON(path, overlay)
 }
 
@@ -228,6 +214,7 @@ type NamedToken struct {
 	Token credentials.Secret
 }
 
+// TokensOf names the tokens of a binding, one where both are the same.
 func TokensOf(service, agent credentials.Secret) []NamedToken {
 	if agent == service {
 		return []NamedToken{{"token", service}}
@@ -303,7 +290,7 @@ func (a *Access) Logout(budget time.Duration) {
 	}
 }
 
-// withTokenFile has work read the token of services from a file, which is there
+// WithTokenFile has work read the token of services from a file, which is there
 // for that long.
 func (a *Access) WithTokenFile(work func(path string) error) error {
 	file, err := os.CreateTemp(a.Dir, "token-")

@@ -38,13 +38,13 @@ type Check struct {
 	Node, CheckID, Name, Notes, Status, Output, ServiceID string
 }
 
-// Checks lists the checks of a service and its sidecar by name.
-func (c *Client) Checks(ctx context.Context, id string) ([]CheckStatus, error) {
+// AgentChecks lists the checks of a service and its sidecar by name.
+func (c *Client) AgentChecks(ctx context.Context, id string) ([]CheckStatus, error) {
 	var answer map[string]struct {
 		CheckStatus
 		ServiceID string
 	}
-	err := c.call(ctx, http.MethodGet, "/v1/agent/checks", nil, &answer)
+	err := c.call(ctx, asService, http.MethodGet, "/v1/agent/checks", nil, &answer)
 	var all []CheckStatus
 	for _, key := range slices.Sorted(maps.Keys(answer)) {
 		if check := answer[key]; check.ServiceID == id || check.ServiceID == droplet.SidecarID(id) {
@@ -126,7 +126,7 @@ func (c *Client) Destinations(ctx context.Context, u Upstream) ([]destination, e
 			}
 		}
 	}
-	if err := c.call(ctx, http.MethodGet, "/v1/discovery-chain/"+url.PathEscape(u.Name)+"?"+query.Encode(), nil, &answer); err != nil {
+	if err := c.call(ctx, asService, http.MethodGet, "/v1/discovery-chain/"+url.PathEscape(u.Name)+"?"+query.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
 	all := map[destination]bool{}
@@ -156,7 +156,7 @@ func (c *Client) Instances(ctx context.Context, d destination) ([]SidecarInstanc
 		}
 		Checks []struct{ Status string }
 	}
-	if err := c.call(ctx, http.MethodGet, "/v1/health/connect/"+url.PathEscape(d.Service)+"?"+query.Encode(), nil, &answer); err != nil {
+	if err := c.call(ctx, asService, http.MethodGet, "/v1/health/connect/"+url.PathEscape(d.Service)+"?"+query.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
 	var all []SidecarInstance
@@ -179,11 +179,11 @@ func (c *Client) Instances(ctx context.Context, d destination) ([]SidecarInstanc
 func (c *Client) Denied(ctx context.Context, source, destination string) (bool, error) {
 	names := "?source=" + url.QueryEscape(source) + "&destination=" + url.QueryEscape(destination)
 	var answer struct{ Allowed bool }
-	if err := c.call(ctx, http.MethodGet, "/v1/connect/intentions/check"+names, nil, &answer); err != nil || answer.Allowed {
+	if err := c.call(ctx, asService, http.MethodGet, "/v1/connect/intentions/check"+names, nil, &answer); err != nil || answer.Allowed {
 		return false, err
 	}
 	var intention struct{ Permissions []struct{} }
-	err := c.call(ctx, http.MethodGet, "/v1/connect/intentions/exact"+names, nil, &intention)
+	err := c.call(ctx, asService, http.MethodGet, "/v1/connect/intentions/exact"+names, nil, &intention)
 	var status *StatusError
 	if errors.As(err, &status) && status.Status == http.StatusNotFound {
 		err = nil // there is no such one, the default denies

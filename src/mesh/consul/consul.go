@@ -67,18 +67,26 @@ func WhilePasses(ctx context.Context, call func(context.Context) error) error {
 	})
 }
 
-// call makes a call with the token that it needs.
-func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
-	request, err := c.request(ctx, "", method, path, body)
+// call makes a call as somebody, in the namespace of the bound service.
+func (c *Client) call(ctx context.Context, who identity, method, path string, body, answer any) error {
+	var token credentials.Secret
+	if c.Access.Enabled() {
+		token = who(c.Access)
+	}
+	request, err := c.request(ctx, token, method, path, body)
 	if err != nil {
 		return err
 	}
-	c.Access.authorize(request)
+	if c.Access.Enabled() {
+		if namespace := c.Access.Current().Namespace; namespace != "" {
+			request.Header.Set("X-Consul-Namespace", namespace)
+		}
+	}
 	_, err = c.do(request, answer)
 	return err
 }
 
-// callWith makes a call with a token of its own.
+// CallWith makes a call with a token of its own.
 func (c *Client) CallWith(ctx context.Context, token credentials.Secret, method, path string, body, answer any) error {
 	request, err := c.request(ctx, token, method, path, body)
 	if err != nil {
@@ -109,6 +117,7 @@ func (c *Client) List(ctx context.Context, token credentials.Secret, path string
 	return err
 }
 
+// ErrHidden says that an answer is not whole.
 var ErrHidden = errors.New("ACLs hide a part of it")
 
 // Read is callWith for what is said about an answer, too.
@@ -183,7 +192,7 @@ const (
 // all, not even itself; then the leader is asked for all the same.
 func (c *Client) Joined(ctx context.Context) error {
 	var members []member
-	if err := c.call(ctx, http.MethodGet, "/v1/agent/members", nil, &members); err != nil {
+	if err := c.call(ctx, asSelf, http.MethodGet, "/v1/agent/members", nil, &members); err != nil {
 		return err
 	}
 	servers := 0
@@ -202,7 +211,7 @@ func (c *Client) Joined(ctx context.Context) error {
 // Leader is the address of the servers' leader, an error where there is none.
 func (c *Client) Leader(ctx context.Context) (string, error) {
 	var leader string
-	err := c.call(ctx, http.MethodGet, "/v1/status/leader", nil, &leader)
+	err := c.call(ctx, asService, http.MethodGet, "/v1/status/leader", nil, &leader)
 	if err == nil && leader == "" {
 		err = errors.New("the servers have not elected a leader")
 	}
@@ -215,13 +224,13 @@ type NotJoinedError struct{ error }
 // Register registers a service and its sidecar, keeping the states of checks
 // that are there already.
 func (c *Client) Register(ctx context.Context, registration map[string]any) error {
-	return c.call(ctx, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
+	return c.call(ctx, asService, http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
 }
 
 // Deregister takes a service or a sidecar out of the catalog. One that is not
 // there is fine.
 func (c *Client) Deregister(ctx context.Context, id string) error {
-	err := c.call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(id), nil, nil)
+	err := c.call(ctx, asService, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(id), nil, nil)
 	var status *StatusError
 	if errors.As(err, &status) && status.Status == http.StatusNotFound {
 		return nil
@@ -229,20 +238,20 @@ func (c *Client) Deregister(ctx context.Context, id string) error {
 	return err
 }
 
-// sweepNode takes a node out of the catalog if it is there, whatever its agent
+// SweepNode takes a node out of the catalog if it is there, whatever its agent
 // thinks.
 func (c *Client) SweepNode(ctx context.Context, name string) error {
 	var node *struct{}
-	err := c.call(ctx, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
+	err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
 	if err != nil || node == nil {
 		return err
 	}
-	return c.call(ctx, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
+	return c.call(ctx, asNode, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
 }
 
 // Answers returns nil while the agent answers at all, whatever it says.
 func (c *Client) Answers(ctx context.Context) error {
-	err := c.call(ctx, http.MethodGet, "/v1/agent/version", nil, nil)
+	err := c.call(ctx, asSelf, http.MethodGet, "/v1/agent/version", nil, nil)
 	var status *StatusError
 	if errors.As(err, &status) {
 		return nil
@@ -255,7 +264,7 @@ func (c *Client) Answers(ctx context.Context) error {
 func (c *Client) Leaving(ctx context.Context, name string) (bool, error) {
 	query := url.Values{"filter": {fmt.Sprintf("Name == %q", name)}}
 	var members []member
-	err := c.call(ctx, http.MethodGet, "/v1/agent/members?"+query.Encode(), nil, &members)
+	err := c.call(ctx, asSelf, http.MethodGet, "/v1/agent/members?"+query.Encode(), nil, &members)
 	for _, m := range members {
 		if m.Status == memberLeaving || m.Status == memberLeft {
 			return true, err
@@ -264,21 +273,21 @@ func (c *Client) Leaving(ctx context.Context, name string) (bool, error) {
 	return false, err
 }
 
-// servicePort is where the agent has a service.
+// ServicePort is where the agent has a service.
 func (c *Client) ServicePort(ctx context.Context, id string) (int, error) {
 	var service struct{ Port int }
-	err := c.call(ctx, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, &service)
+	err := c.call(ctx, asService, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, &service)
 	return service.Port, err
 }
 
-// awaitGone returns when the agent no longer has a service, or is gone itself:
+// AwaitGone returns when the agent no longer has a service, or is gone itself:
 // a request stays open, so that its end is noticed and not looked for.
 func (c *Client) AwaitGone(ctx context.Context, id string) error {
 	hash := ""
 	for {
 		var service struct{ ContentHash string }
 		path := "/v1/agent/service/" + url.PathEscape(id) + "?wait=10m&hash=" + url.QueryEscape(hash)
-		err := c.call(ctx, http.MethodGet, path, nil, &service)
+		err := c.call(ctx, asService, http.MethodGet, path, nil, &service)
 		var status *StatusError
 		switch {
 		case errors.As(err, &status) && status.Status == http.StatusForbidden:
@@ -293,14 +302,14 @@ func (c *Client) AwaitGone(ctx context.Context, id string) error {
 	}
 }
 
-// nodesAt lists the nodes of apps of this buildpack that have an address.
+// NodesAt lists the nodes of apps of this buildpack that have an address.
 func (c *Client) NodesAt(ctx context.Context, address string) ([]string, error) {
 	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
 	var nodes []struct {
 		Node string
 		Meta map[string]string
 	}
-	if err := c.call(ctx, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
+	if err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
 		return nil, err
 	}
 	var names []string
@@ -312,13 +321,14 @@ func (c *Client) NodesAt(ctx context.Context, address string) ([]string, error) 
 	return names, nil
 }
 
+// RegisterCheck gives the agent a check of its own.
 func (c *Client) RegisterCheck(ctx context.Context, check map[string]any) error {
-	return c.call(ctx, http.MethodPut, "/v1/agent/check/register", check, nil)
+	return c.call(ctx, asService, http.MethodPut, "/v1/agent/check/register", check, nil)
 }
 
-// updateTTL says how a TTL check is: "passing" or "critical".
+// UpdateTTL says how a TTL check is: "passing" or "critical".
 func (c *Client) UpdateTTL(ctx context.Context, id, status, output string) error {
-	return c.call(ctx, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id),
+	return c.call(ctx, asService, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id),
 		map[string]string{"Status": status, "Output": output}, nil)
 }
 
@@ -331,16 +341,16 @@ type ServiceDefaults struct {
 	EnvoyExtensions []droplet.EnvoyExtension `json:",omitempty"`
 }
 
-// ensureDefaults makes an entry where there is none. One that is there is never
+// EnsureDefaults makes an entry where there is none. One that is there is never
 // touched. It returns the entry that Consul then has.
 func (c *Client) EnsureDefaults(ctx context.Context, entry ServiceDefaults) (ServiceDefaults, error) {
 	var made bool
-	err := c.call(ctx, http.MethodPut, "/v1/config?cas=0", entry, &made)
+	err := c.call(ctx, asService, http.MethodPut, "/v1/config?cas=0", entry, &made)
 	if err != nil || made {
 		return entry, err
 	}
 	var there ServiceDefaults
-	err = c.call(ctx, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(entry.Name), nil, &there)
+	err = c.call(ctx, asService, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(entry.Name), nil, &there)
 	return there, err
 }
 
@@ -349,18 +359,19 @@ func (c *Client) readToken(ctx context.Context, token credentials.Secret) error 
 	return c.CallWith(ctx, token, http.MethodGet, "/v1/acl/token/self?stale", nil, nil)
 }
 
+// Logout ends the login that a token comes from.
 func (c *Client) Logout(ctx context.Context, token credentials.Secret) error {
 	return c.CallWith(ctx, token, http.MethodPost, "/v1/acl/logout", nil, nil)
 }
 
 // setAgentToken gives the agent the token that it works with.
 func (c *Client) setAgentToken(ctx context.Context, token credentials.Secret) error {
-	return c.call(ctx, http.MethodPut, "/v1/agent/token/agent", map[string]string{"Token": string(token)}, nil)
+	return c.call(ctx, asSelf, http.MethodPut, "/v1/agent/token/agent", map[string]string{"Token": string(token)}, nil)
 }
 
 // Reload has the agent read its files again.
 func (c *Client) Reload(ctx context.Context) error {
-	return c.call(ctx, http.MethodPut, "/v1/agent/reload", nil, nil)
+	return c.call(ctx, asSelf, http.MethodPut, "/v1/agent/reload", nil, nil)
 }
 
 // NotJoined says that an agent is alone.

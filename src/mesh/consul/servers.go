@@ -102,8 +102,8 @@ func HostOf(address string) string {
 	return strings.Trim(address, "[]")
 }
 
-// hosts are the addresses of the servers. A lookup that takes longer than who needs
-// it waits goes on, and the next call finds it.
+// hosts are the addresses of the servers. A lookup goes on when its caller no longer
+// waits for it, and the next call finds what it has found.
 func (s *Servers) hosts(ctx context.Context) ([]string, error) {
 	found := s.lookup.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), instance.LookupTimeout)
@@ -178,7 +178,7 @@ func (s *Servers) lost(host string) {
 	}
 }
 
-// untilLost is for a question that stays open: it ends when the server that is
+// UntilLost is for a question that stays open: it ends when the server that is
 // asked now is lost, which other questions find out sooner.
 func (s *Servers) UntilLost(ctx context.Context) (context.Context, context.CancelFunc) {
 	s.mutex.Lock()
@@ -209,7 +209,7 @@ func (s *Servers) transport() *http.Transport {
 	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext, TLSHandshakeTimeout: instance.ConnectTimeout}
 }
 
-// Api is for Consul's HTTP API.
+// API is for Consul's HTTP API.
 func (s *Servers) API() http.RoundTripper {
 	return &ToServer{s, s.HTTP, s.transport()}
 }

@@ -1,11 +1,16 @@
 package envoy
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
 )
 
@@ -42,4 +47,36 @@ func TestQueued(t *testing.T) {
 		t.Fatal(err)
 	}
 	meshtest.Eventually(t, "nothing is queued", func() bool { return queued(port) == 0 })
+}
+
+// counting is an Envoy whose callers have sent some requests, none of which is in
+// flight.
+type counting struct{ requests int }
+
+func (c *counting) RoundTrip(*http.Request) (*http.Response, error) {
+	text := fmt.Sprintf("%s: 0\n%s: %d\n", statRequests, statAllRequests, c.requests)
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(text))}, nil
+}
+
+// TestIdle: where no request is in flight, the next may be on its way from a caller
+// that has not heard of the end: an Envoy is idle when none has come for a while.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		callers := &counting{}
+		e := &Envoy{Admin: "http://envoy", Exited: make(chan struct{}), Sidecar: Sidecar{Protocol: "http"}}
+		e.http.Transport = callers
+		const gap = instance.QuietFor / 4
+		for range 10 {
+			callers.requests++
+			if err := e.Idle(t.Context()); err == nil {
+				t.Fatalf("it is idle %v after a request", gap)
+			}
+			time.Sleep(gap)
+		}
+		time.Sleep(instance.QuietFor)
+		if err := e.Idle(t.Context()); err != nil {
+			t.Errorf("long after the last request: %v", err)
+		}
+	})
 }

@@ -24,6 +24,7 @@ import (
 // written here rather than by `consul connect envoy -bootstrap`, which takes a
 // tenth of a second of a processor and is not there without an agent.
 
+// Msg is a message of Envoy's API, as JSON.
 type Msg = map[string]any
 
 // adminCluster leads to Envoy's own admin API, for listeners that show a part
@@ -166,6 +167,7 @@ func Http2(cluster Msg) Msg {
 	return cluster
 }
 
+// Cluster is one with a name, of a kind (Envoy: DiscoveryType), at addresses.
 func Cluster(name, kind string, addresses ...Msg) Msg {
 	var endpoints []any
 	for _, address := range addresses {
@@ -177,8 +179,10 @@ func Cluster(name, kind string, addresses ...Msg) Msg {
 	}
 }
 
+// Pipe is the address of a Unix socket.
 func Pipe(path string) Msg { return Msg{"pipe": Msg{"path": path}} }
 
+// SocketAddress is a TCP address.
 func SocketAddress(host string, port int) Msg {
 	return Msg{"socket_address": Msg{"address": host, "port_value": port}}
 }

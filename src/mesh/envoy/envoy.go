@@ -42,9 +42,9 @@ type Envoy struct {
 	lastRequest time.Time // when that was seen to have changed; of Idle alone
 }
 
-// StartEnvoy starts the sidecar of a service with its bootstrap configuration. The calling goroutine must stay
+// Start starts the sidecar of a service with its bootstrap configuration. The calling goroutine must stay
 // on its thread: the kernel kills Envoy when that thread ends.
-func StartEnvoy(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []byte) (*Envoy, error) {
+func Start(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []byte) (*Envoy, error) {
 	path := filepath.Join(inst.RunDir, "bootstrap-"+s.ID+".json")
 	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
 		return nil, fmt.Errorf("failed to write Envoy's bootstrap: %w", err)

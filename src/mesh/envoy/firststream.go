@@ -34,6 +34,7 @@ type sidecarStreams struct {
 	heard  chan struct{} // closed when its Envoy has an answer
 }
 
+// NewFirstStreams begins streams by way of a transport to the servers.
 func NewFirstStreams(servers http.RoundTripper) *FirstStreams {
 	return &FirstStreams{RoundTripper: servers, sidecars: map[string]*sidecarStreams{}}
 }
@@ -70,7 +71,8 @@ func (s *FirstStreams) begin(request *http.Request, sidecar string, first []byte
 // serverTries is how many servers are asked: one may have streams enough.
 const serverTries = 3
 
-// open is begin for as long as before, nil for none, is what was begun.
+// open begins a stream, unless somebody else has begun one since before was (nil: none
+// was). A server that is full is one of tries.
 func (s *FirstStreams) open(request *http.Request, sidecar string, first []byte, before *firstStream, tries int) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

@@ -40,6 +40,7 @@ type XDS struct {
 // for it when the other side has ended the stream.
 type envoySays struct{}
 
+// NewXDS listens for Envoys, and passes their streams on to host by way of upstream.
 func NewXDS(ctx context.Context, a *consul.Access, upstream http.RoundTripper, host string) (*XDS, error) {
 	x := &XDS{
 		Socket: filepath.Join(a.Dir, instance.XdsSocket), host: host, Access: a,

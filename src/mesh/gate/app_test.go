@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	if program := os.Getenv("MESH_TEST_PROGRAM"); program != "" {
 		log := wait.NewLog(os.Stdout)
-		inst, err := instance.NewInstance(program, os.Getenv)
+		inst, err := instance.New(program, os.Getenv)
 		var status int
 		if err == nil {
 			status, err = App(context.Background(), inst, log, os.Args[1:], syscall.Exec)
@@ -64,7 +64,7 @@ func newContainer(t *testing.T) *container {
 			t.Fatal(err)
 		}
 	}
-	inst, err := instance.NewInstance(filepath.Join(top, "deps/0/bin/mesh"), func(string) string { return "" })
+	inst, err := instance.New(filepath.Join(top, "deps/0/bin/mesh"), func(string) string { return "" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func newContainer(t *testing.T) *container {
 
 func (c *container) openGate() *Gate {
 	c.t.Helper()
-	gate, err := NewGate(c.t.Context(), c.inst.Gate())
+	gate, err := New(c.t.Context(), c.inst.Gate())
 	if err != nil {
 		c.t.Fatal(err)
 	}

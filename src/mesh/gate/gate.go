@@ -53,7 +53,8 @@ type Gate struct {
 	status func(context.Context) any // nil: nobody knows it yet
 }
 
-func NewGate(ctx context.Context, path string) (*Gate, error) {
+// New listens at a path for the app, and for who asks for the status.
+func New(ctx context.Context, path string) (*Gate, error) {
 	// A socket of a proxy that was killed in this container.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("failed to clear the way for the app: %w", err)
@@ -101,7 +102,7 @@ func (g *Gate) serve(conn net.Conn) {
 	g.exit(conn)
 }
 
-// answerStatus says who knows the status.
+// AnswerStatus says who knows the status.
 func (g *Gate) AnswerStatus(status func(context.Context) any) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()

@@ -4,7 +4,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// retryJoin lists the addresses of servers that the agent tries.
+// RetryJoin lists the addresses of servers that the agent tries.
 func (i Instance) RetryJoin() ([]string, error) {
 	var agent struct {
 		RetryJoin []string `json:"retry_join"`
@@ -22,6 +22,7 @@ type AgentPorts struct {
 	Gossip int `json:"serf_lan"`
 }
 
+// AgentPorts reads them.
 func (i Instance) AgentPorts() (AgentPorts, error) {
 	var agent struct {
 		Datacenter string     `json:"datacenter"`

@@ -119,8 +119,8 @@ const (
 // (siblings.go). Renewing writes nothing. Servers that were away let every
 // session live on, so nobody is taken for dead because of them.
 const (
-	// SessionTTL is the least that Consul takes. It ends a session up to twice
-	// that after it was renewed last.
+	// SessionTTL is the least that Consul takes. Consul ends a session at most twice
+	// that after the session was renewed last.
 	SessionTTL = "10s"
 	// RenewEvery is how often a session is renewed: late enough that a dead
 	// instance's ends well before its 20 s, and three times before it ends.

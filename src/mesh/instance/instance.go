@@ -40,9 +40,9 @@ type Instance struct {
 	getenv func(string) string // where the bound services are found
 }
 
-// NewInstance reads the environment that Cloud Foundry gives a process, and
+// New reads the environment that Cloud Foundry gives a process, and
 // finds the files from the path of the running program, deps/IDX/bin/mesh.
-func NewInstance(program string, getenv func(string) string) (Instance, error) {
+func New(program string, getenv func(string) string) (Instance, error) {
 	deps := filepath.Dir(filepath.Dir(program))
 	top := filepath.Dir(filepath.Dir(deps))
 	inst := Instance{
@@ -78,7 +78,7 @@ func NewInstance(program string, getenv func(string) string) (Instance, error) {
 	return inst, nil
 }
 
-// requirePlatform refuses an environment in which no agent can run.
+// RequirePlatform refuses an environment in which no agent can run.
 func (i Instance) RequirePlatform() error {
 	if i.GUID == "" || !i.Address.IsValid() {
 		return errors.New("CF_INSTANCE_GUID or CF_INSTANCE_INTERNAL_IP is not set\n" +
@@ -87,6 +87,7 @@ func (i Instance) RequirePlatform() error {
 	return nil
 }
 
+// MakeRunDir makes the folder that is private to the sidecars.
 func (i Instance) MakeRunDir() error {
 	if err := os.MkdirAll(i.RunDir, 0o700); err != nil {
 		return fmt.Errorf("failed to make the run folder of the sidecars: %w", err)
@@ -94,6 +95,8 @@ func (i Instance) MakeRunDir() error {
 	return nil
 }
 
+// Path is that of a file that staging left, Program that of a program, and Gate that
+// of the socket where proxy, app and status meet.
 func (i Instance) Path(file string) string    { return filepath.Join(i.Deps, file) }
 func (i Instance) Program(name string) string { return filepath.Join(i.Deps, droplet.BinDir, name) }
 func (i Instance) Gate() string               { return filepath.Join(i.RunDir, "proxy.sock") }
@@ -122,6 +125,7 @@ func (i Instance) Config() (droplet.Config, error) {
 	return config, nil
 }
 
+// ReadJSON reads a file of the droplet, or one that the sidecars have written.
 func ReadJSON(path string, value any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -133,7 +137,7 @@ func ReadJSON(path string, value any) error {
 	return nil
 }
 
-// noteMemory says once that the sidecars take more memory than they leave.
+// NoteMemory says once that the sidecars take more memory than they leave.
 func (i Instance) NoteMemory(config droplet.Config, log wait.Log) {
 	if i.Memory > 0 && i.Memory < config.SidecarMemory {
 		log("the sidecars take %d MB off this app's memory, which leaves it %d MB: push with more (cf push -m), or lower memory in mesh.hcl",
@@ -141,7 +145,7 @@ func (i Instance) NoteMemory(config droplet.Config, log wait.Log) {
 	}
 }
 
-// smallEnv is the environment of Consul and Envoy: other buildpacks'
+// SmallEnv is the environment of Consul and Envoy: other buildpacks'
 // LD_PRELOAD, proxies and credentials are none of their business.
 func (i Instance) SmallEnv() []string {
 	return []string{

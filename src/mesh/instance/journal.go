@@ -23,7 +23,7 @@ type journal struct {
 // JournalLimit is when a file loses its older half, in bytes.
 const JournalLimit = 32 << 10
 
-// newJournal starts the file of one program anew.
+// NewJournal starts the file of one program anew.
 func (i Instance) NewJournal(program string, out io.Writer) (*journal, error) {
 	j := &journal{out: out, Path: i.JournalPath(program)}
 	if err := os.Remove(j.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -35,10 +35,12 @@ func (i Instance) NewJournal(program string, out io.Writer) (*journal, error) {
 // ConsulJournal and EnvoyJournal name the journals.
 const ConsulJournal = "consul"
 
+// EnvoyJournal names the journal of a service's Envoy.
 func EnvoyJournal(serviceID string) string { return "envoy-" + serviceID }
 
 const journalSuffix = ".log"
 
+// JournalPath is the file of a program's journal.
 func (i Instance) JournalPath(program string) string {
 	return filepath.Join(i.RunDir, program+journalSuffix)
 }
@@ -106,7 +108,7 @@ func (j *journal) keep(line []byte) {
 	_, _ = file.Write(line)
 }
 
-// journalOf lists what was kept of one program, oldest first.
+// JournalOf lists what was kept of one program, oldest first.
 func (i Instance) JournalOf(program string) []string {
 	text, err := os.ReadFile(i.JournalPath(program))
 	if err != nil || len(text) == 0 {

@@ -15,14 +15,15 @@ func MemoryProblems() []string {
 		if err != nil {
 			continue
 		}
-		if problem := MemoryProblem(string(text)); problem != "" {
+		if problem := memoryProblem(string(text)); problem != "" {
 			return []string{problem}
 		}
 	}
 	return nil
 }
 
-func MemoryProblem(events string) string {
+// memoryProblem says what the counters of a memory control group mean, empty where all is well.
+func memoryProblem(events string) string {
 	for line := range strings.Lines(events) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if n, _ := strconv.Atoi(value); name == "oom_kill" && n > 0 {

@@ -17,7 +17,7 @@ import (
 // memory is where a container has files in memory that end with it.
 const memory = "/dev/shm"
 
-// privateDir is where secrets lie: what the agent is told of them, and its data
+// PrivateDir is where secrets lie: what the agent is told of them, and its data
 // folder, where it keeps the tokens of services. It is in memory where the
 // container has a place for that, and otherwise on the container's own disk.
 // Nobody but the container's user can look into it.
@@ -39,7 +39,7 @@ func (i Instance) PrivateDir() (string, error) {
 	return dir, nil
 }
 
-// removePrivate forgets what the agent was told, and its data.
+// RemovePrivate forgets what the agent was told, and its data.
 func (i Instance) RemovePrivate() {
 	if dir, err := i.PrivateDir(); err == nil {
 		_ = os.RemoveAll(dir) // otherwise it ends with the container

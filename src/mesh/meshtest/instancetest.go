@@ -21,7 +21,7 @@ func InstanceOf(t *testing.T, files map[string]string, env map[string]string) in
 			t.Fatal(err)
 		}
 	}
-	inst, err := instance.NewInstance(filepath.Join(top, "deps/0/bin/mesh"), func(name string) string { return env[name] })
+	inst, err := instance.New(filepath.Join(top, "deps/0/bin/mesh"), func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
 	}

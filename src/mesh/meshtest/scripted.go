@@ -41,6 +41,7 @@ type Script struct {
 	asked   []string                                              // guarded by mutex
 }
 
+// Answer is a Transport.
 func (s *Script) Answer(path string) (int, string) {
 	s.mutex.Lock()
 	known := len(s.asked)
@@ -64,6 +65,7 @@ func (s *Script) Answer(path string) (int, string) {
 	return answer(before)
 }
 
+// Count is how often something that begins so was asked for.
 func (s *Script) Count(path string) int {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -107,6 +109,7 @@ func Listen(t *testing.T, serve func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
+// Eventually waits until a condition holds, ten seconds at most.
 func Eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !condition(); {

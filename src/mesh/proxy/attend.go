@@ -18,11 +18,11 @@ func (p *proxy) attend(ctx context.Context, e *served) {
 	if err := p.awaitApp(ctx, e.service); err != nil {
 		return
 	}
-	a := attendance{proxy: p, envoy: e, first: p.timeline.Begin(ctx, e.service.ID+": passing, in rotation")}
+	e.inRotation = p.timeline.Begin(ctx, e.service.ID+": passing, in rotation")
 	ticker := time.NewTicker(instance.Beat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		a.cycle(ctx)
+		p.tell(ctx, e)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -30,39 +30,31 @@ func (p *proxy) attend(ctx context.Context, e *served) {
 	}
 }
 
-// attendance is what is remembered from one look at an Envoy to the next.
-type attendance struct {
-	*proxy
-	envoy  *served
-	first  *wait.StepStatus // is done when the instance is in rotation
-	saidAt time.Time
-}
-
-// cycle looks at the Envoy, and says how it is where that is news, or due.
-func (a *attendance) cycle(ctx context.Context) {
-	r := a.envoy.service
-	status, output := a.look(ctx, a.envoy.Envoy)
+// tell looks at an Envoy, and tells how it is where that is news, or due.
+func (p *proxy) tell(ctx context.Context, e *served) {
+	r := e.service
+	status, output := p.look(ctx, e.Envoy)
 	changed := status != r.State()
-	if ctx.Err() != nil || !changed && time.Since(a.saidAt) < instance.Refresh {
+	if ctx.Err() != nil || !changed && time.Since(e.toldAt) < instance.Refresh {
 		return
 	}
-	if err := a.registry.Say(ctx, r, status, output); err != nil {
-		if !a.first.Done {
-			a.timeline.Saw(a.first, err)
+	if err := p.registry.Say(ctx, r, status, output); err != nil {
+		if !e.inRotation.Done {
+			p.timeline.Saw(e.inRotation, err)
 		}
-		return // the next cycle tries again
+		return // the next look tells it
 	}
 	switch {
-	case !a.first.Done && status == consul.Passing:
-		a.timeline.Done(a.first)
-		if int(a.passed.Add(1)) == len(a.envoys) && a.Config.Lifecycle.PortCheck {
-			go a.answerPortCheck(ctx)
+	case !e.inRotation.Done && status == consul.Passing:
+		p.timeline.Done(e.inRotation)
+		if int(p.passed.Add(1)) == len(p.envoys) && p.Config.Lifecycle.PortCheck {
+			go p.answerPortCheck(ctx)
 		}
 	case changed:
-		a.Log("%s: %s", r.ID, output)
+		p.Log("%s: %s", r.ID, output)
 	}
 	r.Said.Store(&status)
-	a.saidAt = time.Now()
+	e.toldAt = time.Now()
 }
 
 func (p *proxy) look(ctx context.Context, e *envoy.Envoy) (status, output string) {
@@ -105,7 +97,7 @@ func (p *proxy) awaitApp(ctx context.Context, r *registry.Registration) error {
 }
 
 func (p *proxy) handOver(ctx context.Context, r *registry.Registration) error {
-	ctx, cancel := context.WithTimeout(ctx, wait.AttemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, instance.HoldTime)
 	defer cancel()
 	if err := p.registry.HandOver(ctx, r); err != nil {
 		return fmt.Errorf("failed to register the app's checks: %w", err)

@@ -18,9 +18,9 @@ import (
 
 // answerPortCheck waits until every check of the instance passes. From then on,
 // until ctx ends, it accepts connections to PORT on the container's own address
-// and closes them at once: more the platform's port check does not want to know,
-// and more nobody gets past the sidecar. That an instance fails later is for its
-// callers: the platform would end it.
+// and closes them at once: the platform's port check wants to know no more than that,
+// and nobody gets past the sidecar. When the instance fails later, the connections are
+// still accepted, because the platform would end it; its callers leave it alone.
 func (p *proxy) answerPortCheck(ctx context.Context) {
 	port := strconv.Itoa(p.Inst.Port)
 	if !slices.ContainsFunc(p.Services, func(r *registry.Registration) bool { return r.Holds(port) }) {
@@ -55,9 +55,9 @@ func (p *proxy) answerPortCheck(ctx context.Context) {
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
 	p.Log("port_check: the platform's port check is answered on %s", address)
-	listener = wait.Steady(listener)
+	accepting := wait.Steady(listener)
 	for {
-		conn, err := listener.Accept()
+		conn, err := accepting.Accept()
 		if err != nil {
 			return // closed
 		}
@@ -71,7 +71,7 @@ func (p *proxy) allPass(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wait.AttemptTimeout)
 	defer cancel()
 	for _, r := range p.Services {
-		checks, err := p.registry.Checks(ctx, r)
+		checks, err := p.registry.CheckStatuses(ctx, r)
 		if err != nil && !errors.Is(err, consul.ErrHidden) {
 			return err
 		}

@@ -23,7 +23,7 @@ type judged struct {
 	status chan string // of the next look
 }
 
-func (j judged) Checks(ctx context.Context, _ *registry.Registration) ([]consul.CheckStatus, error) {
+func (j judged) CheckStatuses(ctx context.Context, _ *registry.Registration) ([]consul.CheckStatus, error) {
 	status := <-j.status
 	if status == "" {
 		return nil, consul.ErrHidden
@@ -39,29 +39,28 @@ func TestPortCheckFollowsTheChecks(t *testing.T) {
 	listening := meshtest.Listen(t, func(net.Conn) {})
 	_, text, _ := net.SplitHostPort(listening)
 	port, _ := strconv.Atoi(text)
-	onPort := func(text string) map[string]any {
-		port, _ := strconv.ParseFloat(text, 64)
-		return map[string]any{"port": port}
+	onPort := func(text string) droplet.Endpoint {
+		port, _ := strconv.Atoi(text)
+		return droplet.Endpoint{Port: port}
 	}
 	for name, test := range map[string]struct {
-		app   map[string]any // its service
+		app   droplet.Endpoint // its service
 		looks []string
 		want  string // in the log
 	}{
 		"all pass at last": {onPort(text), []string{consul.Critical, consul.Missing, "warning"}, "is answered on 127.0.0.2:" + text},
 		"ACLs hide them":   {onPort(text), []string{""}, "is answered"},
-		"a socket":         {map[string]any{"socket_path": "/tmp/app.sock"}, []string{consul.Passing}, "is answered"},
+		"a socket":         {droplet.Endpoint{SocketPath: "/tmp/app.sock"}, []string{consul.Passing}, "is answered"},
 		"another port":     {onPort("1"), nil, "is left to the app"},
-		"no port":          {map[string]any{}, nil, "is left to the app"},
+		"no port":          {droplet.Endpoint{}, nil, "is left to the app"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := make(chan string, 1)
 			j := judged{status: make(chan string)}
-			test.app["connect"] = map[string]any{"sidecar_service": map[string]any{}}
 			n := &registry.Node{
 				Inst:     instance.Instance{Address: netip.MustParseAddr("127.0.0.2"), Port: port},
 				Log:      func(format string, args ...any) { log <- fmt.Sprintf(format, args...) },
-				Services: []*registry.Registration{registry.NewRegistration(instance.Instance{}, droplet.Service{}, test.app)},
+				Services: []*registry.Registration{registry.NewRegistration(instance.Instance{}, droplet.Service{}, droplet.Definition{Endpoint: test.app})},
 			}
 			p := &proxy{Node: n, registry: j}
 			ctx, cancel := context.WithCancel(t.Context())

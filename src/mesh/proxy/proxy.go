@@ -36,7 +36,9 @@ type proxy struct {
 // served is a service and its Envoy.
 type served struct {
 	*envoy.Envoy
-	service *registry.Registration
+	service    *registry.Registration
+	inRotation *wait.StepStatus // done when callers send it requests
+	toldAt     time.Time        // how it is, last
 }
 
 // Run runs the sidecar proxies of the instance until ctx ends, which is the
@@ -66,11 +68,11 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 			}
 		}
 	}
-	door, err := gate.NewGate(ctx, inst.Gate())
+	door, err := gate.New(ctx, inst.Gate())
 	if err != nil {
 		return err
 	}
-	asked, err := registry.NewRegistry(ctx, n)
+	asked, err := registry.New(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func (p *proxy) serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		cancel()
-		p.stop()
+		p.stop(ctx)
 		return nil
 	case err := <-failed:
 		cancel()
@@ -160,7 +162,7 @@ func (p *proxy) giveUp(ctx context.Context) {
 	}
 	p.gate.Stop()
 	p.abandon()
-	p.registry.Leave(ctx, true)
+	p.registry.Leave(ctx)
 	p.registry.Logout()
 }
 

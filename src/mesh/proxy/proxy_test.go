@@ -40,15 +40,16 @@ func TestTenThousandCycles(t *testing.T) {
 	log := func(string, ...any) {}
 	n := &registry.Node{Log: log, Consul: &consul.Client{Base: agent.URL}}
 	p := &proxy{Node: n, registry: registry.ViaAgent{Node: n}, timeline: &wait.Timeline{Log: log}}
-	shop := registry.NewRegistration(instance.Instance{}, droplet.Service{ID: "shop"}, map[string]any{
-		"id": "shop", "connect": map[string]any{"sidecar_service": map[string]any{"port": 21000.0}},
+	shop := registry.NewRegistration(instance.Instance{}, droplet.Service{ID: "shop"}, droplet.Definition{
+		Endpoint: droplet.Endpoint{ID: "shop"},
+		Connect:  droplet.Connect{SidecarService: droplet.Sidecar{Endpoint: droplet.Endpoint{Port: 21000}}},
 	})
-	e := &served{&envoy.Envoy{Admin: admin.URL, Exited: make(chan struct{})}, shop}
-	a := attendance{proxy: p, envoy: e, first: p.timeline.Begin(t.Context(), "passing")}
+	e := &served{Envoy: &envoy.Envoy{Admin: admin.URL, Exited: make(chan struct{})}, service: shop}
+	e.inRotation = p.timeline.Begin(t.Context(), "passing")
 	cycles := func(n int) (heap uint64, goroutines int) {
 		for range n {
-			a.saidAt = time.Time{} // as if every one were due
-			a.cycle(context.Background())
+			e.toldAt = time.Time{} // as if every one were due
+			p.tell(context.Background(), e)
 		}
 		runtime.GC()
 		var stats runtime.MemStats

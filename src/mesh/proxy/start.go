@@ -102,12 +102,17 @@ func (p *proxy) explain(err error) error {
 		return err
 	}
 	if len(hints) == 0 {
-		hints = []string{failed.Step.Hint}
+		if failed.Step.Hint != "" {
+			hints = append(hints, failed.Step.Hint)
+		}
 		if lines := p.journals(); len(lines) > 0 {
 			hints = append(hints, "the last warning was: "+strings.TrimSpace(lines[len(lines)-1]))
 		}
 	}
-	return fmt.Errorf("%w\nhint: %s", err, strings.Join(hints, "\nhint: "))
+	for _, hint := range hints {
+		err = fmt.Errorf("%w\nhint: %s", err, hint)
+	}
+	return err
 }
 
 // startService registers one service and starts its Envoy.
@@ -137,11 +142,11 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err != nil {
 		return err
 	}
-	e, err := envoy.StartEnvoy(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
+	e, err := envoy.Start(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
 	if err != nil {
 		return err
 	}
-	p.envoys = append(p.envoys, &served{e, r})
+	p.envoys = append(p.envoys, &served{Envoy: e, service: r})
 	p.started.Store(r.ID, e)
 	return nil
 }

@@ -121,8 +121,8 @@ func starting(t *testing.T, s *meshtest.Script, journal, envoy string) *proxy {
 	}
 	n.Consul.HTTP.Transport = meshtest.Transport(s.Answer)
 	n.Config.Lifecycle.StartTimeout = 2 * time.Second
-	n.Services = []*registry.Registration{registry.NewRegistration(n.Inst, droplet.Service{ID: "one", AdminPort: 1}, map[string]any{
-		"id": "one", "name": "one", "connect": map[string]any{"sidecar_service": map[string]any{}},
+	n.Services = []*registry.Registration{registry.NewRegistration(n.Inst, droplet.Service{ID: "one", AdminPort: 1}, droplet.Definition{
+		Endpoint: droplet.Endpoint{ID: "one", Name: "one"},
 	})}
 	p := &proxy{Node: n, registry: registry.ViaAgent{Node: n}, timeline: &wait.Timeline{Log: log}}
 	for path, text := range map[string]string{

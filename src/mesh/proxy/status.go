@@ -128,7 +128,7 @@ func (p *proxy) survey(ctx context.Context) Status {
 
 func (p *proxy) serviceStatus(ctx context.Context, r *registry.Registration) ServiceStatus {
 	s := ServiceStatus{ID: r.ID}
-	checks, err := p.registry.Checks(ctx, r)
+	checks, err := p.registry.CheckStatuses(ctx, r)
 	s.Checks = checks
 	if err != nil {
 		s.Seen = err.Error()

@@ -11,7 +11,7 @@ import (
 )
 
 // stop takes the instance out of rotation, then lets the app end, then Envoy.
-func (p *proxy) stop() {
+func (p *proxy) stop(ctx context.Context) {
 	begun := time.Now()
 	budget, cancel := context.WithTimeout(context.Background(), instance.StopBudget+instance.KilledBudget)
 	defer cancel()
@@ -34,7 +34,7 @@ func (p *proxy) stop() {
 		}
 	}
 	p.await(budget, instance.FlushBudget, (*envoy.Envoy).Flushed, "ending Envoy")
-	p.end(context.Background())
+	p.end(ctx)
 	p.Log("stopped (%.3f s)", time.Since(begun).Seconds())
 }
 
@@ -78,7 +78,7 @@ func (p *proxy) eachEnvoy(work func(*served)) {
 func (p *proxy) end(ctx context.Context) {
 	var group sync.WaitGroup
 	group.Go(p.abandon)
-	group.Go(func() { p.registry.Leave(ctx, false) })
+	group.Go(func() { p.registry.Leave(ctx) })
 	group.Wait()
 }
 

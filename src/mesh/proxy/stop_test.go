@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,14 +34,14 @@ func TestNothingHoldsAStopUp(t *testing.T) {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	})
-	e, err := envoy.StartEnvoy(p.Inst, p.Config.Envoy, p.Services[0].EnvoySidecar(), []byte("{}"))
+	e, err := envoy.Start(p.Inst, p.Config.Envoy, p.Services[0].EnvoySidecar(), []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.Process.Process.Kill() })
-	p.envoys = append(p.envoys, &served{e, p.Services[0]})
+	p.envoys = append(p.envoys, &served{Envoy: e, service: p.Services[0]})
 	p.Services[0].Registered.Store(true)
-	if p.gate, err = gate.NewGate(t.Context(), p.Inst.Gate()); err != nil {
+	if p.gate, err = gate.New(t.Context(), p.Inst.Gate()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.gate.Listener.Close() })
@@ -58,7 +59,9 @@ func TestNothingHoldsAStopUp(t *testing.T) {
 
 	const killed = 10 * time.Second
 	begun := time.Now()
-	p.stop()
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.stop(stopped)
 	if took := time.Since(begun); took >= killed {
 		t.Errorf("it took %v", took)
 	}

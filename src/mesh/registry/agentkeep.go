@@ -96,7 +96,7 @@ func (v ViaAgent) watchAgent(ctx context.Context) {
 			return
 		case errors.Is(err, context.DeadlineExceeded):
 			v.Log("the Consul agent has not answered for %.1f s and is ended", instance.HungAfter.Seconds())
-			if err := agent.KillAgent(v.Inst); err != nil {
+			if err := agent.Kill(v.Inst); err != nil {
 				v.Log("failed to end the Consul agent: %v", err)
 			}
 		case err != nil: // an agent that refuses the connection has ended already
@@ -173,7 +173,7 @@ func (v ViaAgent) remember(ctx context.Context) {
 		if r.away.Load() || !slices.ContainsFunc(r.ownChecks(), isAgents) {
 			continue
 		}
-		checks, err := v.Consul.Checks(ctx, r.ID)
+		checks, err := v.Consul.AgentChecks(ctx, r.ID)
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (v *viaServers) entry(r *Registration, service map[string]any) catalogEntry
 	entry := v.nodeEntry()
 	entry.Service = service
 	for _, check := range v.catalogChecks(r) {
-		if check.ServiceID == service["id"] {
+		if check.ServiceID == service["ID"] {
 			entry.Checks = append(entry.Checks, check)
 		}
 	}
@@ -80,42 +81,46 @@ func (v *viaServers) entry(r *Registration, service map[string]any) catalogEntry
 }
 
 // catalog gives a service and its sidecar as the catalog is to have them now.
-func (v *viaServers) catalog(r *Registration) (service, sidecar map[string]any) {
-	service, sidecar = r.catalog()
-	if service["address"] == nil { // for who asks for the service itself
-		service["address"] = v.Inst.Address.String()
+func (v *viaServers) catalog(r *Registration) (map[string]any, map[string]any) {
+	service, sidecar := r.catalog()
+	if service.Address == "" { // for who asks for the service itself
+		service.Address = v.Inst.Address.String()
 	}
 	if v.apart() && !r.shown.Load() {
-		putOff(sidecar)
+		putOff(&sidecar)
 	}
-	return service, sidecar
+	return inCatalog(service), inCatalog(sidecar)
+}
+
+// inCatalog is a service or a sidecar as /v1/catalog/register takes it, where the name
+// has another key than for an agent.
+func inCatalog[T droplet.Endpoint | droplet.Sidecar](endpoint T) map[string]any {
+	body := droplet.API(endpoint)
+	body["Service"] = body["Name"]
+	delete(body, "Name")
+	return body
 }
 
 // catalog gives a service and its sidecar as the catalog has them, with what an
 // agent would have filled in.
-func (r *Registration) catalog() (service, sidecar map[string]any) {
-	service, sidecar = maps.Clone(r.definition), maps.Clone(r.sidecarDefinition())
-	delete(service, "connect")
-	delete(sidecar, "checks")
-	service["service"] = r.Name
-	delete(service, "name")
-	sidecar["id"], sidecar["service"], sidecar["kind"] = droplet.SidecarID(r.ID), droplet.SidecarID(r.Name), sidecarKind
-	for _, key := range []string{"tags", "meta", "address"} {
-		if sidecar[key] == nil && service[key] != nil {
-			sidecar[key] = service[key]
-		}
+func (r *Registration) catalog() (service droplet.Endpoint, sidecar droplet.Sidecar) {
+	service, sidecar = r.definition.Endpoint, *r.sidecar()
+	sidecar.Kind, sidecar.ID, sidecar.Name = sidecarKind, droplet.SidecarID(r.ID), droplet.SidecarID(r.Name)
+	if sidecar.Tags == nil {
+		sidecar.Tags = service.Tags
 	}
-	proxy := map[string]any{"destinationservicename": r.Name, "destinationserviceid": r.ID}
-	if socket := service["socketpath"]; socket != nil {
-		proxy["localservicesocketpath"] = socket
-	} else {
-		proxy["localserviceaddress"], proxy["localserviceport"] = "127.0.0.1", service["port"]
+	if sidecar.Meta == nil {
+		sidecar.Meta = service.Meta
 	}
-	maps.Copy(proxy, wait.Object(sidecar["proxy"]))
-	sidecar["proxy"] = proxy
-	for _, s := range []map[string]any{service, sidecar} {
-		if s["weights"] == nil {
-			s["weights"] = map[string]int{"passing": 1, "warning": 1}
+	proxy := &sidecar.Proxy
+	proxy.DestinationServiceName, proxy.DestinationServiceID = r.Name, r.ID
+	if service.SocketPath == "" {
+		proxy.LocalServiceAddress, proxy.LocalServicePort = cmp.Or(proxy.LocalServiceAddress, "127.0.0.1"), service.Port
+	}
+	for _, endpoint := range []*droplet.Endpoint{&service, &sidecar.Endpoint} {
+		endpoint.Checks = nil // which are beside it in the entry
+		if endpoint.Weights == nil {
+			endpoint.Weights = &droplet.Weights{Passing: 1, Warning: 1}
 		}
 	}
 	return service, sidecar
@@ -126,30 +131,26 @@ func (v *viaServers) catalogChecks(r *Registration) []consul.Check {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	var all []consul.Check
-	add := func(id string, check map[string]any, state checkState, service string) {
-		name, _ := check["name"].(string)
-		notes, _ := check["notes"].(string)
+	add := func(check droplet.Check, state checkState, service string) {
 		all = append(all, consul.Check{
-			Node: v.Inst.NodeName(), CheckID: id, Name: name, Notes: notes, Status: state.status, Output: state.output, ServiceID: service,
+			Node: v.Inst.NodeName(), CheckID: check.CheckID, Name: check.Name, Notes: check.Notes,
+			Status: state.status, Output: state.output, ServiceID: service,
 		})
 	}
 	worst := checkState{status: consul.Passing}
-	for _, check := range r.checks {
-		id := fmt.Sprint(check["ID"])
-		state := v.stateOf(id)
+	for _, check := range r.definition.Checks {
+		state := v.stateOf(check.CheckID)
 		if state.status == consul.Critical {
 			worst.status = consul.Critical
 		}
-		add(id, check, state, r.ID)
+		add(check, state, r.ID)
 	}
-	sidecar := r.sidecarDefinition()
-	for _, check := range wait.Objects(sidecar["checks"]) {
-		id := fmt.Sprint(check["CheckID"])
-		state := v.stateOf(id)
-		if check["aliasservice"] == r.ID {
+	for _, check := range r.sidecar().Checks {
+		state := v.stateOf(check.CheckID)
+		if check.AliasService == r.ID {
 			state = worst
 		}
-		add(id, check, state, droplet.SidecarID(r.ID))
+		add(check, state, droplet.SidecarID(r.ID))
 	}
 	return all
 }

@@ -34,6 +34,7 @@ type Node struct {
 	orphan     bool // the agent was one, and was told to leave
 }
 
+// NoteJoined notes that the agent has just met a leader.
 func (n *Node) NoteJoined() {
 	now := time.Now()
 	n.joined.Store(&now)
@@ -70,9 +71,9 @@ func NewNode(inst instance.Instance, config droplet.Config, log wait.Log) (n *No
 	return n, err
 }
 
-// NewRegistry reads the bound service, and prepares what stands between the instance
+// New reads the bound service, and prepares what stands between the instance
 // and Consul and Envoy.
-func NewRegistry(ctx context.Context, n *Node) (_ Registry, err error) {
+func New(ctx context.Context, n *Node) (_ Registry, err error) {
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
@@ -111,10 +112,10 @@ func (n *Node) identify() error {
 	return nil
 }
 
-// tellOrphan has an orphaned agent leave, once: the second time it would not wait
+// TellOrphan has an orphaned agent leave, once: the second time it would not wait
 // for its leave. It returns false where there is none.
 func (n *Node) TellOrphan() bool {
-	n.orphanOnce.Do(func() { n.orphan = agent.TellOrphanedAgent(n.Inst) })
+	n.orphanOnce.Do(func() { n.orphan = agent.TellOrphaned(n.Inst) })
 	return n.orphan
 }
 
@@ -149,7 +150,7 @@ func (n *Node) retryJoin() ([]string, error) {
 	return n.Inst.RetryJoin()
 }
 
-// takeOut takes every service that was registered out of the catalog.
+// TakeOut takes every service that was registered out of the catalog.
 func (n *Node) TakeOut(r Registry) {
 	ctx, cancel := context.WithTimeout(context.Background(), GoodbyeBudget(n.Config))
 	defer cancel()
@@ -168,7 +169,7 @@ func (n *Node) TakeOut(r Registry) {
 	group.Wait()
 }
 
-// notePromotion says once that the droplet was staged for another place, and
+// NotePromotion says once that the droplet was staged for another place, and
 // mesh.hcl looks at that.
 func (n *Node) NotePromotion() {
 	here := droplet.Place{App: n.Inst.App, Space: n.Inst.Space, Organization: n.Inst.Organization, Route: n.Inst.Route}

@@ -12,10 +12,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
-// appReady returns nil once the app passes every check it declares, and
+// AppReady returns nil once the app passes every check it declares, and
 // listens where it declares none.
 func (r *Registration) AppReady(ctx context.Context) error {
 	if r.network != "" {
@@ -26,7 +27,7 @@ func (r *Registration) AppReady(ctx context.Context) error {
 		}
 	}
 	var wrong []string
-	for _, err := range probeAll(ctx, r.checks) {
+	for _, err := range probeAll(ctx, r.definition.Checks) {
 		if err != nil {
 			wrong = append(wrong, err.Error())
 		}
@@ -38,13 +39,13 @@ func (r *Registration) AppReady(ctx context.Context) error {
 }
 
 // probeAll runs checks once, side by side, and says what is wrong with each.
-func probeAll(ctx context.Context, checks []map[string]any) []error {
+func probeAll(ctx context.Context, checks []droplet.Check) []error {
 	wrong := make([]error, len(checks))
 	var group sync.WaitGroup
 	for i, check := range checks {
 		group.Go(func() {
 			if err := probe(ctx, check); err != nil {
-				wrong[i] = fmt.Errorf("check %q: %w", check["name"], err)
+				wrong[i] = fmt.Errorf("check %q: %w", check.Name, err)
 			}
 		})
 	}
@@ -53,26 +54,25 @@ func probeAll(ctx context.Context, checks []map[string]any) []error {
 }
 
 // isProbed says that probe runs a check. Of others the agent is the only judge.
-func isProbed(check map[string]any) bool {
-	return check["http"] != nil || check["tcp"] != nil || check["grpc"] != nil && check["grpcusetls"] != true
+func isProbed(check droplet.Check) bool {
+	return check.HTTP != "" || check.TCP != "" || check.GRPC != "" && !check.GRPCUseTLS
 }
 
 // probe runs a check once, as the agent will after it is registered, for as
 // long as its timeout lets it.
-func probe(ctx context.Context, check map[string]any) error {
+func probe(ctx context.Context, check droplet.Check) error {
 	if !isProbed(check) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, duration(check["timeout"]))
+	ctx, cancel := context.WithTimeout(ctx, check.Timeout.Duration)
 	defer cancel()
-	if target, ok := check["http"].(string); ok {
-		return probeHTTP(ctx, target, check)
+	switch {
+	case check.HTTP != "":
+		return probeHTTP(ctx, check)
+	case check.TCP != "":
+		return probeListener(ctx, "tcp", check.TCP)
 	}
-	if target, ok := check["tcp"].(string); ok {
-		return probeListener(ctx, "tcp", target)
-	}
-	target, _ := check["grpc"].(string)
-	server, service, _ := strings.Cut(target, "/")
+	server, service, _ := strings.Cut(check.GRPC, "/")
 	return probeGRPC(ctx, server, service)
 }
 
@@ -85,28 +85,24 @@ func probeListener(ctx context.Context, network, target string) error {
 	return conn.Close()
 }
 
-func probeHTTP(ctx context.Context, target string, check map[string]any) error {
-	method, _ := check["method"].(string)
-	body, _ := check["body"].(string)
-	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+func probeHTTP(ctx context.Context, check droplet.Check) error {
+	request, err := http.NewRequestWithContext(ctx, check.Method, check.HTTP, strings.NewReader(check.Body))
 	if err != nil {
 		return err
 	}
-	for name, values := range wait.Object(check["header"]) {
-		list, _ := values.([]any)
-		for _, value := range list {
-			request.Header.Add(name, fmt.Sprint(value))
+	for name, values := range check.Header {
+		for _, value := range values {
+			request.Header.Add(name, value)
 		}
 	}
 	if host := request.Header.Get("Host"); host != "" {
 		request.Host = host // net/http sends no such header
 	}
-	serverName, _ := check["tlsservername"].(string)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{ServerName: serverName, InsecureSkipVerify: check["tlsskipverify"] == true},
+		TLSClientConfig:   &tls.Config{ServerName: check.TLSServerName, InsecureSkipVerify: check.TLSSkipVerify},
 	}}
-	if check["disableredirects"] == true {
+	if check.DisableRedirects {
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	response, err := client.Do(request)
@@ -118,7 +114,7 @@ func probeHTTP(ctx context.Context, target string, check map[string]any) error {
 		return nil // an agent warns then, and callers go on
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s answers %s", request.Method, target, response.Status)
+		return fmt.Errorf("%s %s answers %s", request.Method, check.HTTP, response.Status)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,9 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
+
+func lasting(d time.Duration) droplet.Duration { return droplet.Duration{Duration: d} }
 
 // TestProbeHTTP: a check is run as the agent will run it.
 func TestProbeHTTP(t *testing.T) {
@@ -36,22 +38,23 @@ func TestProbeHTTP(t *testing.T) {
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	for name, test := range map[string]struct {
-		check map[string]any
+		check droplet.Check
 		says  string
 	}{
-		"a path":                        {map[string]any{"http": plain.URL + "/"}, ""},
-		"method, body, header":          {map[string]any{"http": plain.URL + "/post", "method": "POST", "body": "ping", "header": map[string]any{"X-Probe": []any{"mesh"}}}, ""},
-		"without them":                  {map[string]any{"http": plain.URL + "/post"}, "answers 400"},
-		"a name":                        {map[string]any{"http": plain.URL + "/host", "header": map[string]any{"Host": []any{"shop.example.com"}}}, ""},
-		"another name":                  {map[string]any{"http": plain.URL + "/host"}, "answers 404"},
-		"too many requests":             {map[string]any{"http": plain.URL + "/busy"}, ""},
-		"a redirect":                    {map[string]any{"http": plain.URL + "/moved"}, ""},
-		"a redirect that is the answer": {map[string]any{"http": plain.URL + "/moved", "disableredirects": true}, "answers 302"},
-		"an unknown certificate":        {map[string]any{"http": secure.URL}, "certificate"},
-		"any certificate":               {map[string]any{"http": secure.URL, "tlsskipverify": true}, ""},
+		"a path":                        {droplet.Check{HTTP: plain.URL + "/"}, ""},
+		"method, body, header":          {droplet.Check{HTTP: plain.URL + "/post", Method: "POST", Body: "ping", Header: map[string][]string{"X-Probe": {"mesh"}}}, ""},
+		"without them":                  {droplet.Check{HTTP: plain.URL + "/post"}, "answers 400"},
+		"a name":                        {droplet.Check{HTTP: plain.URL + "/host", Header: map[string][]string{"Host": {"shop.example.com"}}}, ""},
+		"another name":                  {droplet.Check{HTTP: plain.URL + "/host"}, "answers 404"},
+		"too many requests":             {droplet.Check{HTTP: plain.URL + "/busy"}, ""},
+		"a redirect":                    {droplet.Check{HTTP: plain.URL + "/moved"}, ""},
+		"a redirect that is the answer": {droplet.Check{HTTP: plain.URL + "/moved", DisableRedirects: true}, "answers 302"},
+		"an unknown certificate":        {droplet.Check{HTTP: secure.URL}, "certificate"},
+		"any certificate":               {droplet.Check{HTTP: secure.URL, TLSSkipVerify: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			test.check.Timeout = lasting(10 * time.Second)
 			err := probe(t.Context(), test.check)
 			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
 				t.Errorf("probe gives %v, want %q", err, test.says)
@@ -71,13 +74,14 @@ func TestChecksHaveTheirOwnTimes(t *testing.T) {
 		}
 	}))
 	t.Cleanup(slow.Close)
-	patient := map[string]any{"name": "patient", "http": slow.URL, "timeout": "10s"}
-	hasty := map[string]any{"name": "hasty", "http": slow.URL, "timeout": "100ms"}
-	r := &Registration{checks: []map[string]any{patient, patient}}
+	patient := droplet.Check{Name: "patient", HTTP: slow.URL, Timeout: lasting(10 * time.Second)}
+	hasty := droplet.Check{Name: "hasty", HTTP: slow.URL, Timeout: lasting(100 * time.Millisecond)}
+	r := &Registration{}
+	r.definition.Checks = []droplet.Check{patient, patient}
 	if err := r.AppReady(t.Context()); err != nil {
 		t.Error(err)
 	}
-	r.checks = append(r.checks, hasty)
+	r.definition.Checks = append(r.definition.Checks, hasty)
 	if err := r.AppReady(t.Context()); err == nil || !strings.Contains(err.Error(), `check "hasty"`) || strings.Contains(err.Error(), "patient") {
 		t.Errorf("the app is ready: %v", err)
 	}
@@ -92,31 +96,29 @@ func TestStates(t *testing.T) {
 	good := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(good.Close)
 	ready, alias := droplet.ReadyCheckID("shop"), droplet.AliasCheckID("shop")
-	r := &Registration{
-		Service: droplet.Service{ID: "shop"},
-		checks: []map[string]any{
-			{"ID": "fails", "http": broken.URL, "Status": consul.Passing, "deregistercriticalserviceafter": "1m"},
-			{"ID": "reported", "ttl": "10m"}, {"ID": "never reported", "ttl": "10m"},
-		},
-		definition: map[string]any{"connect": map[string]any{"sidecarservice": map[string]any{"checks": []any{
-			map[string]any{"CheckID": ready, "ttl": "10s"},
-			map[string]any{"CheckID": alias, "aliasservice": "shop", "status": consul.Passing},
-			map[string]any{"CheckID": "works", "http": good.URL, "status": consul.Critical},
-		}}}},
+	second, minute := lasting(time.Second), lasting(time.Minute)
+	r := &Registration{Service: droplet.Service{ID: "shop"}}
+	r.definition.Checks = []droplet.Check{
+		{CheckID: "fails", HTTP: broken.URL, Timeout: second, Status: consul.Passing, DeregisterCriticalServiceAfter: minute},
+		{CheckID: "reported", TTL: minute}, {CheckID: "never reported", TTL: minute},
+	}
+	r.sidecar().Checks = []droplet.Check{
+		{CheckID: ready, TTL: second},
+		{CheckID: alias, AliasService: "shop", Status: consul.Passing},
+		{CheckID: "works", HTTP: good.URL, Timeout: second, Status: consul.Critical},
 	}
 	r.Works.Store(true)
 	r.remembered.Store(&map[string]string{"reported": consul.Passing})
-	got := map[any]string{}
+	got := map[string]string{}
 	body := r.bodyAgain(r.states(t.Context()))
-	sidecar := wait.Object(wait.Object(body["connect"])["sidecarservice"])
-	for _, check := range append(wait.Objects(body["checks"]), wait.Objects(sidecar["checks"])...) {
-		got[check["CheckID"]] = fmt.Sprintf("%v %v %v", check["Status"], check["status"], check["deregistercriticalserviceafter"])
+	for _, check := range slices.Concat(body.Checks, body.Connect.SidecarService.Checks) {
+		got[check.CheckID] = strings.TrimSpace(fmt.Sprint(check.Status, " ", check.DeregisterCriticalServiceAfter))
 	}
-	want := map[any]string{
-		"fails": "critical <nil> <nil>", "reported": "passing <nil> <nil>", "never reported": "critical <nil> <nil>",
-		ready: "<nil> <nil> <nil>", alias: "critical <nil> <nil>", "works": "passing <nil> <nil>",
+	want := map[string]string{
+		"fails": "critical", "reported": "passing", "never reported": "critical",
+		ready: "", alias: "critical", "works": "passing",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("Status, status and deregistering (-want +got):\n%s", diff)
+		t.Errorf("status and deregistering (-want +got):\n%s", diff)
 	}
 }

@@ -8,14 +8,12 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 // Registration is one service of service.json, split into what is registered
@@ -40,14 +38,11 @@ type Registration struct {
 	writing oneAtATime
 	doubt   doubt
 
-	// definition is the service and its sidecar, without the app's own checks, as
-	// /v1/agent/service/register takes it.
-	definition map[string]any
-	// checks are the app's own, each the body of /v1/agent/check/register. The
-	// agent starts a check critical and runs it first after a random part of
-	// its interval; registered as passing once the app was seen to pass, they
-	// cost no time. Those that only an agent runs do.
-	checks []map[string]any
+	// definition is the service and its sidecar. Its checks are the app's own. The
+	// agent starts a check critical and runs it first after a random part of its
+	// interval; registered as passing once the app was seen to pass, they cost no
+	// time. Those that only an agent runs do.
+	definition droplet.Definition
 }
 
 // Request is what Consul's API is told of one service.
@@ -68,7 +63,11 @@ func Requests(i instance.Instance) ([]Request, error) {
 	var all []Request
 	for _, r := range services {
 		service, sidecar := r.catalog()
-		all = append(all, Request{r.definition, r.checks, []any{v.entry(r, sidecar), v.entry(r, service)}})
+		request := Request{Service: droplet.API(r.withoutChecks()), Entries: []any{v.entry(r, inCatalog(sidecar)), v.entry(r, inCatalog(service))}}
+		for _, check := range r.definition.Checks {
+			request.Checks = append(request.Checks, r.alone(check))
+		}
+		all = append(all, request)
 	}
 	return all, err
 }
@@ -76,79 +75,63 @@ func Requests(i instance.Instance) ([]Request, error) {
 // Registrations reads service.json and amends it where PORT is not what
 // staging took it for.
 func Registrations(i instance.Instance, config droplet.Config) ([]*Registration, error) {
-	var file struct {
-		Services []map[string]any `json:"services"`
-	}
+	var file droplet.Definitions
 	if err := instance.ReadJSON(i.Path(droplet.ServiceFile), &file); err != nil {
 		return nil, err
 	}
-	definitions := map[string]map[string]any{}
-	for _, definition := range file.Services {
-		id, _ := definition["id"].(string)
-		definitions[id] = definition
-	}
 	var all []*Registration
 	for _, service := range config.Services {
-		definition := definitions[service.ID]
-		if definition == nil {
+		n := slices.IndexFunc(file.Services, func(d droplet.Definition) bool { return d.ID == service.ID })
+		if n < 0 {
 			return nil, fmt.Errorf("%s names a service %q that %s does not have\nhint: restage the app",
 				droplet.ConfigFile, service.ID, droplet.ServiceFile)
 		}
-		all = append(all, NewRegistration(i, service, definition))
+		all = append(all, NewRegistration(i, service, file.Services[n]))
 	}
 	return all, nil
 }
 
-func NewRegistration(i instance.Instance, service droplet.Service, definition map[string]any) *Registration {
-	r := &Registration{Service: service, definition: definition}
-	r.Name, _ = definition["name"].(string)
-	sidecar := wait.Object(wait.Object(definition["connect"])["sidecar_service"])
-	proxy := wait.Object(sidecar["proxy"])
-	r.SidecarPort = wait.Number(sidecar["port"])
-	r.Protocol, _ = wait.Object(proxy["config"])["protocol"].(string)
-	if definition["address"] != nil {
-		sidecar["address"] = i.Address.String() // it would get the service's, which is not for callers in the mesh
+// NewRegistration amends a definition, which then is the registration's own.
+func NewRegistration(i instance.Instance, service droplet.Service, definition droplet.Definition) *Registration {
+	r := &Registration{Service: service, Name: definition.Name, definition: definition}
+	sidecar := r.sidecar()
+	r.SidecarPort = sidecar.Port
+	r.Protocol, _ = sidecar.Proxy.Config["protocol"].(string)
+	if definition.Address != "" {
+		sidecar.Address = i.Address.String() // it would get the service's, which is not for callers in the mesh
 	}
-	findApp(i, r, sidecar, proxy)
-	for _, check := range wait.Objects(definition["checks"]) {
-		body := apiCheck(check, "ID")
-		body["ServiceID"] = r.ID
-		if body["status"] == nil && isProbed(body) {
-			body["Status"] = consul.Passing
-		}
-		r.checks = append(r.checks, body)
-	}
-	if has(r.checks, "udp") && !has(r.checks, "http", "tcp", "grpc", "h2ping") {
+	findApp(i, r)
+	if isUDP(r.definition.Checks) {
 		r.network = "" // it need not listen on the port's TCP
 	}
-	delete(definition, "checks")
-	var checks []any
-	for _, check := range wait.Objects(sidecar["checks"]) {
-		api := apiCheck(check, "CheckID")
-		if api["aliasservice"] != nil && api["status"] == nil {
+	for n := range r.definition.Checks {
+		if check := &r.definition.Checks[n]; check.Status == "" && isProbed(*check) {
+			check.Status = consul.Passing
+		}
+	}
+	for n := range sidecar.Checks {
+		if check := &sidecar.Checks[n]; check.Status == "" && check.AliasService != "" {
 			// The agent looks at once, but may tell the servers seconds later what
 			// it has seen.
-			api["status"] = consul.Passing
+			check.Status = consul.Passing
 		}
-		checks = append(checks, api)
 	}
-	sidecar["checks"] = checks
-	r.definition = wait.Object(apiKeys(definition))
 	return r
 }
 
-// envoySidecar is what its Envoy has to know of it.
+// EnvoySidecar is what its Envoy has to know of it.
 func (r *Registration) EnvoySidecar() envoy.Sidecar {
-	config := wait.Object(wait.Object(r.sidecarDefinition()["proxy"])["config"])
-	return envoy.Sidecar{ID: r.ID, Name: r.Name, Protocol: r.Protocol, Port: r.SidecarPort, AdminPort: r.AdminPort, Config: config}
+	return envoy.Sidecar{
+		ID: r.ID, Name: r.Name, Protocol: r.Protocol, Port: r.SidecarPort, AdminPort: r.AdminPort, Config: r.sidecar().Proxy.Config,
+	}
 }
 
 // Tells says that it can be seen whether the app works.
 func (r *Registration) Tells() bool {
-	return r.network != "" || slices.ContainsFunc(r.checks, isProbed)
+	return r.network != "" || slices.ContainsFunc(r.definition.Checks, isProbed)
 }
 
-// appWorks says that the app has passed its checks once.
+// AppWorks says that the app has passed its checks once.
 func (r *Registration) AppWorks() bool { return r.Works.Load() }
 
 // State is what the agent was told last of the ready check, empty before.
@@ -159,12 +142,8 @@ func (r *Registration) State() string {
 	return ""
 }
 
-// sidecarDefinition is the part of the definition that is the sidecar's.
-func (r *Registration) sidecarDefinition() map[string]any { return sidecarOf(r.definition) }
-
-func sidecarOf(service map[string]any) map[string]any {
-	return wait.Object(wait.Object(service["connect"])["sidecarservice"])
-}
+// sidecar is the part of the definition that is the sidecar's.
+func (r *Registration) sidecar() *droplet.Sidecar { return &r.definition.Connect.SidecarService }
 
 // notYet is the port of a sidecar that was never in rotation (RFC 863,
 // discard). A caller's Envoy puts off for up to a second that a host which has
@@ -176,71 +155,72 @@ const notYet = 9
 // with the app's checks once that works: it drops those that are not named.
 // Before that the sidecar is there under a port that nobody listens on, while
 // its Envoy listens on its own already.
-func (r *Registration) body(state string) map[string]any {
-	body := maps.Clone(r.definition)
-	sidecar := wait.Own(wait.Own(body, "connect"), "sidecarservice")
+func (r *Registration) body(state string) droplet.Definition {
+	body := r.withoutChecks()
+	if r.Works.Load() {
+		body.Checks = slices.Clone(r.definition.Checks)
+	}
+	sidecar := &body.Connect.SidecarService
 	if state != consul.Passing && !r.shown.Load() {
 		putOff(sidecar)
 	}
-	var checks []any
-	for _, check := range wait.Objects(sidecar["checks"]) {
-		check = maps.Clone(check)
-		if state != "" && check["CheckID"] == droplet.ReadyCheckID(r.ID) {
-			check["status"] = state
+	sidecar.Checks = slices.Clone(sidecar.Checks)
+	for i := range sidecar.Checks {
+		if check := &sidecar.Checks[i]; state != "" && check.CheckID == droplet.ReadyCheckID(r.ID) {
+			check.Status = state
 		}
-		checks = append(checks, check)
 	}
-	sidecar["checks"] = checks
-	if !r.Works.Load() {
-		return body
-	}
-	checks = nil
-	for _, check := range r.checks {
-		check = maps.Clone(check)
-		check["CheckID"] = check["ID"]
-		delete(check, "ID")
-		delete(check, "ServiceID")
-		checks = append(checks, check)
-	}
-	body["checks"] = checks
 	return body
 }
 
+// withoutChecks is a copy of the definition without the app's own checks.
+func (r *Registration) withoutChecks() droplet.Definition {
+	definition := r.definition
+	definition.Checks = nil
+	return definition
+}
+
 // putOff has callers find a sidecar where nobody listens.
-func putOff(sidecar map[string]any) {
-	config := wait.Own(wait.Own(sidecar, "proxy"), "config")
+func putOff(sidecar *droplet.Sidecar) {
+	config := map[string]any{}
+	maps.Copy(config, sidecar.Proxy.Config)
 	if config["bind_port"] == nil {
-		config["bind_port"] = sidecar["port"]
+		config["bind_port"] = sidecar.Port
 	}
-	sidecar["port"] = notYet
+	sidecar.Proxy.Config, sidecar.Port = config, notYet
+}
+
+// alone is a check of the app as the body of /v1/agent/check/register, where the id
+// has another key than within a service.
+func (r *Registration) alone(check droplet.Check) map[string]any {
+	body := droplet.API(check)
+	body["ID"], body["ServiceID"] = check.CheckID, r.ID
+	delete(body, "CheckID")
+	return body
 }
 
 // ownChecks are the app's, once it works, and those of its sidecar that the file
 // declares.
-func (r *Registration) ownChecks() []map[string]any {
-	var all []map[string]any
+func (r *Registration) ownChecks() []droplet.Check {
+	var all []droplet.Check
 	if r.Works.Load() {
-		all = append(all, r.checks...)
+		all = append(all, r.definition.Checks...)
 	}
-	for _, check := range wait.Objects(r.sidecarDefinition()["checks"]) {
-		if check["CheckID"] != droplet.ReadyCheckID(r.ID) && check["CheckID"] != droplet.AliasCheckID(r.ID) {
+	for _, check := range r.sidecar().Checks {
+		if check.CheckID != droplet.ReadyCheckID(r.ID) && check.CheckID != droplet.AliasCheckID(r.ID) {
 			all = append(all, check)
 		}
 	}
 	return all
 }
 
-// checkID is the id of a check, which has one name in the app's own and another
-// in those of a sidecar.
-func checkID(check map[string]any) (id string, apps bool) {
-	if id, apps = check["ID"].(string); !apps {
-		id, _ = check["CheckID"].(string)
-	}
-	return id, apps
+// isApps says that a check is the app's, and not one of its sidecar.
+func (r *Registration) isApps(check droplet.Check) bool {
+	return slices.ContainsFunc(r.definition.Checks, func(c droplet.Check) bool { return c.CheckID == check.CheckID })
 }
 
 // isAgents says that only an agent runs a check, or the app reports to it.
-func isAgents(check map[string]any) bool { return !isProbed(check) }
+func isAgents(check droplet.Check) bool { return !isProbed(check) }
 
 // states are those of the checks by their ids: what an agent alone runs is as it
 // was seen last.
@@ -252,8 +232,7 @@ func (r *Registration) states(ctx context.Context) map[string]string {
 	}
 	states := map[string]string{droplet.AliasCheckID(r.ID): consul.Passing}
 	for i, wrong := range probeAll(ctx, checks) {
-		id, apps := checkID(checks[i])
-		state := consul.Passing
+		id, state := checks[i].CheckID, consul.Passing
 		switch {
 		case isAgents(checks[i]):
 			state = cmp.Or(remembered[id], consul.Critical)
@@ -261,7 +240,7 @@ func (r *Registration) states(ctx context.Context) map[string]string {
 			state = consul.Critical
 		}
 		states[id] = state
-		if apps && state == consul.Critical {
+		if state == consul.Critical && r.isApps(checks[i]) {
 			states[droplet.AliasCheckID(r.ID)] = consul.Critical
 		}
 	}
@@ -270,75 +249,33 @@ func (r *Registration) states(ctx context.Context) map[string]string {
 
 // bodyAgain is body for an agent that knew the service: checks have the states
 // that they have, and one that fails does not deregister the service before long.
-func (r *Registration) bodyAgain(states map[string]string) map[string]any {
+func (r *Registration) bodyAgain(states map[string]string) droplet.Definition {
 	body := r.body(r.State())
-	for _, check := range slices.Concat(wait.Objects(body["checks"]), wait.Objects(sidecarOf(body)["checks"])) {
-		id, _ := check["CheckID"].(string)
-		state, known := states[id]
-		if !known {
-			continue // which is said from here
-		}
-		delete(check, "status")
-		check["Status"] = state
-		if state == consul.Critical {
-			delete(check, "deregistercriticalserviceafter")
+	for _, checks := range [][]droplet.Check{body.Checks, body.Connect.SidecarService.Checks} {
+		for i := range checks {
+			state, known := states[checks[i].CheckID]
+			if !known {
+				continue // which is said from here
+			}
+			checks[i].Status = state
+			if state == consul.Critical {
+				checks[i].DeregisterCriticalServiceAfter = droplet.Duration{}
+			}
 		}
 	}
 	return body
 }
 
-// apiCheck gives a check the keys of Consul's API. There the id has another
-// name: CheckID within a service, ID on its own.
-func apiCheck(check map[string]any, idKey string) map[string]any {
-	api := wait.Object(apiKeys(check))
-	id := api["id"]
-	delete(api, "id")
-	api[idKey] = id
-	return api
-}
-
-// apiKeys turns a definition as Consul reads it from disk into one as its API
-// takes it. The API refuses some of the keys with underscores (socket_path,
-// access_logs' json_format); it takes all of them without,
-// and their case does not matter (Consul 1.22, agent/structs).
-func apiKeys(value any) any {
-	switch value := value.(type) {
-	case map[string]any:
-		api := map[string]any{}
-		for key, item := range value {
-			if !opaque[strings.ToLower(key)] {
-				item = apiKeys(item)
-			}
-			api[strings.ReplaceAll(key, "_", "")] = item
-		}
-		return api
-	case []any:
-		api := make([]any, len(value))
-		for i, item := range value {
-			api[i] = apiKeys(item)
-		}
-		return api
-	}
-	return value
-}
-
-// opaque are the keys of objects whose own keys are somebody's names.
-var opaque = map[string]bool{
-	"config": true, "meta": true, "header": true, "tagged_addresses": true,
-}
-
 // Upstreams are those of the sidecar.
 func (r *Registration) Upstreams() []consul.Upstream {
-	proxy := wait.Object(r.sidecarDefinition()["proxy"])
 	var all []consul.Upstream
-	for _, u := range wait.Objects(proxy["upstreams"]) {
-		text := func(key string) string { value, _ := u[key].(string); return value }
+	for _, u := range r.sidecar().Proxy.Upstreams {
 		one := consul.Upstream{
-			Name: text("destinationname"), Datacenter: text("datacenter"), Peer: text("destinationpeer"),
-			Query: text("destinationtype") == "prepared_query", Local: text("localbindsocketpath"),
+			Name: u.DestinationName, Datacenter: u.Datacenter, Peer: u.DestinationPeer,
+			Query: u.DestinationType == droplet.PreparedQuery, Local: u.LocalBindSocketPath,
 		}
 		if one.Local == "" {
-			one.Local = net.JoinHostPort(text("localbindaddress"), strconv.Itoa(wait.Number(u["localbindport"])))
+			one.Local = net.JoinHostPort(u.LocalBindAddress, strconv.Itoa(u.LocalBindPort))
 		}
 		all = append(all, one)
 	}

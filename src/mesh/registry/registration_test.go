@@ -35,22 +35,22 @@ func TestBody(t *testing.T) {
 		{"an agent that has started again", nil, "", true, true, "21000 <nil> critical 1"},
 	} {
 		r := &Registration{
-			Service: droplet.Service{ID: "a"}, checks: []map[string]any{{"ID": "a:h", "ServiceID": "a"}},
-			definition: map[string]any{"id": "a", "connect": map[string]any{"sidecarservice": map[string]any{
-				"port": 21000, "proxy": map[string]any{"config": c.config},
-				"checks": []any{map[string]any{"CheckID": droplet.ReadyCheckID("a"), "status": consul.Critical}},
-			}}},
+			Service: droplet.Service{ID: "a"}, definition: droplet.Definition{Endpoint: droplet.Endpoint{ID: "a", Checks: []droplet.Check{{CheckID: "a:h"}}}},
+		}
+		*r.sidecar() = droplet.Sidecar{
+			Endpoint: droplet.Endpoint{Port: 21000, Checks: []droplet.Check{{CheckID: droplet.ReadyCheckID("a"), Status: consul.Critical}}},
+			Proxy:    droplet.Proxy{Config: c.config},
 		}
 		r.shown.Store(c.shown)
 		r.Works.Store(c.works)
-		before := fmt.Sprint(r.definition)
+		before := fmt.Sprint(droplet.API(r.definition))
 		body := r.body(c.state)
-		sidecar := wait.Object(wait.Object(body["connect"])["sidecarservice"])
-		got := fmt.Sprintln(sidecar["port"], wait.Object(wait.Object(sidecar["proxy"])["config"])["bind_port"], wait.Objects(sidecar["checks"])[0]["status"], len(wait.Objects(body["checks"])))
+		sidecar := body.Connect.SidecarService
+		got := fmt.Sprintln(sidecar.Port, sidecar.Proxy.Config["bind_port"], sidecar.Checks[0].Status, len(body.Checks))
 		if got = strings.TrimSpace(got); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
-		if fmt.Sprint(r.definition) != before {
+		if fmt.Sprint(droplet.API(r.definition)) != before {
 			t.Errorf("%s: the definition has changed", c.name)
 		}
 	}
@@ -83,32 +83,31 @@ func TestRegistrationFollowsPORT(t *testing.T) {
 			t.Fatalf("PORT=%s: %d services for the process web", port, len(all))
 		}
 		r := all[0]
-		if got := fmt.Sprint(r.definition["port"]); got != fmt.Sprint(want) {
+		if got := fmt.Sprint(r.definition.Port); got != fmt.Sprint(want) {
 			t.Errorf("PORT=%s: registered port %s", port, got)
 		}
 		if r.address != fmt.Sprintf("127.0.0.1:%d", want) || r.Protocol != "http" || r.SidecarPort != 21000 {
 			t.Errorf("PORT=%s: %+v", port, r)
 		}
-		checks := []map[string]any{{
-			"ID": "a:h", "name": "h", "http": fmt.Sprintf("http://127.0.0.1:%d/h", want),
-			"deregistercriticalserviceafter": "1m", "ServiceID": "a", "Status": "passing",
-		}}
-		if diff := cmp.Diff(checks, r.checks); diff != "" {
-			t.Errorf("PORT=%s: checks (-want +got):\n%s", port, diff)
+		check := map[string]any{
+			"ID": "a:h", "Name": "h", "HTTP": fmt.Sprintf("http://127.0.0.1:%d/h", want),
+			"DeregisterCriticalServiceAfter": "1m", "ServiceID": "a", "Status": "passing",
 		}
-		if _, still := r.definition["checks"]; still {
+		if diff := cmp.Diff(check, r.alone(r.definition.Checks[0])); diff != "" || len(r.definition.Checks) != 1 {
+			t.Errorf("PORT=%s: of %d checks the first (-want +got):\n%s", port, len(r.definition.Checks), diff)
+		}
+		if len(r.body("").Checks) > 0 {
 			t.Error("the app's checks are registered before they have passed")
 		}
-		sidecar := r.sidecarDefinition()
-		if diff := cmp.Diff([]map[string]any{
-			{"CheckID": "r", "ttl": "10s"}, {"CheckID": "s", "aliasservice": "x", "status": "passing"},
-			{"CheckID": "t", "tcp": fmt.Sprintf("127.0.0.1:%d", want)},
-		}, wait.Objects(sidecar["checks"])); diff != "" {
+		sidecar := r.sidecar()
+		if diff := cmp.Diff([]any{
+			map[string]any{"CheckID": "r", "TTL": "10s"}, map[string]any{"CheckID": "s", "AliasService": "x", "Status": "passing"},
+			map[string]any{"CheckID": "t", "TCP": fmt.Sprintf("127.0.0.1:%d", want)},
+		}, droplet.API(*sidecar)["Checks"]); diff != "" {
 			t.Errorf("the sidecar's checks (-want +got):\n%s", diff)
 		}
-		paths := wait.Objects(wait.Object(wait.Object(sidecar["proxy"])["expose"])["paths"])
-		tagged := wait.Object(r.definition["taggedaddresses"])
-		got := fmt.Sprint(paths[0]["localpathport"], paths[1]["localpathport"], wait.Object(tagged["wan"])["port"], wait.Object(tagged["lan"])["port"])
+		paths, tagged := sidecar.Proxy.Expose.Paths, r.definition.TaggedAddresses
+		got := fmt.Sprint(paths[0].LocalPathPort, paths[1].LocalPathPort, tagged["wan"].Port, tagged["lan"].Port)
 		if others := fmt.Sprint(want, 9999, want, 80); got != others {
 			t.Errorf("PORT=%s: ports of paths and addresses are %s, want %s", port, got, others)
 		}

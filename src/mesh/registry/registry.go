@@ -19,7 +19,7 @@ type Registry interface {
 	// seconds. The state of what was said before is kept; before anything was, the
 	// sidecar is out of rotation.
 	Register(ctx context.Context, r *Registration) error
-	// handOver has the app's checks, which it has just passed, decide from now
+	// HandOver has the app's checks, which it has just passed, decide from now
 	// on.
 	HandOver(ctx context.Context, r *Registration) error
 	// Say tells how the sidecar's ready check is.
@@ -37,12 +37,12 @@ type Registry interface {
 	TakeCA(ctx context.Context, ca string) error
 	// Logout ends a login when the instance is out of rotation, unless Leave does.
 	Logout()
-	// Leave takes away what deregistering leaves of the instance. early says
-	// that the platform has not stopped it, which then ctx tells.
-	Leave(ctx context.Context, early bool)
+	// Leave takes away what deregistering leaves of the instance. ctx ends when the
+	// platform stops the instance.
+	Leave(ctx context.Context)
 
-	// Checks lists the checks of a service and its sidecar.
-	Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)
+	// CheckStatuses lists how the checks are of a service and its sidecar.
+	CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)
 	// Problems are the likely causes where no leader is known, for that reason.
 	Problems(ctx context.Context, seen string) []string
 }

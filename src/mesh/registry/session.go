@@ -122,11 +122,11 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 				v.Log("failed to register again: %v", err)
 			}
 		}
-		next := instance.RenewEvery
+		next := min(instance.RenewEvery, max(v.doubt.dueIn(), instance.Beat))
 		if err != nil {
 			next = instance.RenewAgain // servers that are away end no session
 		}
-		if wait.Pause(ctx, min(next, max(v.doubt.dueIn(), instance.Beat))) != nil {
+		if wait.Pause(ctx, next) != nil {
 			return
 		}
 	}
@@ -216,34 +216,30 @@ func (v *viaServers) compare(ctx context.Context) error {
 	if v.doubt.lasts() {
 		consistency = "?consistent" // also of a leader that does not know yet that it is none
 	}
-	differs := func() error {
-		return v.writing.do(ctx, func() error { return v.differs(ctx, consistency) })
-	}
 	var lost *lostError
-	err := differs()
+	err := v.differs(ctx, consistency)
 	if errors.As(err, &lost) {
 		if err := wait.Pause(ctx, time.Second); err != nil {
 			return err
 		}
-		err = differs()
+		err = v.differs(ctx, consistency)
 	}
 	switch {
 	case errors.As(err, &lost):
 		v.mutex.Lock()
 		v.known = false
 		v.mutex.Unlock()
-	case errors.Is(err, errNotYet):
-		return nil
-	case err == nil:
+	case err == nil, errors.Is(err, consul.ErrHidden): // then nobody can tell
 		v.doubt.settled(begun)
 	}
 	return err
 }
 
-var errNotYet = errors.New("nothing has been registered yet")
+// errNotYet says that there is nothing to compare with yet.
+var errNotYet = errors.New("what the catalog has cannot be told yet: it is being written")
 
-// differs returns a lostError with the first difference. v.writing is held, so that
-// nothing is on its way.
+// differs returns a lostError with the first difference, and errNotYet while something
+// is written.
 func (v *viaServers) differs(ctx context.Context, consistency string) error {
 	if !slices.ContainsFunc(v.Services, func(r *Registration) bool { return r.Registered.Load() }) {
 		return errNotYet
@@ -254,6 +250,7 @@ func (v *viaServers) differs(ctx context.Context, consistency string) error {
 	if !known {
 		return &lostError{errors.New("the servers have not taken the last word about this instance")}
 	}
+	turns := v.writing.turns.Load()
 	address := v.ownAddress()
 	var there struct {
 		Node     struct{ Address string }
@@ -265,6 +262,9 @@ func (v *viaServers) differs(ctx context.Context, consistency string) error {
 	checks, err := v.health(ctx, consistency)
 	if err != nil {
 		return err
+	}
+	if turns%2 == 1 || turns != v.writing.turns.Load() {
+		return errNotYet
 	}
 	if there.Node.Address != address {
 		return &lostError{fmt.Errorf("the catalog has this instance at %q, not at %s", there.Node.Address, address)}

@@ -214,8 +214,11 @@ func TestMercy(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				n.change(true, late)
 				time.Sleep(time.Minute)
-				if n.removed[late] != 0 || n.removed[dead] != 1 {
-					t.Errorf("taken out: %v", n.removed)
+				n.mutex.Lock()
+				removed := maps.Clone(n.removed)
+				n.mutex.Unlock()
+				if removed[late] != 0 || removed[dead] != 1 {
+					t.Errorf("taken out: %v", removed)
 				}
 				kill[0]()
 				synctest.Wait()

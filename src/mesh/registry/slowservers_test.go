@@ -121,7 +121,7 @@ func (s *slowServers) change(u *url.URL, body []byte) answer {
 			node = &slowNode{services: map[string]map[string]any{}, checks: map[string]consul.Check{}}
 		}
 		for _, check := range entry.Checks {
-			if node.services[check.ServiceID] == nil && entry.Service["id"] != check.ServiceID {
+			if node.services[check.ServiceID] == nil && entry.Service["ID"] != check.ServiceID {
 				return refused("Missing service registration")
 			}
 		}
@@ -129,7 +129,7 @@ func (s *slowServers) change(u *url.URL, body []byte) answer {
 			node.address, node.meta = entry.Address, entry.NodeMeta
 		}
 		s.nodes[entry.Node] = node
-		if id, ok := entry.Service["id"].(string); ok {
+		if id, ok := entry.Service["ID"].(string); ok {
 			node.services[id] = entry.Service
 		}
 		for _, check := range entry.Checks {
@@ -253,7 +253,7 @@ func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
 		}
 	case u.Path == "/v1/catalog/nodes", strings.HasPrefix(u.Path, "/v1/catalog/service/"):
 		for name, node := range s.nodes {
-			has := func(service map[string]any) bool { return service["service"] == last }
+			has := func(service map[string]any) bool { return service["Service"] == last }
 			isOne := last == "nodes" || slices.ContainsFunc(slices.Collect(maps.Values(node.services)), has)
 			if filter := u.Query().Get("filter"); isOne && node.fits(u.Query()["node-meta"]) && (filter == "" || filter == fmt.Sprintf("Node == %q", name)) {
 				list = append(list, map[string]string{"Node": name})
@@ -280,7 +280,7 @@ func (s *slowServers) live(ctx context.Context, t *testing.T, guid int) {
 	v.Consul.HTTP.Transport, v.Log = s, func(string, ...any) {}
 	v.Inst.GUID, v.Inst.Address = strconv.Itoa(guid), netip.MustParseAddr(fmt.Sprintf("10.1.0.%d", guid))
 	r := v.Services[0]
-	r.sidecarDefinition()["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID(r.ID), "name": "ready"}}
+	r.sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID(r.ID), Name: "ready"}}
 	go v.stayAlive(ctx)
 	start, cancel := context.WithTimeout(ctx, 50*time.Second)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 // What Consul leaves in the catalog where instances come and go as fast as on
 // Cloud Foundry.
 
-// sweepAddress takes dead nodes out of the catalog that had this instance's
+// SweepAddress takes dead nodes out of the catalog that had this instance's
 // address. Cloud Foundry gives addresses again, and callers would take the new
 // instance for the dead one until Consul forgets that.
 func (n *Node) SweepAddress(ctx context.Context) {

@@ -33,12 +33,9 @@ func (v ViaAgent) Steps(ctx context.Context) ([]wait.Step, error) {
 	}
 	return []wait.Step{{
 		Name:      "agent up",
-		Hint:      "the log of " + droplet.AgentSidecar + " says why the Consul agent does not answer on " + wait.Loopback(v.Ports.HTTP),
 		Condition: preflight.explainAgent(v.Inst, v.answers),
 	}, {
-		Name: "joined, leader known",
-		Hint: MissingPolicy("this app", "the servers and back", fmt.Sprintf("%d tcp and udp, and to them for %d tcp", v.Ports.Gossip, serverRPC)) +
-			" Are retry_join and datacenter in mesh.hcl those of the servers?",
+		Name:      "joined, leader known",
 		Condition: preflight.explainJoin(v.hasJoined),
 	}}, nil
 }
@@ -72,10 +69,10 @@ func (v ViaAgent) Register(ctx context.Context, r *Registration) error {
 // tell tells the agent of a service, and waits for its answer as long as one may
 // take: who gives up and says it again has said it twice, and the two may come in any
 // order. r.writing is held.
-func (v ViaAgent) tell(ctx context.Context, r *Registration, body map[string]any) error {
+func (v ViaAgent) tell(ctx context.Context, r *Registration, body droplet.Definition) error {
 	ctx, cancel := context.WithTimeout(ctx, instance.HoldTime)
 	defer cancel()
-	err := v.Consul.Register(ctx, body)
+	err := v.Consul.Register(ctx, droplet.API(body))
 	r.doubt.note(err)
 	return err
 }
@@ -113,7 +110,7 @@ func (v ViaAgent) differs(ctx context.Context, r *Registration) (string, error) 
 	if r.shown.Load() && port == notYet {
 		return fmt.Sprintf("the sidecar at the port %d, where nobody listens", port), nil
 	}
-	checks, err := v.Checks(ctx, r)
+	checks, err := v.CheckStatuses(ctx, r)
 	for _, check := range checks {
 		if check.Status == consul.Missing {
 			return fmt.Sprintf("no check %q", check.Name), err
@@ -122,11 +119,11 @@ func (v ViaAgent) differs(ctx context.Context, r *Registration) (string, error) 
 	return "", err
 }
 
-// handOver registers the app's checks, for the agent to run.
+// HandOver registers the app's checks, for the agent to run.
 func (v ViaAgent) HandOver(ctx context.Context, r *Registration) error {
-	for _, check := range r.checks {
-		if err := v.Consul.RegisterCheck(ctx, check); err != nil {
-			return fmt.Errorf("check %q: %w", check["name"], err)
+	for _, check := range r.definition.Checks {
+		if err := v.Consul.RegisterCheck(ctx, r.alone(check)); err != nil {
+			return fmt.Errorf("check %q: %w", check.Name, err)
 		}
 	}
 	return nil
@@ -164,10 +161,10 @@ func (v ViaAgent) deregister(ctx context.Context, r *Registration) error {
 // SerfHealth is the check of a node that the gossip decides.
 const SerfHealth = "serfHealth"
 
-// Checks lists those that the agent has, those that it should have, and the
+// CheckStatuses lists those that the agent has, those that it should have, and the
 // gossip's where that is against it.
-func (v ViaAgent) Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
-	all, err := v.Consul.Checks(ctx, r.ID)
+func (v ViaAgent) CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
+	all, err := v.Consul.AgentChecks(ctx, r.ID)
 	if err != nil || !r.Registered.Load() {
 		return all, err
 	}
@@ -175,17 +172,13 @@ func (v ViaAgent) Checks(ctx context.Context, r *Registration) ([]consul.CheckSt
 	if check, found := there[SerfHealth]; found && check.Status != consul.Passing {
 		all = append(all, consul.CheckStatus{ID: check.CheckID, Name: check.Name, Status: check.Status, Output: check.Output})
 	}
-	expect := func(id any, name any) {
-		if !slices.ContainsFunc(all, func(c consul.CheckStatus) bool { return c.ID == id }) {
-			all = append(all, consul.CheckStatus{ID: fmt.Sprint(id), Name: fmt.Sprint(name), Status: consul.Missing})
-		}
-	}
-	for _, check := range wait.Objects(r.sidecarDefinition()["checks"]) {
-		expect(check["CheckID"], check["name"])
-	}
+	expected := r.sidecar().Checks
 	if r.Works.Load() {
-		for _, check := range r.checks {
-			expect(check["ID"], check["name"])
+		expected = slices.Concat(expected, r.definition.Checks)
+	}
+	for _, check := range expected {
+		if !slices.ContainsFunc(all, func(c consul.CheckStatus) bool { return c.ID == check.CheckID }) {
+			all = append(all, consul.CheckStatus{ID: check.CheckID, Name: check.Name, Status: consul.Missing})
 		}
 	}
 	return all, nil
@@ -221,17 +214,13 @@ func (v ViaAgent) Logout() {
 
 // Leave takes care of the node: it leaves the catalog with the agent, unless
 // that has only just joined.
-func (v ViaAgent) Leave(ctx context.Context, early bool) {
+func (v ViaAgent) Leave(ctx context.Context) {
 	ending, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
 	defer cancel()
 	if v.TellOrphan() {
-		agent.AwaitAgentEnd(ending, v.Inst)
+		agent.AwaitEnd(ending, v.Inst)
 	}
-	if early {
-		v.awaitFirstSync(ctx)
-	} else {
-		v.sweepNode()
-	}
+	v.awaitFirstSync(ctx)
 }
 
 // agentCluster is the cluster that Envoy gets its configuration from.

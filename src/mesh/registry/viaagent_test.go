@@ -13,7 +13,6 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 // scriptedAgent has one service, in rotation.
@@ -240,9 +239,9 @@ func TestAgentLacks(t *testing.T) {
 	v := scriptedAgent(t, s)
 	one := v.Services[0]
 	one.Works.Store(true)
-	one.checks = []map[string]any{{"ID": "one:health", "name": "health"}, {"ID": "one:more", "name": "more"}}
-	wait.Object(wait.Object(one.definition["connect"])["sidecarservice"])["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID("one"), "name": "ready"}}
-	checks, err := v.Checks(t.Context(), one)
+	one.definition.Checks = []droplet.Check{{CheckID: "one:health", Name: "health"}, {CheckID: "one:more", Name: "more"}}
+	one.sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID("one"), Name: "ready"}}
+	checks, err := v.CheckStatuses(t.Context(), one)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/url"
 	"sync"
 	"time"
@@ -22,18 +21,18 @@ type viaServers struct {
 	*Node
 	servers *consul.Servers
 
-	writing oneAtATime // held by who writes about this node
-	doubt   doubt      // about those writes
+	writing oneAtATime // held while something about this node is written
+	doubt   doubt      // whether such a write may still come
 
 	mutex   sync.Mutex
 	states  map[string]checkState // by the checks' ids; guarded by mutex
-	entered bool                  // the catalog may have the node; guarded by mutex
-	known   bool                  // it has, by the last word about it; guarded by mutex
-	shown   bool                  // and where it is; guarded by mutex
-	session string                // that the sign of life is given with; guarded by mutex
-	hasKey  bool                  // it has been given; guarded by mutex
-	renewed time.Time             // the session, last; guarded by mutex
-	back    time.Time             // when that was done after it was overdue; guarded by mutex
+	entered bool                  // the catalog may have this node; guarded by mutex
+	known   bool                  // the catalog has this node, by its last answer; guarded by mutex
+	shown   bool                  // the catalog has the address of this node; guarded by mutex
+	session string                // by which this instance holds its key; guarded by mutex
+	hasKey  bool                  // this instance holds its key; guarded by mutex
+	renewed time.Time             // when the session was last; guarded by mutex
+	back    time.Time             // when the session was renewed after it was overdue; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -52,8 +51,6 @@ func (v *viaServers) Steps(ctx context.Context) ([]wait.Step, error) {
 	go v.stayAlive(ctx)
 	return []wait.Step{{
 		Name: "servers answer, leader known",
-		Hint: MissingPolicy("this app", "the servers", fmt.Sprintf("%d and %d tcp", v.servers.HTTP, v.servers.GRPC)) +
-			" Are addresses and ports in mesh.hcl theirs?",
 		Condition: func(ctx context.Context) error {
 			_, err := v.Consul.Leader(ctx)
 			return err
@@ -147,7 +144,7 @@ func (v *viaServers) writeChecks(ctx context.Context, r *Registration) error {
 	return v.enterService(ctx, entry)
 }
 
-// handOver has the app's checks run here from now on. Callers learn something
+// HandOver has the app's checks run here from now on. Callers learn something
 // only when the sidecar passes too, which is the next entry.
 func (v *viaServers) HandOver(ctx context.Context, r *Registration) error {
 	checks := v.probed(r)
@@ -156,7 +153,7 @@ func (v *viaServers) HandOver(ctx context.Context, r *Registration) error {
 	}
 	for _, check := range checks {
 		if check.apps {
-			v.set(check.id, consul.Passing, "")
+			v.set(check.CheckID, consul.Passing, "")
 		}
 	}
 	return v.writing.do(ctx, func() error { return v.writeChecks(ctx, r) })
@@ -239,7 +236,7 @@ func (v *viaServers) TakeCA(context.Context, string) error { return nil }
 func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
-func (v *viaServers) Leave(context.Context, bool) {
+func (v *viaServers) Leave(context.Context) {
 	defer v.Access.Logout(instance.LogoutBudget)
 	ctx, cancel := context.WithTimeout(context.Background(), instance.LeaveBudget)
 	defer cancel()
@@ -350,8 +347,8 @@ func (v *viaServers) registerAll(ctx context.Context) error {
 	return nil
 }
 
-// Checks are as the catalog has them, which is what callers go by.
-func (v *viaServers) Checks(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
+// CheckStatuses are as the catalog has them, which is what callers go by.
+func (v *viaServers) CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error) {
 	there, err := v.health(ctx, "")
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 func viaScripted(t *testing.T, says meshtest.Transport, services ...string) *viaServers {
@@ -35,7 +34,7 @@ func viaScripted(t *testing.T, says meshtest.Transport, services ...string) *via
 	for _, id := range services {
 		n.Services = append(n.Services, &Registration{
 			Service: droplet.Service{ID: id}, Name: id,
-			definition: map[string]any{"id": id, "name": id, "connect": map[string]any{"sidecarservice": map[string]any{}}},
+			definition: droplet.Definition{Endpoint: droplet.Endpoint{ID: id, Name: id}},
 		})
 	}
 	return &viaServers{Node: n, servers: &consul.Servers{}, states: map[string]checkState{}}
@@ -70,7 +69,7 @@ func TestNodeIsRemovedWithoutSession(t *testing.T) {
 	if err := v.Register(t.Context(), v.Services[0]); err == nil {
 		t.Fatal("registered without a session")
 	}
-	v.Leave(t.Context(), true)
+	v.Leave(t.Context())
 	// The first two are the node and the sidecar.
 	want := []string{"/v1/catalog/register", "/v1/catalog/register", "/v1/session/create", "/v1/catalog/deregister"}
 	if diff := cmp.Diff(want, asked); diff != "" {
@@ -165,8 +164,8 @@ func TestShownWithItsChecks(t *testing.T) {
 		})
 		const real = "10.1.2.3:21000"
 		r := v.Services[0]
-		r.sidecarDefinition()["port"] = 21000.0
-		r.sidecarDefinition()["checks"] = []any{map[string]any{"CheckID": droplet.ReadyCheckID(r.ID), "name": "ready"}}
+		r.sidecar().Port = 21000
+		r.sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID(r.ID), Name: "ready"}}
 		v.session, v.hasKey = "held", true
 		// where says where callers find the sidecar after an entry, once there is one.
 		node, port := "", 0
@@ -174,8 +173,8 @@ func TestShownWithItsChecks(t *testing.T) {
 			if e.Address != "" {
 				node = e.Address
 			}
-			if e.Service["id"] == droplet.SidecarID(r.ID) {
-				port = wait.Number(e.Service["port"])
+			if e.Service["ID"] == droplet.SidecarID(r.ID) {
+				port = int(e.Service["Port"].(float64))
 			}
 			return fmt.Sprintf("%s:%d", node, port)
 		}
@@ -273,9 +272,7 @@ func TestLateWrite(t *testing.T) {
 					}
 					return http.StatusOK, "true"
 				}, "one")
-				v.Services[0].definition["connect"] = map[string]any{"sidecarservice": map[string]any{
-					"checks": []any{map[string]any{"CheckID": droplet.ReadyCheckID("one"), "name": "ready"}},
-				}}
+				v.Services[0].sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID("one"), Name: "ready"}}
 				ctx, cancel := context.WithTimeout(t.Context(), 3*instance.CompareEvery*instance.RenewEvery)
 				defer cancel()
 				v.stayAlive(ctx)
@@ -371,9 +368,9 @@ func TestChecksAreThoseOfTheCatalog(t *testing.T) {
 		return http.StatusOK, `[{"CheckID":"one:a","Status":"critical","Output":"refused"},{"CheckID":"other","Status":"passing"}]`
 	}, "one")
 	r := v.Services[0]
-	r.checks = []map[string]any{{"ID": "one:a", "name": "a"}, {"ID": "one:b", "name": "b"}}
+	r.definition.Checks = []droplet.Check{{CheckID: "one:a", Name: "a"}, {CheckID: "one:b", Name: "b"}}
 	v.set("one:a", consul.Passing, "")
-	got, err := v.Checks(t.Context(), r)
+	got, err := v.CheckStatuses(t.Context(), r)
 	want := []consul.CheckStatus{{ID: "one:a", Name: "a", Status: consul.Critical, Output: "refused"}, {ID: "one:b", Name: "b", Status: consul.Missing}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, checks (-want +got):\n%s", err, diff)
@@ -385,7 +382,7 @@ func TestChecksSayWhy(t *testing.T) {
 	t.Parallel()
 	v := viaScripted(t, nil, "one")
 	r := v.Services[0]
-	r.checks = []map[string]any{{"ID": "one:a", "name": "a", "notes": "ask the team"}, {"ID": "one:b", "name": "b"}}
+	r.definition.Checks = []droplet.Check{{CheckID: "one:a", Name: "a", Notes: "ask the team"}, {CheckID: "one:b", Name: "b"}}
 	v.set("one:a", consul.Critical, "connection refused")
 	v.set("one:b", consul.Passing, "")
 	want := []consul.Check{
@@ -485,6 +482,32 @@ func TestADeathBesideABareNode(t *testing.T) {
 		v.watchSiblings(ctx)
 		if dead, bare := buried["app-dead"], buried["app-bare"]; dead == 0 || dead > instance.BareFor || bare < instance.BareFor {
 			t.Errorf("buried after %v", buried)
+		}
+	})
+}
+
+// TestDoubtThatNobodyCanSettle: where ACLs hide how the catalog has an instance, it
+// looks as often as after any write that was lost, and no more.
+func TestDoubtThatNobodyCanSettle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		v := running(t, nil, "one")
+		v.Consul.HTTP.Transport = meshtest.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			answer, err := meshtest.Transport(func(path string) (int, string) { return http.StatusOK, "null" }).RoundTrip(r)
+			if r.URL.Path == "/v1/catalog/node/app-guid" {
+				looks++
+				answer.Header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+			}
+			return answer, err
+		})
+		v.doubt.note(context.DeadlineExceeded)
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // before it looks anyway
+		defer cancel()
+		v.stayAlive(ctx)
+		// At once, and eight seconds after.
+		if looks != 2 {
+			t.Errorf("it looked %d times", looks)
 		}
 	})
 }

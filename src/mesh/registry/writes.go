@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
@@ -83,8 +84,9 @@ func mayComeLater(err error) bool {
 // oneAtATime lets one after the other do something, and nobody wait for longer than
 // its context.
 type oneAtATime struct {
-	once sync.Once
-	busy chan struct{}
+	once  sync.Once
+	busy  chan struct{}
+	turns atomic.Int64 // begun and ended: odd while something is done
 }
 
 func (o *oneAtATime) do(ctx context.Context, work func() error) error {
@@ -94,6 +96,10 @@ func (o *oneAtATime) do(ctx context.Context, work func() error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-o.busy }()
+	o.turns.Add(1)
+	defer func() {
+		o.turns.Add(1)
+		<-o.busy
+	}()
 	return work()
 }

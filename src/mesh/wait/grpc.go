@@ -17,6 +17,7 @@ func ProtoMessage(to []byte, field protowire.Number, parts ...[]byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(to, field, protowire.BytesType), bytes.Join(parts, nil))
 }
 
+// ProtoText appends a field of text.
 func ProtoText(to []byte, field protowire.Number, value string) []byte {
 	return ProtoMessage(to, field, []byte(value))
 }

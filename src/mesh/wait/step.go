@@ -69,7 +69,7 @@ func Final(err error) error { return &finalError{err} }
 // Step is a part of the start that is waited for.
 type Step struct {
 	Name      string // what is true after it, such as "leader known"
-	Hint      string // what to try where nothing better is known
+	Hint      string // what to try where nothing better is known; empty where something always is
 	Condition func(context.Context) error
 	Bounded   bool // the condition bounds itself, and may take longer than an attempt
 }
@@ -116,6 +116,7 @@ func (t *Timeline) Done(s *StepStatus) {
 	}
 }
 
+// Saw notes why a step is not done yet.
 func (t *Timeline) Saw(s *StepStatus, err error) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
@@ -171,7 +172,7 @@ func (t *Timeline) Await(ctx context.Context, s Step) error {
 	return &StepError{s, time.Since(status.Begun).Seconds(), err}
 }
 
-// awaitAll waits for steps one after the other, up to the first that does not
+// AwaitAll waits for steps one after the other, up to the first that does not
 // come true.
 func (t *Timeline) AwaitAll(ctx context.Context, steps []Step) error {
 	for _, s := range steps {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 )
 
@@ -18,16 +19,19 @@ import (
 // change, as an agent of Consul 1.22 decides.
 func TestTally(t *testing.T) {
 	t.Parallel()
+	counting := func(successes, failures int) probedCheck {
+		return probedCheck{Check: droplet.Check{SuccessBeforePassing: successes, FailuresBeforeCritical: failures}}
+	}
 	for name, test := range map[string]struct {
 		check         probedCheck
 		results, want string
 	}{
 		"each counts":                        {probedCheck{}, "+-+--++", "pcpccpp"},
-		"one is each too":                    {probedCheck{successes: 1, failures: 1}, "+-+--++", "pcpccpp"},
-		"the first decides":                  {probedCheck{successes: 3, failures: 3}, "-+++---", "c..p..c"},
-		"and so does a success":              {probedCheck{successes: 3, failures: 3}, "+---+++", "p..c..p"},
-		"in a row":                           {probedCheck{failures: 2}, "+-+-+--", "p.p.p.c"},
-		"an app's check has passed":          {probedCheck{apps: true, failures: 3}, "--+---", "..p..c"},
+		"one is each too":                    {counting(1, 1), "+-+--++", "pcpccpp"},
+		"the first decides":                  {counting(3, 3), "-+++---", "c..p..c"},
+		"and so does a success":              {counting(3, 3), "+---+++", "p..c..p"},
+		"in a row":                           {counting(0, 2), "+-+-+--", "p.p.p.c"},
+		"an app's check has passed":          {probedCheck{droplet.Check{FailuresBeforeCritical: 3}, true}, "--+---", "..p..c"},
 		"an app's check, each failure count": {probedCheck{apps: true}, "-+", "cp"},
 	} {
 		tally, got := newTally(test.check), ""
@@ -64,9 +68,9 @@ func TestAChangeIsWrittenAgain(t *testing.T) {
 		}
 	}
 	v.Services[0].Works.Store(true)
-	definition := map[string]any{"name": "health", "http": app.URL, "timeout": "1s"}
+	check := droplet.Check{CheckID: "health", Name: "health", HTTP: app.URL, Interval: lasting(time.Hour), Timeout: lasting(time.Second)}
 	v.set("health", consul.Passing, "")
-	v.run(ctx, v.Services[0], probedCheck{id: "health", definition: definition, interval: time.Hour})
+	v.run(ctx, v.Services[0], probedCheck{Check: check})
 	if refused.Load() < 3 {
 		t.Error("it was not written again")
 	}

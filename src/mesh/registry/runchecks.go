@@ -3,8 +3,8 @@ package registry
 import (
 	"context"
 	"slices"
-	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
@@ -14,40 +14,20 @@ import (
 
 // probedCheck is a check that is run here.
 type probedCheck struct {
-	id         string
-	apps       bool // it is the app's, which has passed it before it is run here
-	definition map[string]any
-	interval   time.Duration
-	// How many results of a kind in a row it takes.
-	successes, failures int
+	droplet.Check
+	apps bool // it is the app's, which has passed it before it is run here
 }
 
 // probed are the checks of the app and the sidecar's own.
 func (v *viaServers) probed(r *Registration) []probedCheck {
-	sidecar := r.sidecarDefinition()
 	var all []probedCheck
-	for _, check := range slices.Concat(r.checks, wait.Objects(sidecar["checks"])) {
-		id, apps := checkID(check)
-		if check["ttl"] != nil || check["aliasservice"] != nil {
+	for _, check := range slices.Concat(r.definition.Checks, r.sidecar().Checks) {
+		if check.TTL.Duration != 0 || check.AliasService != "" {
 			continue // what this program says itself
 		}
-		all = append(all, probedCheck{
-			id: id, apps: apps, definition: check,
-			interval:  duration(check["interval"]),
-			successes: wait.Number(check["successbeforepassing"]), failures: wait.Number(check["failuresbeforecritical"]),
-		})
+		all = append(all, probedCheck{check, r.isApps(check)})
 	}
 	return all
-}
-
-// duration reads one that was checked at staging.
-func duration(value any) time.Duration {
-	text, _ := value.(string)
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return time.Second
-	}
-	return d
 }
 
 // run runs a check of an app that works, until ctx ends.
@@ -58,12 +38,12 @@ func (v *viaServers) run(ctx context.Context, r *Registration, check probedCheck
 		}
 	}
 	results := newTally(check)
-	next := check.interval
+	next := check.Interval.Duration
 	if !check.apps {
 		next = 0
 	}
 	for unsaid := false; wait.Pause(ctx, next) == nil; {
-		err := probe(ctx, check.definition)
+		err := probe(ctx, check.Check)
 		if ctx.Err() != nil {
 			return
 		}
@@ -71,12 +51,12 @@ func (v *viaServers) run(ctx context.Context, r *Registration, check probedCheck
 		if err != nil {
 			output, why = err.Error(), ": "+err.Error()
 		}
-		if state := results.add(err == nil); state != "" && v.set(check.id, state, output) {
+		if state := results.add(err == nil); state != "" && v.set(check.CheckID, state, output) {
 			unsaid = true
-			v.Log("%s: check %q is %s%s", r.ID, check.definition["name"], state, why)
+			v.Log("%s: check %q is %s%s", r.ID, check.Name, state, why)
 		}
 		unsaid = unsaid && v.writing.do(ctx, func() error { return v.publish(ctx, r) }) != nil
-		next = check.interval
+		next = check.Interval.Duration
 		if unsaid { // callers are to know as soon as the servers take it
 			next = min(next, instance.Beat)
 		}
@@ -91,7 +71,7 @@ type tally struct {
 }
 
 func newTally(check probedCheck) *tally {
-	t := &tally{probedCheck: check, good: check.successes, bad: check.failures}
+	t := &tally{probedCheck: check, good: check.SuccessBeforePassing, bad: check.FailuresBeforeCritical}
 	if check.apps {
 		t.bad = 0 // it has passed
 	}
@@ -106,9 +86,9 @@ func (t *tally) add(good bool) (state string) {
 		t.good, t.bad = 0, t.bad+1
 	}
 	switch {
-	case good && t.good >= t.successes:
+	case good && t.good >= t.SuccessBeforePassing:
 		return consul.Passing
-	case !good && t.bad >= t.failures:
+	case !good && t.bad >= t.FailuresBeforeCritical:
 		return consul.Critical
 	}
 	return ""
