@@ -158,14 +158,14 @@ func (b *bench) startNeighbours(ctx context.Context) (err error) {
 func (b *bench) stopNeighbours(ctx context.Context) error {
 	app := b.neighbours
 	b.neighbours = nil
-	return app.Delete(ctx)
+	return app.Stop(ctx)
 }
 
 // stopCallers makes room for measures that start callers themselves.
 func (b *bench) stopCallers(ctx context.Context) error {
 	for w, app := range b.callers {
 		delete(b.callers, w)
-		if err := app.Delete(ctx); err != nil {
+		if err := app.Stop(ctx); err != nil {
 			return err
 		}
 	}
@@ -205,7 +205,7 @@ func (b *bench) inRotation(ctx context.Context, w way, role string, app *cell.Ru
 func (b *bench) gone(ctx context.Context, w way, app *cell.RunningApp) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := app.Delete(ctx); err != nil {
+	if err := app.Stop(ctx); err != nil {
 		return err
 	}
 	if !w.buildpack() {

@@ -80,7 +80,7 @@ type Cell struct {
 	closed   bool                   // guarded by mu
 	guests   map[*Guest]bool        // guarded by mu: whose container runs
 	started  map[string]*RunningApp // guarded by mu: by name
-	deleted  map[string]int         // guarded by mu: lines logged for deleted apps, by name
+	pushed   map[string]int         // guarded by mu: lines logged before an app was pushed, by name
 	guids    map[string]string      // guarded by mu: of apps, spaces and organizations
 	outside  map[string]netip.Addr  // guarded by mu: hosts outside, by name
 	rules    rules                  // guarded by mu: the network's
@@ -110,7 +110,7 @@ func New(o Options) (*Cell, error) {
 		closing: make(chan struct{}),
 		guests:  map[*Guest]bool{},
 		started: map[string]*RunningApp{},
-		deleted: map[string]int{},
+		pushed:  map[string]int{},
 		guids:   map[string]string{},
 		outside: map[string]netip.Addr{},
 	}
@@ -182,16 +182,32 @@ func (c *Cell) apps() []*RunningApp {
 	return slices.Collect(maps.Values(c.started))
 }
 
-// guid is what the platform would have given the named thing: always the same in
-// one cell.
+// guid is what the platform has given the named thing. Until an app is deleted, it
+// and what belongs to it keep theirs.
 func (c *Cell) guid(kind, name string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.guidOf(kind, name)
+}
+
+// guidOf is called with mu held.
+func (c *Cell) guidOf(kind, name string) string {
 	key := kind + "/" + name
 	if c.guids[key] == "" {
 		c.guids[key] = uuid.NewString()
 	}
 	return c.guids[key]
+}
+
+// deleteApp ends what belongs to an app's GUID.
+func (c *Cell) deleteApp(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	guid := c.guidOf("app", name)
+	maps.DeleteFunc(c.guids, func(key, _ string) bool {
+		return key == "app/"+name || key == "version/"+name || strings.HasPrefix(key, "process/"+name+"/")
+	})
+	return c.enforce(rules{withoutApp(c.rules.allowed, guid), withoutApp(c.rules.cut, guid)})
 }
 
 // Outside is the address, in the cell's own network namespace, of the network

@@ -18,7 +18,9 @@ import (
 // process is stopped and the old one has all its instances again.
 func (r *RunningApp) Deploy(ctx context.Context, d *Droplet) error {
 	before, n := r.Droplet(), r.scale()[webProcess]
-	r.Use(d)
+	if err := r.Use(d); err != nil {
+		return err
+	}
 	var fresh, leaving []*slot
 	for index := range n {
 		s, err := r.beside(ctx, index)
@@ -43,9 +45,8 @@ func (r *RunningApp) Deploy(ctx context.Context, d *Droplet) error {
 
 // cancel goes back to the droplet of before.
 func (r *RunningApp) cancel(ctx context.Context, before *Droplet, fresh, left []*slot) error {
-	r.Use(before)
 	r.leave(fresh...)
-	err := stopAll(ctx, slices.Concat(fresh, left))
+	err := errors.Join(r.Use(before), stopAll(ctx, slices.Concat(fresh, left)))
 	for _, s := range left {
 		err = errors.Join(err, r.fill(ctx, webProcess, s.index))
 	}

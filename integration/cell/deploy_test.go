@@ -187,7 +187,7 @@ func TestEvacuationThatFails(t *testing.T) {
 	a.Command = "grep -q two version && exit 1; exec ./helper"
 	r := push(t, c, a)
 	old := r.Instance(0)
-	r.Use(versioned(t, c, a, "two"))
+	must(t, r.Use(versioned(t, c, a, "two")))
 	ctx, cancel := context.WithTimeout(timeout(t), time.Second)
 	defer cancel()
 	if err := r.Evacuate(ctx, 0); err == nil || r.Instance(0) != old || old.State() != cell.Running {

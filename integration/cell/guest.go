@@ -20,7 +20,7 @@ import (
 // Guest is a container with an address on the cell's network.
 type Guest struct {
 	cell    *Cell
-	app     string // whose policies count for it, if any
+	app     string // GUID of whose policies count for it, if any
 	address netip.Addr
 	ctr     *container.Container
 	wire    wire
@@ -39,7 +39,7 @@ type Guest struct {
 type guestSpec struct {
 	hostname string
 	address  netip.Addr
-	app      string // whose policies count for it, if any
+	app      string // GUID of whose policies count for it, if any
 	outside  bool   // on the outside network, not a container of an app
 	isolated bool   // wired to nothing
 	mounts   []container.Mount

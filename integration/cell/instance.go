@@ -73,7 +73,7 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		stopping: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, droplet)}
+	spec := guestSpec{hostname: i.guid, app: r.guid, mounts: r.cell.mounts(r.app, droplet)}
 	if r.app.EnforceMemory {
 		spec.memory = r.app.Memory
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,9 +16,11 @@ import (
 type RunningApp struct {
 	cell  *Cell
 	app   App
-	since int // how many lines were logged for deleted apps of this name
+	guid  string
+	since int // how many lines were logged before it was pushed
 
 	mu       sync.Mutex
+	sidecars []Sidecar                // guarded by mu: the user's
 	droplet  *Droplet                 // guarded by mu: of instances that start
 	slots    map[string]map[int]*slot // guarded by mu: by process type and index
 	incoming []*slot                  // guarded by mu: beside others of the same index
@@ -26,23 +29,36 @@ type RunningApp struct {
 }
 
 // Start starts the app's instances and returns when their containers exist,
-// without waiting for the app. An app of the same name is deleted first.
+// without waiting for the app. Where the app is there already, it is pushed again:
+// what ran stops first, and the app keeps its GUID, its policies and the sidecars of
+// the user's.
 func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, error) {
-	r := &RunningApp{cell: c, app: app.withDefaults(), droplet: d, slots: map[string]map[int]*slot{webProcess: {}}}
-	if err := r.checkMemory(); err != nil {
-		return nil, err
+	r := &RunningApp{
+		cell: c, app: app.withDefaults(), guid: c.guid("app", app.Name), droplet: d,
+		slots: map[string]map[int]*slot{webProcess: {}},
 	}
-	if old := c.App(app.Name); old != nil {
-		if err := old.Delete(ctx); err != nil {
+	r.sidecars = app.Sidecars
+	old := c.App(app.Name)
+	if old != nil {
+		r.sidecars = merge(old.userSidecars(), app.Sidecars)
+	}
+	if err := r.takes(d); err != nil {
+		return nil, fmt.Errorf("failed to start app %s: %w", app.Name, err)
+	}
+	if old != nil {
+		if err := old.Stop(ctx); err != nil {
 			return nil, err
 		}
+		old.forget()
 	}
 	c.mu.Lock()
-	r.since = c.deleted[r.app.Name]
+	r.since = c.pushed[r.app.Name]
 	c.started[r.app.Name] = r
 	c.mu.Unlock()
 	if err := r.startAll(ctx); err != nil {
-		return nil, errors.Join(err, r.Delete(ctx))
+		err = errors.Join(err, r.Stop(ctx))
+		r.forget()
+		return nil, err
 	}
 	return r, nil
 }
@@ -72,14 +88,18 @@ func (r *RunningApp) Droplet() *Droplet {
 
 // Use changes the droplet, as a restage does. Instances that run keep theirs, also
 // through crashes, until the app is restarted or they are evacuated.
-func (r *RunningApp) Use(d *Droplet) {
+func (r *RunningApp) Use(d *Droplet) error {
+	if err := r.takes(d); err != nil {
+		return fmt.Errorf("failed to assign a droplet to app %s: %w", r.app.Name, err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.droplet = d
+	return nil
 }
 
 // GUID is the app's id, VCAP_APPLICATION's application_id.
-func (r *RunningApp) GUID() string { return r.cell.guid("app", r.app.Name) }
+func (r *RunningApp) GUID() string { return r.guid }
 
 // Instance is the web instance with that index, nil if there is none. After a
 // crash, or when it was replaced, it is another one.
@@ -246,14 +266,26 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 	return stopAll(ctx, surplus)
 }
 
-// Delete stops the app and forgets it; its policies and its build cache stay.
+// Delete stops the app and deletes it, with its GUID, its policies and its build
+// cache.
 func (r *RunningApp) Delete(ctx context.Context) error {
-	err := r.Stop(ctx)
+	if err := r.Stop(ctx); err != nil {
+		return err
+	}
+	if !r.forget() {
+		return nil
+	}
+	return errors.Join(r.cell.deleteApp(r.app.Name), os.RemoveAll(r.cell.CacheDir(r.app.Name)))
+}
+
+// forget tells whether the cell knew the app as this one.
+func (r *RunningApp) forget() bool {
 	r.cell.mu.Lock()
 	defer r.cell.mu.Unlock()
-	if r.cell.started[r.app.Name] == r {
-		delete(r.cell.started, r.app.Name)
-		r.cell.deleted[r.app.Name] = len(r.cell.Logs(r.app.Name))
+	if r.cell.started[r.app.Name] != r {
+		return false
 	}
-	return err
+	delete(r.cell.started, r.app.Name)
+	r.cell.pushed[r.app.Name] = len(r.cell.Logs(r.app.Name))
+	return true
 }

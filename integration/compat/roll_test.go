@@ -170,7 +170,7 @@ func (s *system) stage(t *testing.T, a cell.App, buildpack cell.Buildpack) *cell
 // its own.
 func (s *system) roll(t *testing.T, to string, droplet func(*app) *cell.Droplet) {
 	t.Helper()
-	s.service.Use(droplet(s.service))
+	s.use(t, s.service, droplet(s.service))
 	s.underLoad(t, "the service becomes "+to, func() {
 		if long {
 			s.evacuate(t, s.service, 0)
@@ -182,10 +182,17 @@ func (s *system) roll(t *testing.T, to string, droplet func(*app) *cell.Droplet)
 			t.Fatal(err)
 		}
 	})
-	s.caller.Use(droplet(s.caller))
+	s.use(t, s.caller, droplet(s.caller))
 	s.evacuate(t, s.caller, 0)
 	s.allServe(t)
 	s.underLoad(t, "the caller is "+to, func() { <-time.After(time.Second) })
+}
+
+func (s *system) use(t *testing.T, a *app, droplet *cell.Droplet) {
+	t.Helper()
+	if err := a.Use(droplet); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *system) evacuate(t *testing.T, a *app, index int) {
