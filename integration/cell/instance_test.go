@@ -296,21 +296,6 @@ func TestTask(t *testing.T) {
 	}
 }
 
-func TestSidecarsMustLeaveMemory(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	a := app(t, "app", nil)
-	a.Memory = 128
-	a.Sidecars = []cell.Sidecar{{Name: "mine", Command: "exec sleep 1000", ProcessTypes: []string{"web"}, Memory: 128}}
-	if _, err := c.Push(timeout(t), a); err == nil || !strings.Contains(err.Error(), "too large") {
-		t.Errorf("got %v", err)
-	}
-	a.Sidecars[0].Memory = 28
-	i := push(t, c, a).Instance(0)
-	if got := environment(t, i, i.Processes()[0].Pid)["MEMORY_LIMIT"]; got != "100m" {
-		t.Errorf("got %s", got)
-	}
-}
-
 func TestNothingIsLeftOfAnOrphan(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	i := push(t, c, app(t, "app", nil)).Instance(0)

@@ -107,8 +107,12 @@ func TestSidecarsThatLeaveNothing(t *testing.T) {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
-	if r.Instance(0).State() != cell.Running {
+	i := r.Instance(0)
+	if i.State() != cell.Running {
 		t.Error("what was refused has changed the app")
+	}
+	if got := environment(t, i, i.Processes()[0].Pid)["MEMORY_LIMIT"]; got != "960m" {
+		t.Errorf("beside a sidecar with 64 of 1024 MB the app is told of %s", got)
 	}
 }
 
