@@ -17,12 +17,13 @@ type RunningApp struct {
 	app   App
 	since int // how many lines were logged for deleted apps of this name
 
-	mu       sync.Mutex
-	droplet  *Droplet                 // guarded by mu: of instances that start
-	slots    map[string]map[int]*slot // guarded by mu: by process type and index
-	incoming []*slot                  // guarded by mu: beside others of the same index
-	leaving  []*slot                  // guarded by mu: told to stop, in nobody's place
-	lost     []*Instance              // guarded by mu: still in apps.internal though their cell is gone
+	mu         sync.Mutex
+	droplet    *Droplet                 // guarded by mu: of instances that start
+	slots      map[string]map[int]*slot // guarded by mu: by process type and index
+	incoming   []*slot                  // guarded by mu: beside others of the same index
+	leaving    []*slot                  // guarded by mu: told to stop, in nobody's place
+	deployment *Deployment              // guarded by mu: in progress, if there is one
+	lost       []*Instance              // guarded by mu: still in apps.internal though their cell is gone
 }
 
 // Start starts the app's instances and returns when their containers exist,
@@ -206,8 +207,15 @@ func (r *RunningApp) WaitRunning(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops all instances at once and waits until they are gone.
-func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.everySlot()) }
+// Stop stops all instances at once and waits until they are gone. A deployment in
+// progress is cancelled first.
+func (r *RunningApp) Stop(ctx context.Context) error {
+	if d := r.inDeployment(); d != nil {
+		d.cancel(errCancelled)
+		_ = d.Wait(ctx) // if it could be cancelled no more it is over
+	}
+	return stopAll(ctx, r.everySlot())
+}
 
 // Restart stops all instances and then starts as many. It does not wait until
 // they are running.
@@ -222,6 +230,10 @@ func (r *RunningApp) Restart(ctx context.Context) error {
 // for those that start.
 func (r *RunningApp) Scale(ctx context.Context, n int) error {
 	r.mu.Lock()
+	if r.deployment != nil {
+		r.mu.Unlock()
+		return fmt.Errorf("failed to scale app %s: it is being deployed", r.app.Name)
+	}
 	r.app.Instances = n
 	var surplus []*slot
 	missing := map[int]bool{}
