@@ -80,7 +80,7 @@ func (r *RunningApp) Use(d *Droplet) {
 }
 
 // GUID is the app's id, VCAP_APPLICATION's application_id.
-func (r *RunningApp) GUID() string { return r.cell.guid("app", r.app.Name) }
+func (r *RunningApp) GUID() string { return r.cell.appGUID(r.app) }
 
 // Instance is the web instance with that index, nil if there is none. After a
 // crash, or when it was replaced, it is another one.
