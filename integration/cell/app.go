@@ -59,6 +59,8 @@ type App struct {
 	// InternalRoute is NAME of NAME.apps.internal. Defaults to Name; "-" is
 	// none.
 	InternalRoute string
+	// TCPRoutes are ports of the platform's TCP router.
+	TCPRoutes []TCPRoute
 	// Volumes are bound to the app, and stand in VCAP_SERVICES beside what
 	// VcapServices has.
 	Volumes []Volume

@@ -1,6 +1,6 @@
 // Package cell is a local Cloud Foundry cell: it stages apps with buildpacks,
 // runs them in containers, and has the platform's network with policies, internal
-// routes and a router. It behaves as the platform does towards buildpacks and
+// routes and routers. It behaves as the platform does towards buildpacks and
 // apps, and knows nothing of any particular one.
 //
 // A program that uses cells calls Main. Limits are announced to apps as on the
@@ -78,6 +78,7 @@ type Cell struct {
 	network   *network
 	dns       *dnsServer
 	router    *router
+	tcp       *tcpRouter
 	journal   *journal
 	closing   chan struct{}
 	loops     sync.WaitGroup // what keeps instances running
@@ -120,12 +121,12 @@ func New(o Options) (*Cell, error) {
 		deleted: map[string]int{},
 		tasks:   map[string]int{},
 		guids:   map[string]string{},
-		outside: map[string]netip.Addr{},
+		outside: map[string]netip.Addr{tcpDomain: outsideAddress},
 	}
 	if nested {
 		c.vcap = 0 // the only user there is
 	}
-	c.router = newRouter(c)
+	c.router, c.tcp = newRouter(c), newTCPRouter(c)
 	if c.authority, err = identityAuthority(); err != nil {
 		return nil, fmt.Errorf("failed to make the identity CA: %w", err)
 	}
@@ -160,6 +161,7 @@ func (c *Cell) Close() error {
 		ending.Go(g.end)
 	}
 	ending.Wait()
+	c.tcp.close()
 	c.loops.Wait()
 	return errors.Join(c.dns.close(), c.network.close(), os.RemoveAll(c.dir))
 }

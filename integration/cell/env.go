@@ -82,11 +82,14 @@ func (c *Cell) environment(app App, processType string, memory int) map[string]s
 	return env
 }
 
-// uris are the names under which the router knows the app.
+// uris are the names under which the routers know the app.
 func (a App) uris() []string {
 	uris := []string{}
 	for _, route := range a.Routes {
 		uris = append(uris, route+".localhost")
+	}
+	for _, route := range a.TCPRoutes {
+		uris = append(uris, fmt.Sprintf("%s:%d", tcpDomain, route.Port))
 	}
 	return uris
 }

@@ -42,7 +42,11 @@ func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, err
 	r.since = c.deleted[r.app.Name]
 	c.started[r.app.Name] = r
 	c.mu.Unlock()
-	if err := r.startAll(ctx); err != nil {
+	err := c.tcp.update()
+	if err == nil {
+		err = r.startAll(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, r.Delete(ctx))
 	}
 	return r, nil
@@ -262,10 +266,10 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 func (r *RunningApp) Delete(ctx context.Context) error {
 	err := r.Stop(ctx)
 	r.cell.mu.Lock()
-	defer r.cell.mu.Unlock()
 	if r.cell.started[r.app.Name] == r {
 		delete(r.cell.started, r.app.Name)
 		r.cell.deleted[r.app.Name] = len(r.cell.Logs(r.app.Name))
 	}
-	return err
+	r.cell.mu.Unlock()
+	return errors.Join(err, r.cell.tcp.update())
 }
