@@ -59,6 +59,11 @@ type App struct {
 	// InternalRoute is NAME of NAME.apps.internal. Defaults to Name; "-" is
 	// none.
 	InternalRoute string
+	// TCPRoutes are ports of the platform's TCP router.
+	TCPRoutes []TCPRoute
+	// Volumes are bound to the app, and stand in VCAP_SERVICES beside what
+	// VcapServices has.
+	Volumes []Volume
 	// Organization and Space default to "org" and "space".
 	Organization, Space string
 	// Stack is CF_STACK at staging. Defaults to cflinuxfs4.

@@ -1,6 +1,6 @@
 // Package cell is a local Cloud Foundry cell: it stages apps with buildpacks,
 // runs them in containers, and has the platform's network with policies, internal
-// routes and a router. It behaves as the platform does towards buildpacks and
+// routes and routers. It behaves as the platform does towards buildpacks and
 // apps, and knows nothing of any particular one.
 //
 // A program that uses cells calls Main. Limits are announced to apps as on the
@@ -48,6 +48,10 @@ type Options struct {
 	// five times, and crashes are forgotten when an instance was up for ten times
 	// as long. Defaults to 30 s.
 	RestartDelay time.Duration
+	// IdentityLife is how long a container's certificate is valid. A new one is
+	// issued half an hour before its end, or an eighth of IdentityLife if that is
+	// 4 h or less. Defaults to 24 h.
+	IdentityLife time.Duration
 	// SystemBuildpacks are asked to detect apps that name no buildpack.
 	SystemBuildpacks []Buildpack
 	// Lifecycle is the path of the program that plays the platform's lifecycle
@@ -60,27 +64,31 @@ func (o Options) withDefaults() Options {
 	o.StartupInterval = cmp.Or(o.StartupInterval, 2*time.Second)
 	o.HealthInterval = cmp.Or(o.HealthInterval, 30*time.Second)
 	o.RestartDelay = cmp.Or(o.RestartDelay, 30*time.Second)
+	o.IdentityLife = cmp.Or(o.IdentityLife, 24*time.Hour)
 	o.Lifecycle = cmp.Or(o.Lifecycle, os.Getenv(lifecycleEnv))
 	return o
 }
 
 // Cell stages and runs apps.
 type Cell struct {
-	options Options
-	dir     string // everything the cell writes
-	vcap    int    // vcap's user id as the cell sees it
-	network *network
-	dns     *dnsServer
-	router  *router
-	journal *journal
-	closing chan struct{}
-	loops   sync.WaitGroup // what keeps instances running
+	options   Options
+	dir       string // everything the cell writes
+	vcap      int    // vcap's user id as the cell sees it
+	authority *authority
+	network   *network
+	dns       *dnsServer
+	router    *router
+	tcp       *tcpRouter
+	journal   *journal
+	closing   chan struct{}
+	loops     sync.WaitGroup // what keeps instances running
 
 	mu       sync.Mutex
 	closed   bool                   // guarded by mu
 	guests   map[*Guest]bool        // guarded by mu: whose container runs
 	started  map[string]*RunningApp // guarded by mu: by name
 	pushed   map[string]int         // guarded by mu: lines logged before an app was pushed, by name
+	tasks    map[string]int         // guarded by mu: started so far, by app
 	guids    map[string]string      // guarded by mu: of apps, spaces and organizations
 	outside  map[string]netip.Addr  // guarded by mu: hosts outside, by name
 	rules    rules                  // guarded by mu: the network's
@@ -111,13 +119,20 @@ func New(o Options) (*Cell, error) {
 		guests:  map[*Guest]bool{},
 		started: map[string]*RunningApp{},
 		pushed:  map[string]int{},
+		tasks:   map[string]int{},
 		guids:   map[string]string{},
-		outside: map[string]netip.Addr{},
+		outside: map[string]netip.Addr{tcpDomain: outsideAddress},
 	}
 	if nested {
 		c.vcap = 0 // the only user there is
 	}
-	c.router = newRouter(c)
+	c.router, c.tcp = newRouter(c), newTCPRouter(c)
+	if c.authority, err = identityAuthority(); err != nil {
+		return nil, fmt.Errorf("failed to make the identity CA: %w", err)
+	}
+	if err := c.installSystemCertificates(); err != nil {
+		return nil, err
+	}
 	if err := installLifecycle(o.Lifecycle, c.lifecycleDir()); err != nil {
 		return nil, err
 	}
@@ -146,6 +161,7 @@ func (c *Cell) Close() error {
 		ending.Go(g.end)
 	}
 	ending.Wait()
+	c.tcp.close()
 	c.loops.Wait()
 	return errors.Join(c.dns.close(), c.network.close(), os.RemoveAll(c.dir))
 }
@@ -209,6 +225,12 @@ func (c *Cell) deleteApp(name string) error {
 	})
 	return c.enforce(rules{withoutApp(c.rules.allowed, guid), withoutApp(c.rules.cut, guid)})
 }
+
+func (c *Cell) appGUID(app App) string { return c.appGUID(app) }
+
+func (c *Cell) spaceGUID(app App) string { return c.guid("space", app.Organization+"/"+app.Space) }
+
+func (c *Cell) organizationGUID(app App) string { return c.guid("organization", app.Organization) }
 
 // Outside is the address, in the cell's own network namespace, of the network
 // that counts as the internet: what this process serves there is reachable from

@@ -132,6 +132,79 @@ func TestDeployIsCancelled(t *testing.T) {
 	}
 }
 
+// TestCancelDeployment: the old process has all its instances again at once, while
+// the new ones are still stopping.
+func TestCancelDeployment(t *testing.T) {
+	c := newCell(t, cell.Options{StopGrace: 3 * time.Second})
+	a := app(t, "app", files{"version": "one"})
+	a.Instances = 3
+	a.Command = "if grep -q two version; then [ $CF_INSTANCE_INDEX = 1 ] && exec sleep 1000; exec ./helper -stubborn; fi; exec ./helper"
+	r := push(t, c, a)
+	before, old := r.Droplet(), r.Instances()
+	two := versioned(t, c, a, "two")
+	d, err := r.StartDeployment(two)
+	must(t, err)
+	until(t, "an old instance has gone and the second new one starts", func() bool {
+		return old[2].State() == cell.Stopped && slices.Index(events(r)[3:], "start 1") > 0
+	})
+	for what, err := range map[string]error{"deployed": r.Deploy(timeout(t), two), "scaled": r.Scale(timeout(t), 4)} {
+		if err == nil || !strings.Contains(err.Error(), "it is being deployed") {
+			t.Errorf("while it was being deployed it was %s: %v", what, err)
+		}
+	}
+	seen := len(r.Logs())
+	must(t, r.CancelDeployment(timeout(t)))
+	began, gone := -1, -1
+	for at, l := range r.Logs()[seen:] {
+		switch {
+		case strings.HasPrefix(l.Text, "Creating container") && l.Label == "CELL/2":
+			began = at
+		case strings.HasPrefix(l.Text, "Destroyed container") && l.Label == "CELL/0":
+			gone = at
+		}
+	}
+	if began < 0 || gone < began {
+		t.Errorf("the old process starts again at line %d, the new one is gone at %d", began, gone)
+	}
+	if err := d.Wait(timeout(t)); err == nil || !strings.Contains(err.Error(), "it was cancelled") {
+		t.Errorf("got %v", err)
+	}
+	must(t, r.WaitRunning(timeout(t)))
+	now := r.Instances()
+	if r.Droplet() != before || len(now) != 3 || now[0] != old[0] || now[1] != old[1] || version(t, now[2]) != "one" {
+		t.Errorf("%d instances, and the droplet is the one before: %t", len(now), r.Droplet() == before)
+	}
+	if err := r.CancelDeployment(timeout(t)); err == nil {
+		t.Error("it was cancelled once more")
+	}
+	d, err = r.StartDeployment(versioned(t, c, a, "three"))
+	must(t, err)
+	must(t, d.Wait(timeout(t)))
+	if err := d.Cancel(timeout(t)); err == nil || version(t, r.Instance(2)) != "three" {
+		t.Errorf("a deployment that was done is cancelled: %v", err)
+	}
+}
+
+// TestStopDuringDeployment leaves nothing of either process.
+func TestStopDuringDeployment(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	a := app(t, "app", files{"version": "one"})
+	a.Command = "grep -q two version && exec sleep 1000; exec ./helper"
+	r := push(t, c, a)
+	d, err := r.StartDeployment(versioned(t, c, a, "two"))
+	must(t, err)
+	until(t, "the new instance starts", func() bool { return len(events(r)) > 2 })
+	must(t, r.Stop(timeout(t)))
+	if err := d.Wait(timeout(t)); err == nil {
+		t.Error("it was deployed")
+	}
+	for _, i := range r.Instances() {
+		if i.State() != cell.Stopped {
+			t.Errorf("instance %d is %s", i.Index(), i.State())
+		}
+	}
+}
+
 // TestDeployRestartsOtherProcesses when the web process is done.
 func TestDeployRestartsOtherProcesses(t *testing.T) {
 	c := newCell(t, cell.Options{})

@@ -77,7 +77,7 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 	if r.app.EnforceMemory {
 		spec.memory = r.app.Memory
 	}
-	g, err := r.cell.newContainer(ctx, spec)
+	g, err := r.cell.newAppContainer(ctx, r.app, spec)
 	if err != nil {
 		return nil, err
 	}

@@ -275,27 +275,6 @@ func TestShellHasScripts(t *testing.T) {
 	}
 }
 
-func TestTask(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	r := push(t, c, sidecarApp(t))
-	status, err := r.Task(timeout(t), `echo "$TRACE"; echo "$VCAP_APPLICATION"; echo "guid:$CF_INSTANCE_GUID"; ps ax 2>/dev/null | grep -c "[s]leep 1000"; exit 6`)
-	if err != nil || status.Code != 6 {
-		t.Fatalf("got %s %v", status, err)
-	}
-	var printed []string
-	for _, l := range r.Logs() {
-		if l.Label == "APP/TASK/0" {
-			printed = append(printed, l.Text)
-		}
-	}
-	if len(printed) < 3 || !strings.HasPrefix(printed[0], "platform:") || printed[2] != "guid:" {
-		t.Fatalf("got %q", printed)
-	}
-	if _, has := vcapApplication(t, printed[1])["process_type"]; has {
-		t.Error("a task has a process type")
-	}
-}
-
 func TestNothingIsLeftOfAnOrphan(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	i := push(t, c, app(t, "app", nil)).Instance(0)

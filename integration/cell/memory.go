@@ -88,6 +88,19 @@ func (g memoryGroup) write(name string, value int) error {
 	return errors.Join(err, f.Close())
 }
 
+// hasKilled tells whether the kernel has killed something that asked for more.
+func (g memoryGroup) hasKilled() bool {
+	for _, name := range []string{"memory.events", "memory.oom_control"} { // of version 2, or of 1
+		text, _ := os.ReadFile(filepath.Join(g.dir, name))
+		for line := range strings.Lines(string(text)) {
+			if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+				return strings.TrimSpace(n) != "0"
+			}
+		}
+	}
+	return false
+}
+
 // remove takes the group away. Nothing runs in it any more, but the kernel may
 // take a moment to see that.
 func (g memoryGroup) remove() (err error) {

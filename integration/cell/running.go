@@ -19,13 +19,14 @@ type RunningApp struct {
 	guid  string
 	since int // how many lines were logged before it was pushed
 
-	mu       sync.Mutex
-	sidecars []Sidecar                // guarded by mu: the user's
-	droplet  *Droplet                 // guarded by mu: of instances that start
-	slots    map[string]map[int]*slot // guarded by mu: by process type and index
-	incoming []*slot                  // guarded by mu: beside others of the same index
-	leaving  []*slot                  // guarded by mu: told to stop, in nobody's place
-	lost     []*Instance              // guarded by mu: still in apps.internal though their cell is gone
+	mu         sync.Mutex
+	sidecars   []Sidecar                // guarded by mu: the user's
+	droplet    *Droplet                 // guarded by mu: of instances that start
+	slots      map[string]map[int]*slot // guarded by mu: by process type and index
+	incoming   []*slot                  // guarded by mu: beside others of the same index
+	leaving    []*slot                  // guarded by mu: told to stop, in nobody's place
+	deployment *Deployment              // guarded by mu: in progress, if there is one
+	lost       []*Instance              // guarded by mu: still in apps.internal though their cell is gone
 }
 
 // Start starts the app's instances and returns when their containers exist,
@@ -34,7 +35,7 @@ type RunningApp struct {
 // the user's.
 func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, error) {
 	r := &RunningApp{
-		cell: c, app: app.withDefaults(), guid: c.guid("app", app.Name), droplet: d,
+		cell: c, app: app.withDefaults(), guid: c.appGUID(app), droplet: d,
 		slots: map[string]map[int]*slot{webProcess: {}},
 	}
 	r.sidecars = app.Sidecars
@@ -49,16 +50,20 @@ func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, err
 		if err := old.Stop(ctx); err != nil {
 			return nil, err
 		}
-		old.forget()
+		if err := old.forget(); err != nil {
+			return nil, err
+		}
 	}
 	c.mu.Lock()
 	r.since = c.pushed[r.app.Name]
 	c.started[r.app.Name] = r
 	c.mu.Unlock()
-	if err := r.startAll(ctx); err != nil {
-		err = errors.Join(err, r.Stop(ctx))
-		r.forget()
-		return nil, err
+	err := c.tcp.update()
+	if err == nil {
+		err = r.startAll(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Stop(ctx), r.forget())
 	}
 	return r, nil
 }
@@ -226,8 +231,15 @@ func (r *RunningApp) WaitRunning(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops all instances at once and waits until they are gone.
-func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.everySlot()) }
+// Stop stops all instances at once and waits until they are gone. A deployment in
+// progress is cancelled first.
+func (r *RunningApp) Stop(ctx context.Context) error {
+	if d := r.inDeployment(); d != nil {
+		d.cancel(errCancelled)
+		_ = d.Wait(ctx) // if it could be cancelled no more it is over
+	}
+	return stopAll(ctx, r.everySlot())
+}
 
 // Restart stops all instances and then starts as many. It does not wait until
 // they are running.
@@ -242,6 +254,10 @@ func (r *RunningApp) Restart(ctx context.Context) error {
 // for those that start.
 func (r *RunningApp) Scale(ctx context.Context, n int) error {
 	r.mu.Lock()
+	if r.deployment != nil {
+		r.mu.Unlock()
+		return fmt.Errorf("failed to scale app %s: it is being deployed", r.app.Name)
+	}
 	r.app.Instances = n
 	var surplus []*slot
 	missing := map[int]bool{}
@@ -272,20 +288,21 @@ func (r *RunningApp) Delete(ctx context.Context) error {
 	if err := r.Stop(ctx); err != nil {
 		return err
 	}
-	if !r.forget() {
+	if r.cell.App(r.app.Name) != r { // it was pushed again, or deleted before
 		return nil
 	}
-	return errors.Join(r.cell.deleteApp(r.app.Name), os.RemoveAll(r.cell.CacheDir(r.app.Name)))
+	return errors.Join(r.forget(), r.cell.deleteApp(r.app.Name), os.RemoveAll(r.cell.CacheDir(r.app.Name)))
 }
 
-// forget tells whether the cell knew the app as this one.
-func (r *RunningApp) forget() bool {
+// forget has the cell no longer know the app as this one.
+func (r *RunningApp) forget() error {
 	r.cell.mu.Lock()
-	defer r.cell.mu.Unlock()
 	if r.cell.started[r.app.Name] != r {
-		return false
+		r.cell.mu.Unlock()
+		return nil
 	}
 	delete(r.cell.started, r.app.Name)
 	r.cell.pushed[r.app.Name] = len(r.cell.Logs(r.app.Name))
-	return true
+	r.cell.mu.Unlock()
+	return r.cell.tcp.update()
 }

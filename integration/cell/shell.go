@@ -41,33 +41,3 @@ func (i *Instance) Shell(ctx context.Context, stdin io.Reader, stdout io.Writer,
 		Stdin: stdin, Stdout: stdout, Stderr: stdout, TTY: tty,
 	})
 }
-
-// Task runs a command in a container of its own until it ends, as cf run-task:
-// with the app's droplet, policies and profile scripts, without sidecars.
-func (r *RunningApp) Task(ctx context.Context, command string) (container.ExitStatus, error) {
-	return r.cell.Task(ctx, r.app, r.Droplet(), command)
-}
-
-// Task is RunningApp.Task for an app that need not be started. It logs as
-// APP/TASK/0.
-func (c *Cell) Task(ctx context.Context, app App, d *Droplet, command string) (status container.ExitStatus, err error) {
-	app = app.withDefaults()
-	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), app: c.guid("app", app.Name), mounts: c.mounts(app, d)})
-	if err != nil {
-		return status, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
-	}
-	defer g.end()
-	env := c.environment(app, "", app.Memory)
-	env["CF_INSTANCE_INTERNAL_IP"] = g.Address()
-	out, errs := c.journal.writer(app.Name, "APP/TASK/0", false), c.journal.writer(app.Name, "APP/TASK/0", true)
-	process := launch(command, env)
-	process.Stdout, process.Stderr = out, errs
-	p, err := g.Exec(ctx, process)
-	if err != nil {
-		return status, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
-	}
-	status, err = p.Wait(ctx)
-	out.flush()
-	errs.flush()
-	return status, err
-}

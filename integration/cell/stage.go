@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/uuid"
+
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
@@ -128,7 +130,7 @@ func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), isolated: app.Isolated, mounts: mounts})
+	g, err := c.newContainer(ctx, app, guestSpec{hostname: uuid.NewString(), isolated: app.Isolated, mounts: mounts})
 	if err != nil {
 		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 	}
@@ -181,16 +183,37 @@ func readable(b Buildpack) error {
 	return nil
 }
 
-// newContainer starts a container at an address of its own.
-func (c *Cell) newContainer(ctx context.Context, spec guestSpec) (_ *Guest, err error) {
+// newAppContainer starts a container that has the app's volumes.
+func (c *Cell) newAppContainer(ctx context.Context, app App, spec guestSpec) (*Guest, error) {
+	volumes, err := c.volumeMounts(app)
+	if err != nil {
+		return nil, err
+	}
+	spec.mounts = append(spec.mounts, volumes...)
+	return c.newContainer(ctx, app, spec)
+}
+
+// newContainer starts a container at an address, and with an identity, of its own.
+// The hostname is its GUID.
+func (c *Cell) newContainer(ctx context.Context, app App, spec guestSpec) (_ *Guest, err error) {
+	if _, err := c.services(app); err != nil {
+		return nil, err
+	}
 	if spec.address, err = c.network.acquire(containers.Addr().Next(), containers); err != nil {
 		return nil, err
 	}
+	identity, err := c.newIdentity(app, spec.hostname, spec.address)
+	if err != nil {
+		c.network.release(spec.address)
+		return nil, err
+	}
+	spec.mounts = append(spec.mounts, identity.mounts()...)
 	g, err := c.newGuest(ctx, spec)
 	if err != nil {
 		g.end()
-		return nil, fmt.Errorf("failed to create a container: %w", err)
+		return nil, errors.Join(fmt.Errorf("failed to create a container: %w", err), identity.remove())
 	}
+	c.loops.Go(func() { identity.keep(g.ctr.Done()) })
 	return g, nil
 }
 
