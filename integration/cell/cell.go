@@ -226,7 +226,7 @@ func (c *Cell) deleteApp(name string) error {
 	return c.enforce(rules{withoutApp(c.rules.allowed, guid), withoutApp(c.rules.cut, guid)})
 }
 
-func (c *Cell) appGUID(app App) string { return c.appGUID(app) }
+func (c *Cell) appGUID(app App) string { return c.guid("app", app.Name) }
 
 func (c *Cell) spaceGUID(app App) string { return c.guid("space", app.Organization+"/"+app.Space) }
 
