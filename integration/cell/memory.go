@@ -15,8 +15,8 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
-// groupPrefix begins the names of all control groups of cells. The name of the
-// program that makes them follows.
+// groupPrefix begins the names of all control groups and disks of cells. The name of
+// the program that makes them follows.
 const groupPrefix = "mesh-cell-"
 
 // programName tells this program from others that have cells at the same time.
@@ -33,7 +33,19 @@ type memoryGroup struct {
 // can.
 func MemoryLimits() error {
 	g, err := newMemoryGroup(1)
-	return errors.Join(err, g.remove())
+	if err := errors.Join(err, g.remove()); err != nil {
+		return err
+	}
+	empty, err := os.MkdirTemp(workDir, "empty")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(empty)
+	disk, err := newDisk(empty, 8)
+	if err == nil {
+		leaveDisk(disk)
+	}
+	return err
 }
 
 // newMemoryGroup makes a group with a limit in MB. It needs the machine's root.

@@ -7,6 +7,9 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 )
 
+// oomKills prints how many processes of an instance were killed for want of memory.
+const oomKills = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null | grep oom_kill | tail -1"
+
 // TestMemoryLimit: what asks for more than the instance may have is killed, the
 // instance sees that it was, and nobody else is bounded.
 func TestMemoryLimit(t *testing.T) {
@@ -26,8 +29,7 @@ func TestMemoryLimit(t *testing.T) {
 	if got := ssh(t, bounded.Instance(0), hungry); !strings.HasSuffix(got, "137") {
 		t.Errorf("with a limit: %s", got)
 	}
-	const kills = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null | grep oom_kill"
-	if got := ssh(t, bounded.Instance(0), kills+" | tail -1"); got != "oom_kill 1" {
+	if got := ssh(t, bounded.Instance(0), oomKills); got != "oom_kill 1" {
 		t.Errorf("it sees %q", got)
 	}
 	if state := bounded.Instance(0).State(); state != cell.Running {

@@ -52,7 +52,7 @@ func (r *RunningApp) Task(ctx context.Context, command string) (container.ExitSt
 // APP/TASK/0.
 func (c *Cell) Task(ctx context.Context, app App, d *Droplet, command string) (status container.ExitStatus, err error) {
 	app = app.withDefaults()
-	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), app: app.Name, mounts: c.mounts(app, d)})
+	g, err := c.newAppContainer(ctx, newInstanceGUID(), app, d)
 	if err != nil {
 		return status, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
 	}

@@ -216,6 +216,7 @@ func (s *syncBuffer) String() string {
 func (a App) withDefaults() App {
 	setDefault(&a.VcapServices, "{}")
 	setDefault(&a.Memory, 1024)
+	setDefault(&a.Disk, 1024)
 	setDefault(&a.Instances, 1)
 	setDefault(&a.HealthCheck, HealthPort)
 	setDefault(&a.HealthPath, "/")
