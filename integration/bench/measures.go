@@ -32,7 +32,9 @@ var measures = []measure{
 	{"hang", hang},
 	{"crash-instance", crashInstance},
 	{"mesh-memory", meshMemory},
-	{"droplet", droplet},
+	{"droplet", dropletAdded},
+	{"droplet-packed", dropletPacked},
+	{"start-in-all", startInAll},
 	{"policies", policies},
 	{"idle-writes", idleWrites},
 }

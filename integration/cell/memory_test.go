@@ -22,6 +22,12 @@ func TestMemoryLimit(t *testing.T) {
 	bounded, free := push(t, c, a), push(t, c, b)
 	// One process: where two ask for more at the same moment, the kernel may kill
 	// for each of them.
+	if use := memoryUse(t, bounded.Instance(0)); use.Kills != 0 {
+		t.Errorf("%d were killed for nothing", use.Kills)
+	}
+	if _, err := free.Instance(0).MemoryUse(); err == nil {
+		t.Error("without a limit there are figures")
+	}
 	const hungry = `bash -c 'printf -v text %067108864d 0; echo ${#text}' || echo $?`
 	if got := ssh(t, free.Instance(0), hungry); got != "67108864" {
 		t.Errorf("without a limit: %s", got)
@@ -31,6 +37,9 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	if got := ssh(t, bounded.Instance(0), oomKills); got != "oom_kill 1" {
 		t.Errorf("it sees %q", got)
+	}
+	if use := memoryUse(t, bounded.Instance(0)); use.Kills != 1 {
+		t.Errorf("%d were killed", use.Kills)
 	}
 	if state := bounded.Instance(0).State(); state != cell.Running {
 		t.Errorf("it is %s", state)
