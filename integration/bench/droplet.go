@@ -91,6 +91,9 @@ func startInAll(ctx context.Context, b *bench) ([]result, error) {
 		return nil, err
 	}
 	times, err := b.alternate(ctx, "start-in-all", *runs, packedWays, func(ctx context.Context, w way) (time.Duration, error) {
+		if _, err := b.stage(ctx, w, caller); err != nil {
+			return 0, err
+		}
 		unpacking, err := b.unpack(w, tcpService)
 		if err != nil {
 			return 0, err

@@ -32,6 +32,7 @@ var measures = []measure{
 	{"hang", hang},
 	{"crash-instance", crashInstance},
 	{"mesh-memory", meshMemory},
+	{"memory-limit", memoryLimit},
 	{"droplet", dropletAdded},
 	{"droplet-packed", dropletPacked},
 	{"start-in-all", startInAll},
