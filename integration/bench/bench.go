@@ -118,14 +118,20 @@ func (b *bench) serve(ctx context.Context, w way, role, command string, instance
 	if err != nil {
 		return nil, err
 	}
+	return app, b.serves(ctx, w, role, app)
+}
+
+// serves waits until every caller's Envoy sends requests to all instances of an app
+// that was started.
+func (b *bench) serves(ctx context.Context, w way, role string, app *cell.RunningApp) error {
 	if err := app.WaitRunning(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.inRotation(ctx, w, role, app); err != nil {
-		return nil, err
+		return err
 	}
 	<-time.After(mergeWindow)
-	return app, nil
+	return nil
 }
 
 // caller is the way's caller, two instances that stay.

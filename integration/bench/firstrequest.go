@@ -96,7 +96,7 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	calls, err := b.startUnchecked(ctx, w, caller, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", tcpPort), 1)
+	calls, err := b.startUnchecked(ctx, w, caller, "./echo -first http://"+w.address()+"/", 1)
 	if err != nil {
 		return 0, err
 	}

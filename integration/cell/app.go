@@ -26,11 +26,12 @@ type App struct {
 	// It is announced, and enforced with EnforceMemory only.
 	Memory int
 	// EnforceMemory has the kernel kill in an instance that takes more than
-	// Memory, what it writes into memory included. Starting fails where
-	// MemoryLimits does.
+	// Memory. It has its own copy of the droplet, on a disk, and pays for the
+	// pages of what it reads and writes there; what it writes elsewhere is in
+	// memory. Starting fails where MemoryLimits does.
 	EnforceMemory bool
-	// Disk is what an instance may write in MB. 0 is no limit; what is announced
-	// is always the same.
+	// Disk is how much of it an instance may take, in MB, its droplet included.
+	// Defaults to 1024.
 	Disk int
 	// Instances of the web process. Defaults to 1.
 	Instances int

@@ -4,8 +4,8 @@
 // apps, and knows nothing of any particular one.
 //
 // A program that uses cells calls Main. Limits are announced to apps as on the
-// platform; that on processors is never enforced, those on memory and disk where
-// the app asks for it (App.EnforceMemory, App.Disk). Health checks go on while an
+// platform; that on processors is never enforced, that on memory where
+// the app asks for it (App.EnforceMemory), that on disk always. Health checks go on while an
 // instance is running, and kill it; restarts back off. Addresses are IPv4 only.
 package cell
 

@@ -30,7 +30,7 @@ func enter() error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("failed to mount a tmpfs on %s: %w", dir, err)
 	}
-	workDir = dir
+	workDir, diskDir = dir, findDisk()
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(tmp, 0o1777); err != nil {
 		return err

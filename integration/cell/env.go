@@ -13,7 +13,6 @@ const (
 	webProcess = "web"
 	appPort    = "8080"
 	openFiles  = 16384 // announced in VCAP_APPLICATION
-	disk       = 1024  // MB, announced too
 )
 
 // application is VCAP_APPLICATION as the platform hands it to the launcher,
@@ -49,7 +48,7 @@ func (c *Cell) environment(app App, processType string, memory int) map[string]s
 	version := c.guid("version", app.Name)
 	a := application{
 		CFAPI:           "https://api.localhost",
-		Limits:          limits{FDs: openFiles, Mem: memory, Disk: disk},
+		Limits:          limits{FDs: openFiles, Mem: memory, Disk: app.Disk},
 		ApplicationName: app.Name, Name: app.Name, ApplicationID: c.appGUID(app),
 		ApplicationURIs: app.uris(), URIs: app.uris(),
 		SpaceName: app.Space, SpaceID: c.spaceGUID(app),

@@ -73,11 +73,7 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		stopping: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	spec := guestSpec{hostname: i.guid, app: r.guid, mounts: r.cell.mounts(r.app, droplet)}
-	if r.app.EnforceMemory {
-		spec.memory = r.app.Memory
-	}
-	g, err := r.cell.newAppContainer(ctx, r.app, spec)
+	g, err := r.cell.newAppContainer(ctx, i.guid, r.app, droplet)
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +89,6 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		return nil, err
 	}
 	return i, nil
-}
-
-// mounts are those of an instance or a task.
-func (c *Cell) mounts(app App, d *Droplet) []container.Mount {
-	return []container.Mount{
-		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
-		{Lower: []string{d.Dir}, Target: "/home/vcap", Size: app.Disk},
-	}
 }
 
 func (i *Instance) launch() error {

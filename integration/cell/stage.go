@@ -183,16 +183,6 @@ func readable(b Buildpack) error {
 	return nil
 }
 
-// newAppContainer starts a container that has the app's volumes.
-func (c *Cell) newAppContainer(ctx context.Context, app App, spec guestSpec) (*Guest, error) {
-	volumes, err := c.volumeMounts(app)
-	if err != nil {
-		return nil, err
-	}
-	spec.mounts = append(spec.mounts, volumes...)
-	return c.newContainer(ctx, app, spec)
-}
-
 // newContainer starts a container at an address, and with an identity, of its own.
 // The hostname is its GUID.
 func (c *Cell) newContainer(ctx context.Context, app App, spec guestSpec) (_ *Guest, err error) {
@@ -239,6 +229,7 @@ func (s *syncBuffer) String() string {
 func (a App) withDefaults() App {
 	setDefault(&a.VcapServices, "{}")
 	setDefault(&a.Memory, 1024)
+	setDefault(&a.Disk, 1024)
 	setDefault(&a.Instances, 1)
 	setDefault(&a.HealthCheck, HealthPort)
 	setDefault(&a.HealthPath, "/")

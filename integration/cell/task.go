@@ -71,16 +71,12 @@ func (c *Cell) StartTask(ctx context.Context, app App, d *Droplet, command strin
 	setDefault(&o.Name, randomName())
 	setDefault(&o.Memory, app.Memory)
 	setDefault(&o.Disk, app.Disk)
-	app.Disk = o.Disk
+	app.Memory, app.Disk = o.Memory, o.Disk
 	t := &Task{app: app.Name, id: c.nextTask(app.Name), name: o.Name, guid: uuid.NewString(), done: make(chan struct{})}
 	label := "APP/TASK/" + t.name + "/0"
 	t.out, t.errs = c.journal.writer(app.Name, label, false), c.journal.writer(app.Name, label, true)
-	spec := guestSpec{hostname: t.guid, app: c.appGUID(app), mounts: c.mounts(app, d)}
-	if app.EnforceMemory {
-		spec.memory = o.Memory
-	}
 	var err error
-	if t.Guest, err = c.newAppContainer(ctx, app, spec); err != nil {
+	if t.Guest, err = c.newAppContainer(ctx, t.guid, app, d); err != nil {
 		return nil, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
 	}
 	env := c.environment(app, "", o.Memory)
