@@ -73,7 +73,9 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		stopping: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, droplet)}
+	spec := guestSpec{
+		hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, droplet), ports: platformPorts(processType),
+	}
 	if r.app.EnforceMemory {
 		spec.memory = r.app.Memory
 	}
@@ -93,6 +95,18 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		return nil, err
 	}
 	return i, nil
+}
+
+// platformPorts are those that the platform listens on in an instance: its ssh
+// daemon, and Diego's Envoy with a port for each of the instance's ports, the ssh
+// daemon's included, and one for other apps that speak TLS to the web process.
+// The cell accepts connections there and says nothing.
+func platformPorts(processType string) []int {
+	const ssh, firstProxy, tls = 2222, 61001, 61443
+	if processType == webProcess {
+		return []int{ssh, firstProxy, firstProxy + 1, tls}
+	}
+	return []int{ssh, firstProxy}
 }
 
 // mounts are those of an instance or a task.
