@@ -97,18 +97,6 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 	return i, nil
 }
 
-// platformPorts are those that the platform listens on in an instance: its ssh
-// daemon, and Diego's Envoy with a port for each of the instance's ports, the ssh
-// daemon's included, and one for other apps that speak TLS to the web process.
-// The cell accepts connections there and says nothing.
-func platformPorts(processType string) []int {
-	const ssh, firstProxy, tls = 2222, 61001, 61443
-	if processType == webProcess {
-		return []int{ssh, firstProxy, firstProxy + 1, tls}
-	}
-	return []int{ssh, firstProxy}
-}
-
 // mounts are those of an instance or a task.
 func (c *Cell) mounts(app App, d *Droplet) []container.Mount {
 	return []container.Mount{
