@@ -97,11 +97,11 @@ type Sidecar struct {
 // Result is what staging found out.
 type Result struct {
 	// ProcessTypes maps a process type to its command.
-	ProcessTypes map[string]string `json:"process_types"`
+	ProcessTypes map[string]string
 	// Sidecars come from the buildpacks' launch.yml.
-	Sidecars []Sidecar `json:"sidecars"`
+	Sidecars []Sidecar
 	// Buildpacks in order.
-	Buildpacks []BuildpackMetadata `json:"buildpacks"`
+	Buildpacks []BuildpackMetadata
 }
 
 // BuildpackMetadata is what a buildpack says of itself in its config.yml.

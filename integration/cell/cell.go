@@ -57,6 +57,10 @@ type Options struct {
 	// Lifecycle is the path of the program that plays the platform's lifecycle
 	// programs in containers. Defaults to the one that BuildLifecycle built.
 	Lifecycle string
+	// Builder and Launcher are paths of programs that take the place of the
+	// lifecycle's own, such as Cloud Foundry's: static, for they run in containers.
+	// They default to CELL_BUILDER and CELL_LAUNCHER in the environment.
+	Builder, Launcher string
 }
 
 func (o Options) withDefaults() Options {
@@ -66,6 +70,8 @@ func (o Options) withDefaults() Options {
 	o.RestartDelay = cmp.Or(o.RestartDelay, 30*time.Second)
 	o.IdentityLife = cmp.Or(o.IdentityLife, 24*time.Hour)
 	o.Lifecycle = cmp.Or(o.Lifecycle, os.Getenv(lifecycleEnv))
+	o.Builder = cmp.Or(o.Builder, os.Getenv("CELL_BUILDER"))
+	o.Launcher = cmp.Or(o.Launcher, os.Getenv("CELL_LAUNCHER"))
 	return o
 }
 
@@ -133,7 +139,7 @@ func New(o Options) (*Cell, error) {
 	if err := c.installSystemCertificates(); err != nil {
 		return nil, err
 	}
-	if err := installLifecycle(o.Lifecycle, c.lifecycleDir()); err != nil {
+	if err := installLifecycle(o, c.lifecycleDir()); err != nil {
 		return nil, err
 	}
 	if c.network, err = newNetwork(); err != nil {

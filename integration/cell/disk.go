@@ -32,10 +32,11 @@ func findDisk() string {
 }
 
 // newAppContainer starts a container with a droplet and the app's volumes, for an
-// instance or a task. The droplet counts into the app's disk quota.
-func (c *Cell) newAppContainer(ctx context.Context, hostname string, app App, d *Droplet) (*Guest, error) {
+// instance of a process type, or for a task, which is of none. The droplet counts
+// into the app's disk quota.
+func (c *Cell) newAppContainer(ctx context.Context, hostname string, app App, processType string, d *Droplet) (*Guest, error) {
 	const home = "/home/vcap"
-	spec := guestSpec{hostname: hostname, app: c.appGUID(app), mounts: []container.Mount{
+	spec := guestSpec{hostname: hostname, app: c.appGUID(app), ports: platformPorts(processType), mounts: []container.Mount{
 		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
 	}}
 	volumes, err := c.volumeMounts(app)

@@ -48,7 +48,11 @@ func freeDirectory() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inUse := []string{cwd, os.Getenv(lifecycleEnv), os.Getenv("HOME"), os.TempDir()}
+	inUse := []string{cwd}
+	for _, variable := range os.Environ() { // programs, buildpacks, HOME and TMPDIR
+		_, value, _ := strings.Cut(variable, "=")
+		inUse = append(inUse, value)
+	}
 	for _, dir := range []string{"/mnt", "/media", "/srv"} {
 		info, err := os.Stat(dir)
 		if err != nil || !info.IsDir() || holdsAny(dir, inUse) {

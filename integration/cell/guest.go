@@ -43,7 +43,8 @@ type guestSpec struct {
 	outside  bool   // on the outside network, not a container of an app
 	isolated bool   // wired to nothing
 	mounts   []container.Mount
-	memory   int // MB that the kernel sees to; 0 is no limit
+	memory   int   // MB that the kernel sees to; 0 is no limit
+	ports    []int // taken by the platform
 }
 
 // newGuest starts a container at an address that the caller has acquired; what
@@ -80,6 +81,7 @@ func (c *Cell) newGuest(ctx context.Context, spec guestSpec) (*Guest, error) {
 		Root:     root,
 		Init:     c.options.Lifecycle,
 		Mounts:   spec.mounts,
+		Listen:   spec.ports,
 		Files: []container.File{
 			{Path: "/etc/hosts", Content: fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", spec.address, spec.hostname)},
 			{Path: "/etc/resolv.conf", Content: fmt.Sprintf("nameserver %s\n", nameServer)},

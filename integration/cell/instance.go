@@ -73,7 +73,7 @@ func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processT
 		stopping: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	g, err := r.cell.newAppContainer(ctx, i.guid, r.app, droplet)
+	g, err := r.cell.newAppContainer(ctx, i.guid, r.app, processType, droplet)
 	if err != nil {
 		return nil, err
 	}

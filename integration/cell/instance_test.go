@@ -250,27 +250,40 @@ func TestOtherProcessTypes(t *testing.T) {
 	}
 }
 
-func TestSSHHasNoScripts(t *testing.T) {
+// The daemon has the process' environment, as the launcher gets it.
+func TestSSHIsABashWithTheDaemonsEnvironment(t *testing.T) {
 	c := newCell(t, cell.Options{})
-	i := push(t, c, sidecarApp(t)).Instance(0)
-	out, status, err := i.SSH(timeout(t), `echo "$TRACE$VCAP_APPLICATION" at $PWD; id -un; exit 5`)
-	if err != nil || status.Code != 5 || out != " at /home/vcap\nvcap\n" {
+	a := sidecarApp(t)
+	a.Env = map[string]string{"MINE": "1", "PATH": "/usr/bin:/bin:/mine", "HOME": "/mine"}
+	i := push(t, c, a).Instance(0)
+	out, status, err := i.SSH(timeout(t), `echo "$TRACE$DEPS_DIR at $PWD, $HOME, $PATH, $MINE, $INSTANCE_INDEX"; id -un; exit 5`)
+	if err != nil || status.Code != 5 || out != " at /home/vcap, /home/vcap, /bin:/usr/bin, 1, 0\nvcap\n" {
 		t.Errorf("got %q %s %v", out, status, err)
+	}
+	va := vcapApplication(t, ssh(t, i, `echo "$VCAP_APPLICATION"`))
+	if _, launched := va["instance_id"]; launched || va["process_type"] != "web" {
+		t.Errorf("got %v, want what the launcher gets", va)
 	}
 }
 
-func TestShellHasScripts(t *testing.T) {
+// A shell has no scripts either; the platform's program for that has them.
+func TestShell(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	i := push(t, c, sidecarApp(t)).Instance(0)
-	for _, tty := range []bool{false, true} {
-		var out bytes.Buffer
-		p, err := i.Shell(timeout(t), strings.NewReader("echo \"<$TRACE>\"; [ -t 0 ] && echo on a terminal; exit\n"), &out, tty)
-		must(t, err)
-		_, err = p.Wait(timeout(t))
-		must(t, err)
-		if got := out.String(); !strings.Contains(got, "<platform:/tmp/lifecycle/shell:/home/vcap/app app:bash profile>") ||
-			strings.Contains(got, "\non a terminal") != tty {
-			t.Errorf("tty %t: got %q", tty, got)
+	const show = "echo \"<$TRACE>\"; [ -t 0 ] && echo on a terminal; exit\n"
+	for first, want := range map[string]string{
+		"":                            "<>",
+		"exec /tmp/lifecycle/shell\n": "<platform:/tmp/lifecycle/shell:/home/vcap/app app:bash profile>",
+	} {
+		for _, tty := range []bool{false, true} {
+			var out bytes.Buffer
+			p, err := i.Shell(timeout(t), strings.NewReader(first+show), &out, tty)
+			must(t, err)
+			_, err = p.Wait(timeout(t))
+			must(t, err)
+			if got := out.String(); !strings.Contains(got, want) || strings.Contains(got, "\non a terminal") != tty {
+				t.Errorf("%sterminal %t: got %q", first, tty, got)
+			}
 		}
 	}
 }

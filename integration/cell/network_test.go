@@ -192,12 +192,7 @@ func TestOutside(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	r := push(t, c, app(t, "app", nil))
 	inside := r.Instance(0)
-	host, err := c.OutsideHost(timeout(t), "example.com", container.Mount{Source: os.Getenv(helperEnv), Target: "/tmp/helper", ReadOnly: true})
-	must(t, err)
-	_, err = host.Exec(timeout(t), container.Process{Path: "/tmp/helper", Args: []string{"helper", "-addr", ":8080"}})
-	must(t, err)
-	until(t, "the host serves", func() bool { return knock(t, host, host.Address()+":8080") == nil })
-
+	host := serveOutside(t, c, "example.com")
 	for name, url := range map[string]string{"by name": "http://example.com:8080/remote", "by address": "http://" + host.Address() + ":8080/remote"} {
 		if got := get(inside.HTTPClient(), url); !strings.HasPrefix(got, "198.51.100.2:") {
 			t.Errorf("%s: the host sees %q, want the cell's address", name, got)
@@ -227,6 +222,38 @@ func TestOutside(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(d.Log, "200 OK") {
 		t.Errorf("got %s", d.Log)
+	}
+}
+
+// serveOutside starts a host that says on /remote who asks it, at port 8080.
+func serveOutside(t *testing.T, c *cell.Cell, name string) *cell.Guest {
+	t.Helper()
+	host, err := c.OutsideHost(timeout(t), name, container.Mount{Source: os.Getenv(helperEnv), Target: "/tmp/helper", ReadOnly: true})
+	must(t, err)
+	_, err = host.Exec(timeout(t), container.Process{Path: "/tmp/helper", Args: []string{"helper", "-addr", ":8080"}})
+	must(t, err)
+	until(t, "the host serves", func() bool { return knock(t, host, host.Address()+":8080") == nil })
+	return host
+}
+
+// TestOutsideSeesOneClient: who limits what one address may do limits all apps of a
+// cell together.
+func TestOutsideSeesOneClient(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	host := serveOutside(t, c, "example.com")
+	one, two := app(t, "one", nil), app(t, "two", nil)
+	one.Instances = 2
+	seen := map[string]int{}
+	for _, i := range append(push(t, c, one).Instances(), push(t, c, two).Instances()...) {
+		from, err := netip.ParseAddrPort(get(i.HTTPClient(), "http://"+host.Address()+":8080/remote"))
+		must(t, err)
+		seen[from.Addr().String()]++
+		if got := ssh(t, i, "echo $CF_INSTANCE_IP"); got != from.Addr().String() {
+			t.Errorf("the host sees %s, CF_INSTANCE_IP is %s", from, got)
+		}
+	}
+	if len(seen) != 1 || seen["198.51.100.2"] != 3 {
+		t.Errorf("the host sees %v", seen)
 	}
 }
 

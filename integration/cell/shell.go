@@ -4,22 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
-// SSH runs a command as "cf ssh APP -c COMMAND": by bash, with next to no
-// environment and no profile scripts. output has both streams.
+// SSH runs a command as "cf ssh APP -c COMMAND". output has both streams.
 func (i *Instance) SSH(ctx context.Context, command string) (output string, status container.ExitStatus, err error) {
 	var out syncBuffer
-	p, err := i.ctr.Run(container.Process{
-		Path: "/bin/bash", Args: []string{"/bin/bash", "-c", command}, Dir: "/home/vcap",
-		Env: list(map[string]string{
-			"HOME": "/home/vcap", "USER": "vcap", "LANG": "en_US.UTF-8",
-			"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
-		}),
-		Stdout: &out, Stderr: &out,
-	})
+	process := i.ssh("-c", command)
+	process.Stdout, process.Stderr = &out, &out
+	p, err := i.ctr.Run(process)
 	if err != nil {
 		return "", status, fmt.Errorf("failed to run %q in %s: %w", command, i.guid, err)
 	}
@@ -27,17 +22,24 @@ func (i *Instance) SSH(ctx context.Context, command string) (output string, stat
 	return out.String(), status, err
 }
 
-// Shell is "cf ssh APP": a shell that went through the app's profile scripts,
-// with the process' environment. What it prints, errors too, goes to stdout. It
-// ends with its input, unless it has a terminal.
+// Shell is "cf ssh APP": a shell that reads stdin, and ends with it unless it has
+// a terminal. What it prints, errors too, goes to stdout. Who wants what the app's
+// profile scripts set runs /tmp/lifecycle/shell in it.
 func (i *Instance) Shell(ctx context.Context, stdin io.Reader, stdout io.Writer, tty bool) (*container.Proc, error) {
-	const shell = "/tmp/lifecycle/shell"
-	env := list(i.env)
+	process := i.ssh()
 	if tty {
-		env = append(env, "TERM=xterm")
+		process.Env = append(process.Env, "TERM=xterm")
 	}
-	return i.Exec(ctx, container.Process{
-		Path: shell, Args: []string{shell, "app"}, Dir: "/home/vcap", Env: env,
-		Stdin: stdin, Stdout: stdout, Stderr: stdout, TTY: tty,
-	})
+	process.Stdin, process.Stdout, process.Stderr, process.TTY = stdin, stdout, stdout, tty
+	return i.Exec(ctx, process)
+}
+
+// ssh is what Diego's ssh daemon starts: a plain bash, without any profile script.
+// It has the daemon's environment, which is what the launcher of the process gets,
+// but a PATH of its own.
+func (i *Instance) ssh(args ...string) container.Process {
+	const bash = "/bin/bash"
+	env := maps.Clone(i.env)
+	maps.Copy(env, map[string]string{"PATH": "/bin:/usr/bin", "HOME": "/home/vcap", "USER": "vcap"})
+	return container.Process{Path: bash, Args: append([]string{bash}, args...), Dir: "/home/vcap", Env: list(env)}
 }

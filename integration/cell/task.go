@@ -76,7 +76,7 @@ func (c *Cell) StartTask(ctx context.Context, app App, d *Droplet, command strin
 	label := "APP/TASK/" + t.name + "/0"
 	t.out, t.errs = c.journal.writer(app.Name, label, false), c.journal.writer(app.Name, label, true)
 	var err error
-	if t.Guest, err = c.newAppContainer(ctx, t.guid, app, d); err != nil {
+	if t.Guest, err = c.newAppContainer(ctx, t.guid, app, "", d); err != nil {
 		return nil, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
 	}
 	env := c.environment(app, "", o.Memory)
