@@ -43,7 +43,6 @@ func (c *Cell) newAppContainer(ctx context.Context, hostname string, app App, pr
 	if err != nil {
 		return nil, err
 	}
-	spec.mounts = append(spec.mounts, volumes...)
 	size, err := d.size()
 	if err != nil {
 		return nil, err
@@ -53,7 +52,7 @@ func (c *Cell) newAppContainer(ctx context.Context, hostname string, app App, pr
 		return nil, fmt.Errorf("failed to copy the droplet into the container: disk quota exceeded: the droplet has %d MB, the quota is %d MB", size, app.Disk)
 	}
 	if !app.EnforceMemory {
-		spec.mounts = append(spec.mounts, container.Mount{Lower: []string{d.Dir}, Target: home, Size: rest})
+		spec.mounts = append(append(spec.mounts, container.Mount{Lower: []string{d.Dir}, Target: home, Size: rest}), volumes...)
 		return c.newContainer(ctx, app, spec)
 	}
 	disk, err := newDisk(d.Dir, app.Disk)
@@ -63,7 +62,7 @@ func (c *Cell) newAppContainer(ctx context.Context, hostname string, app App, pr
 	// The container keeps what it has mounted for as long as it lives.
 	defer leaveDisk(disk)
 	spec.memory = app.Memory
-	spec.mounts = append(spec.mounts, container.Mount{Source: disk, Target: home})
+	spec.mounts = append(append(spec.mounts, container.Mount{Source: disk, Target: home}), volumes...)
 	return c.newContainer(ctx, app, spec)
 }
 
