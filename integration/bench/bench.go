@@ -118,14 +118,20 @@ func (b *bench) serve(ctx context.Context, w way, role, command string, instance
 	if err != nil {
 		return nil, err
 	}
+	return app, b.serves(ctx, w, role, app)
+}
+
+// serves waits until every caller's Envoy sends requests to all instances of an app
+// that was started.
+func (b *bench) serves(ctx context.Context, w way, role string, app *cell.RunningApp) error {
 	if err := app.WaitRunning(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.inRotation(ctx, w, role, app); err != nil {
-		return nil, err
+		return err
 	}
 	<-time.After(mergeWindow)
-	return app, nil
+	return nil
 }
 
 // caller is the way's caller, two instances that stay.
@@ -158,14 +164,14 @@ func (b *bench) startNeighbours(ctx context.Context) (err error) {
 func (b *bench) stopNeighbours(ctx context.Context) error {
 	app := b.neighbours
 	b.neighbours = nil
-	return app.Delete(ctx)
+	return app.Stop(ctx)
 }
 
 // stopCallers makes room for measures that start callers themselves.
 func (b *bench) stopCallers(ctx context.Context) error {
 	for w, app := range b.callers {
 		delete(b.callers, w)
-		if err := app.Delete(ctx); err != nil {
+		if err := app.Stop(ctx); err != nil {
 			return err
 		}
 	}
@@ -205,7 +211,7 @@ func (b *bench) inRotation(ctx context.Context, w way, role string, app *cell.Ru
 func (b *bench) gone(ctx context.Context, w way, app *cell.RunningApp) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := app.Delete(ctx); err != nil {
+	if err := app.Stop(ctx); err != nil {
 		return err
 	}
 	if !w.buildpack() {

@@ -4,41 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
-
-// droplet adds up the files of deps/IDX, which staging adds to a droplet.
-func droplet(ctx context.Context, b *bench) ([]result, error) {
-	sizes := map[way]float64{}
-	for _, w := range []way{ours, agentless} {
-		s, err := b.stage(ctx, w, webService)
-		if err != nil {
-			return nil, err
-		}
-		err = filepath.WalkDir(filepath.Join(s.droplet.Dir, "deps", "0"), func(_ string, entry fs.DirEntry, err error) error {
-			if err != nil || !entry.Type().IsRegular() {
-				return err
-			}
-			info, err := entry.Info()
-			if err == nil {
-				sizes[w] += float64(info.Size()) / 1e6
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	r := result{Name: "droplet-agentless", Unit: "MB", Ours: sizes[agentless]}
-	return []result{r.beside(sizes[ours]).aimedAt(goal{ofAgent: 0.45})}, nil
-}
 
 // policies counts the network policies that HotROD is pushed with.
 func policies(context.Context, *bench) ([]result, error) {

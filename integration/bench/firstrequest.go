@@ -96,7 +96,7 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	calls, err := b.startUnchecked(ctx, w, caller, fmt.Sprintf("./echo -first http://127.0.0.1:%d/", tcpPort), 1)
+	calls, err := b.startUnchecked(ctx, w, caller, "./echo -first http://"+w.address()+"/", 1)
 	if err != nil {
 		return 0, err
 	}
@@ -120,7 +120,7 @@ func (b *bench) startPair(ctx context.Context, w way) (time.Duration, error) {
 		return 0, err
 	}
 	took := answered.Sub(service.Instance(0).StartedAt())
-	if err := errors.Join(service.Delete(ctx), calls.Delete(ctx)); err != nil {
+	if err := errors.Join(service.Stop(ctx), calls.Stop(ctx)); err != nil {
 		return 0, err
 	}
 	if !w.buildpack() {

@@ -32,7 +32,10 @@ var measures = []measure{
 	{"hang", hang},
 	{"crash-instance", crashInstance},
 	{"mesh-memory", meshMemory},
-	{"droplet", droplet},
+	{"memory-limit", memoryLimit},
+	{"droplet", dropletAdded},
+	{"droplet-packed", dropletPacked},
+	{"start-in-all", startInAll},
 	{"policies", policies},
 	{"idle-writes", idleWrites},
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// result is one entry of build/bench.json. Naive, Floor, Agent and Ratio are
+// result is one entry of build/bench.json. Naive, Floor, Plain, Agent and Ratio are
 // left out where there is nothing to compare with, Goal and Met where nothing is
-// aimed at. Where ours runs no agent, Agent is agent mode in the same run. Ratio
+// aimed at. Plain is an app without a mesh. Where ours runs no agent, Agent is agent mode in the same run. Ratio
 // is ours/naive, or ours/agent.
 type result struct {
 	Name  string   `json:"name"`
@@ -19,6 +19,7 @@ type result struct {
 	Ours  float64  `json:"ours"`
 	Naive *float64 `json:"naive,omitempty"`
 	Floor *float64 `json:"floor,omitempty"`
+	Plain *float64 `json:"plain,omitempty"`
 	Agent *float64 `json:"agent,omitempty"`
 	Ratio *float64 `json:"ratio,omitempty"`
 	Goal  string   `json:"goal,omitempty"`
@@ -113,16 +114,16 @@ func show(results []result) {
 		}
 		return fmt.Sprintf("%.3g", *n)
 	}
-	fmt.Printf("\n| %-37s | %-10s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
-		"measure", "unit", "ours", "naive", "floor", "agent", "ratio", "goal", "met")
-	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |")
+	fmt.Printf("\n| %-37s | %-10s | %8s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
+		"measure", "unit", "ours", "naive", "floor", "plain", "agent", "ratio", "goal", "met")
+	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |")
 	for _, r := range results {
 		met := ""
 		if r.Met != nil {
 			met = map[bool]string{true: "yes", false: "no"}[*r.Met]
 		}
-		fmt.Printf("| %-37s | %-10s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
-			r.Name, r.Unit, number(&r.Ours), number(r.Naive), number(r.Floor), number(r.Agent), number(r.Ratio), r.Goal, met)
+		fmt.Printf("| %-37s | %-10s | %8s | %8s | %8s | %8s | %8s | %7s | %-30s | %-3s |\n",
+			r.Name, r.Unit, number(&r.Ours), number(r.Naive), number(r.Floor), number(r.Plain), number(r.Agent), number(r.Ratio), r.Goal, met)
 	}
 }
 

@@ -18,8 +18,7 @@ const (
 // endings are what an app may do on SIGTERM (fixtures/echo).
 var endings = []string{"finish", "exit", "ignore"}
 
-// rollingReplace replaces three instances one by one, as the platform does,
-// while a caller sends requests, and counts the lost ones until callers have
+// rollingReplace replaces three instances by a rolling deployment while a caller sends requests, and counts the lost ones until callers have
 // all three new ones. Naive apps count as running before they are in the mesh,
 // which is part of the way.
 //
@@ -92,10 +91,8 @@ func (b *bench) replaceAll(ctx context.Context, w way, ending string, kinds []lo
 	}
 	<-time.After(time.Second)
 	err = func() error {
-		for i := range 3 {
-			if err := app.Replace(ctx, i); err != nil {
-				return err
-			}
+		if err := app.Deploy(ctx, app.Droplet()); err != nil {
+			return err
 		}
 		if err := b.inRotation(ctx, w, role, app); err != nil {
 			return err

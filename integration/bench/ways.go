@@ -18,6 +18,7 @@ const (
 	agentless way = "agentless" // ours too, without agents
 	naive     way = "naive"
 	floor     way = "floor"
+	plain     way = "plain" // into none
 )
 
 // buildpack is whether this project puts the app into the mesh.
@@ -53,6 +54,14 @@ func (w way) upstreams(role string) map[string]int {
 	return nil
 }
 
+// address is where a caller finds the service without requests.
+func (w way) address() string {
+	if w == plain {
+		return w.name(tcpService) + ".apps.internal:8080"
+	}
+	return fmt.Sprintf("127.0.0.1:%d", tcpPort)
+}
+
 // policies are those of an app of that role. Idle instances run alone.
 func (w way) policies(role string) []cell.Policy {
 	apps := map[string][]string{
@@ -64,7 +73,10 @@ func (w way) policies(role string) []cell.Policy {
 	case checkedService, watcher:
 		apps = map[string][]string{w.name(checkedService): nil, w.name(watcher): {w.name(checkedService)}}
 	}
-	if w == agentless {
+	switch w {
+	case plain:
+		return []cell.Policy{{Source: w.name(caller), Destination: w.name(tcpService), Protocol: "tcp", Start: 8080}}
+	case agentless:
 		return foundation.AgentlessPolicies(apps)
 	}
 	return foundation.MeshPolicies(apps)
@@ -75,6 +87,9 @@ func (w way) app(f *foundation.Foundation, role string) (cell.App, error) {
 	switch w {
 	case ours, agentless:
 		return w.withBuildpack(f, role)
+	case plain:
+		dir, err := f.Write(nil)
+		return cell.App{Name: w.name(role), Dir: dir, Buildpacks: []cell.Buildpack{f.Last}}, err
 	case naive:
 		return w.byHand(f, role, map[string]string{
 			"consul.d/agent.json":   agentJSON,

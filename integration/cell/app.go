@@ -26,11 +26,12 @@ type App struct {
 	// It is announced, and enforced with EnforceMemory only.
 	Memory int
 	// EnforceMemory has the kernel kill in an instance that takes more than
-	// Memory, what it writes into memory included. Starting fails where
-	// MemoryLimits does.
+	// Memory. It has its own copy of the droplet, on a disk, and pays for the
+	// pages of what it reads and writes there; what it writes elsewhere is in
+	// memory. Starting fails where MemoryLimits does.
 	EnforceMemory bool
-	// Disk is what an instance may write in MB. 0 is no limit; what is announced
-	// is always the same.
+	// Disk is how much of it an instance may take, in MB, its droplet included.
+	// Defaults to 1024.
 	Disk int
 	// Instances of the web process. Defaults to 1.
 	Instances int
@@ -47,6 +48,11 @@ type App struct {
 	// HealthTimeout is how long an instance may take to pass its health check
 	// for the first time. Defaults to 60 s.
 	HealthTimeout time.Duration
+	// ReadinessCheck of the web process takes it off its routes while it fails:
+	// HealthPort, HealthHTTP, or HealthProcess (default), which never does.
+	ReadinessCheck string
+	// ReadinessPath is the path of HealthHTTP. Defaults to "/".
+	ReadinessPath string
 	// Sidecars are the user's own, beside those from buildpacks.
 	Sidecars []Sidecar
 	// Routes are host names for the router. Defaults to Name.
@@ -54,6 +60,11 @@ type App struct {
 	// InternalRoute is NAME of NAME.apps.internal. Defaults to Name; "-" is
 	// none.
 	InternalRoute string
+	// TCPRoutes are ports of the platform's TCP router.
+	TCPRoutes []TCPRoute
+	// Volumes are bound to the app, and stand in VCAP_SERVICES beside what
+	// VcapServices has.
+	Volumes []Volume
 	// Organization and Space default to "org" and "space".
 	Organization, Space string
 	// Stack is CF_STACK at staging. Defaults to cflinuxfs4.
@@ -86,11 +97,11 @@ type Sidecar struct {
 // Result is what staging found out.
 type Result struct {
 	// ProcessTypes maps a process type to its command.
-	ProcessTypes map[string]string `json:"process_types"`
+	ProcessTypes map[string]string
 	// Sidecars come from the buildpacks' launch.yml.
-	Sidecars []Sidecar `json:"sidecars"`
+	Sidecars []Sidecar
 	// Buildpacks in order.
-	Buildpacks []BuildpackMetadata `json:"buildpacks"`
+	Buildpacks []BuildpackMetadata
 }
 
 // BuildpackMetadata is what a buildpack says of itself in its config.yml.

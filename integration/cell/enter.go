@@ -30,7 +30,7 @@ func enter() error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("failed to mount a tmpfs on %s: %w", dir, err)
 	}
-	workDir = dir
+	workDir, diskDir = dir, findDisk()
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(tmp, 0o1777); err != nil {
 		return err
@@ -48,7 +48,11 @@ func freeDirectory() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inUse := []string{cwd, os.Getenv(lifecycleEnv), os.Getenv("HOME"), os.TempDir()}
+	inUse := []string{cwd}
+	for _, variable := range os.Environ() { // programs, buildpacks, HOME and TMPDIR
+		_, value, _ := strings.Cut(variable, "=")
+		inUse = append(inUse, value)
+	}
 	for _, dir := range []string{"/mnt", "/media", "/srv"} {
 		info, err := os.Stat(dir)
 		if err != nil || !info.IsDir() || holdsAny(dir, inUse) {

@@ -13,7 +13,6 @@ const (
 	webProcess = "web"
 	appPort    = "8080"
 	openFiles  = 16384 // announced in VCAP_APPLICATION
-	disk       = 1024  // MB, announced too
 )
 
 // application is VCAP_APPLICATION as the platform hands it to the launcher,
@@ -49,11 +48,11 @@ func (c *Cell) environment(app App, processType string, memory int) map[string]s
 	version := c.guid("version", app.Name)
 	a := application{
 		CFAPI:           "https://api.localhost",
-		Limits:          limits{FDs: openFiles, Mem: memory, Disk: disk},
-		ApplicationName: app.Name, Name: app.Name, ApplicationID: c.guid("app", app.Name),
+		Limits:          limits{FDs: openFiles, Mem: memory, Disk: app.Disk},
+		ApplicationName: app.Name, Name: app.Name, ApplicationID: c.appGUID(app),
 		ApplicationURIs: app.uris(), URIs: app.uris(),
-		SpaceName: app.Space, SpaceID: c.guid("space", app.Organization+"/"+app.Space),
-		OrganizationName: app.Organization, OrganizationID: c.guid("organization", app.Organization),
+		SpaceName: app.Space, SpaceID: c.spaceGUID(app),
+		OrganizationName: app.Organization, OrganizationID: c.organizationGUID(app),
 		ProcessType: processType,
 		Version:     version, Application: version,
 	}
@@ -64,26 +63,32 @@ func (c *Cell) environment(app App, processType string, memory int) map[string]s
 	}
 	text, _ := json.Marshal(a) // strings and numbers only
 	env := map[string]string{
-		"LANG":             "en_US.UTF-8",
-		"PATH":             "/usr/local/bin:/usr/bin:/bin",
-		"USER":             "vcap",
-		"HOME":             "/home/vcap",
-		"CF_INSTANCE_IP":   cellAddress.String(),
-		"MEMORY_LIMIT":     fmt.Sprintf("%dm", memory),
-		"VCAP_APPLICATION": string(text),
+		"LANG":                "en_US.UTF-8",
+		"PATH":                "/usr/local/bin:/usr/bin:/bin",
+		"USER":                "vcap",
+		"HOME":                "/home/vcap",
+		"CF_INSTANCE_IP":      cellAddress.String(),
+		"CF_INSTANCE_CERT":    identityDir + "/" + certificateFile,
+		"CF_INSTANCE_KEY":     identityDir + "/" + keyFile,
+		"CF_SYSTEM_CERT_PATH": systemCertificates,
+		"MEMORY_LIMIT":        fmt.Sprintf("%dm", memory),
+		"VCAP_APPLICATION":    string(text),
 	}
 	if app.VcapServices != "-" {
-		env["VCAP_SERVICES"] = app.VcapServices
+		env["VCAP_SERVICES"], _ = c.services(app) // newContainer has seen that it can be made
 	}
 	maps.Copy(env, app.Env)
 	return env
 }
 
-// uris are the names under which the router knows the app.
+// uris are the names under which the routers know the app.
 func (a App) uris() []string {
-	uris := make([]string, len(a.Routes))
-	for i, route := range a.Routes {
-		uris[i] = route + ".localhost"
+	uris := []string{}
+	for _, route := range a.Routes {
+		uris = append(uris, route+".localhost")
+	}
+	for _, route := range a.TCPRoutes {
+		uris = append(uris, fmt.Sprintf("%s:%d", tcpDomain, route.Port))
 	}
 	return uris
 }

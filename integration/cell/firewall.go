@@ -25,7 +25,7 @@ type firewall struct {
 	cuts     *nftables.Chain          // what is refused also where a connection exists
 	rules    *nftables.Chain          // one rule per policy
 	silenced *nftables.Set            // addresses whose packets are dropped
-	apps     map[string]*nftables.Set // addresses of an app's containers
+	apps     map[string]*nftables.Set // addresses of an app's containers, by its GUID
 }
 
 func newFirewall() (*firewall, error) {
@@ -133,35 +133,35 @@ func (f *firewall) unsilence(address netip.Addr) error {
 }
 
 // set replaces all rules at once: there is no moment without them.
-func (f *firewall) set(r rules) error {
+func (f *firewall) set(all rules) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conn.FlushChain(f.cuts)
-	for _, p := range r.cut {
-		from, to, err := f.ends(p)
+	for _, r := range all.cut {
+		from, to, err := f.ends(r)
 		if err != nil {
 			return err
 		}
-		f.add(f.cuts, inSet(source, from), inSet(destination, to), ports(p.Protocol, destinationPort, p.Start, p.End), reject())
-		f.add(f.cuts, inSet(source, to), inSet(destination, from), ports(p.Protocol, sourcePort, p.Start, p.End), reject())
+		f.add(f.cuts, inSet(source, from), inSet(destination, to), ports(r.Protocol, destinationPort, r.Start, r.End), reject())
+		f.add(f.cuts, inSet(source, to), inSet(destination, from), ports(r.Protocol, sourcePort, r.Start, r.End), reject())
 	}
 	f.conn.FlushChain(f.rules)
-	for _, p := range r.allowed {
-		from, to, err := f.ends(p)
+	for _, r := range all.allowed {
+		from, to, err := f.ends(r)
 		if err != nil {
 			return err
 		}
-		f.add(f.rules, inSet(source, from), inSet(destination, to), ports(p.Protocol, destinationPort, p.Start, p.End), accept())
+		f.add(f.rules, inSet(source, from), inSet(destination, to), ports(r.Protocol, destinationPort, r.Start, r.End), accept())
 	}
 	return f.flush("set the policies")
 }
 
 // ends are the addresses between which a policy is.
-func (f *firewall) ends(p Policy) (from, to *nftables.Set, err error) {
-	if from, err = f.appSet(p.Source); err != nil {
+func (f *firewall) ends(r rule) (from, to *nftables.Set, err error) {
+	if from, err = f.appSet(r.from); err != nil {
 		return nil, nil, err
 	}
-	to, err = f.appSet(p.Destination)
+	to, err = f.appSet(r.to)
 	return from, to, err
 }
 

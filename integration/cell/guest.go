@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
@@ -19,7 +20,7 @@ import (
 // Guest is a container with an address on the cell's network.
 type Guest struct {
 	cell    *Cell
-	app     string // whose policies count for it, if any
+	app     string // GUID of whose policies count for it, if any
 	address netip.Addr
 	ctr     *container.Container
 	wire    wire
@@ -28,19 +29,22 @@ type Guest struct {
 	client  *http.Client
 
 	mu       sync.Mutex
-	silenced bool // guarded by mu
-	ended    bool // guarded by mu
+	silenced bool          // guarded by mu
+	ended    bool          // guarded by mu
+	lost     bool          // guarded by mu: with its cell
+	lingers  time.Duration // guarded by mu: for which its address is kept when it has ended
 }
 
 // guestSpec says what kind of guest it is.
 type guestSpec struct {
 	hostname string
 	address  netip.Addr
-	app      string // whose policies count for it, if any
+	app      string // GUID of whose policies count for it, if any
 	outside  bool   // on the outside network, not a container of an app
 	isolated bool   // wired to nothing
 	mounts   []container.Mount
-	memory   int // MB that the kernel sees to; 0 is no limit
+	memory   int   // MB that the kernel sees to; 0 is no limit
+	ports    []int // taken by the platform
 }
 
 // newGuest starts a container at an address that the caller has acquired; what
@@ -77,6 +81,7 @@ func (c *Cell) newGuest(ctx context.Context, spec guestSpec) (*Guest, error) {
 		Root:     root,
 		Init:     c.options.Lifecycle,
 		Mounts:   spec.mounts,
+		Listen:   spec.ports,
 		Files: []container.File{
 			{Path: "/etc/hosts", Content: fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", spec.address, spec.hostname)},
 			{Path: "/etc/resolv.conf", Content: fmt.Sprintf("nameserver %s\n", nameServer)},
@@ -114,19 +119,33 @@ func (g *Guest) end() {
 	if err := g.wire.cut(); err != nil {
 		fmt.Fprintf(os.Stderr, "cell: failed to remove the device of %s: %s\n", g.address, err)
 	}
-	if g.silenced {
-		_ = c.network.firewall.unsilence(g.address)
-	}
-	if g.app != "" {
-		_ = c.network.firewall.leave(g.app, g.address)
-	}
 	if err := g.group.remove(); err != nil {
 		fmt.Fprintf(os.Stderr, "cell: failed to remove the control group of %s: %s\n", g.address, err)
 	}
 	if g.root != "" {
 		_ = os.Remove(g.root)
 	}
-	c.network.release(g.address)
+	silenced, lost, lingers := g.silenced, g.lost, g.lingers
+	if !lost {
+		g.giveBack(silenced)
+		return
+	}
+	c.loops.Go(func() {
+		c.sleep(lingers)
+		_ = netlink.RouteDel(blackhole(g.address))
+		g.giveBack(silenced)
+	})
+}
+
+// giveBack lets others have the address.
+func (g *Guest) giveBack(silenced bool) {
+	if silenced {
+		_ = g.cell.network.firewall.unsilence(g.address)
+	}
+	if g.app != "" {
+		_ = g.cell.network.firewall.leave(g.app, g.address)
+	}
+	g.cell.network.release(g.address)
 }
 
 // Address is the IPv4 address, e.g. "10.255.0.1".

@@ -15,9 +15,6 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
-// healthInterval is the time between health checks while an instance starts.
-const healthInterval = 50 * time.Millisecond
-
 // State of an instance.
 type State string
 
@@ -44,14 +41,15 @@ type Instance struct {
 	exits       chan *watched
 	stopping    chan struct{}
 	stopOnce    sync.Once
-	running     chan struct{}
 	done        chan struct{}
 
 	mu        sync.Mutex
-	state     State     // guarded by mu
-	runningAt time.Time // guarded by mu
-	reason    string    // guarded by mu: why it has crashed
-	killed    []string  // guarded by mu
+	state     State         // guarded by mu
+	runningAt time.Time     // guarded by mu
+	ready     bool          // guarded by mu: passes its readiness check
+	reason    string        // guarded by mu: why it has crashed
+	killed    []string      // guarded by mu
+	changed   chan struct{} // guarded by mu: closed when any of these changes
 }
 
 // watched is a process or sidecar whose end ends the instance.
@@ -68,19 +66,14 @@ type watched struct {
 func newInstanceGUID() string { return uuid.NewString()[:28] }
 
 // newInstance creates the container and starts everything in it, in any order.
-func (r *RunningApp) newInstance(ctx context.Context, processType string, index int) (*Instance, error) {
+func (r *RunningApp) newInstance(ctx context.Context, droplet *Droplet, processType string, index int) (*Instance, error) {
 	i := &Instance{
 		run: r, processType: processType, index: index, guid: newInstanceGUID(),
 		startedAt: time.Now(), state: Starting,
-		stopping: make(chan struct{}), running: make(chan struct{}), done: make(chan struct{}),
+		stopping: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	r.cell.journal.cell(r.app.Name, index, "Creating container for %s instance %s", processType, i.guid)
-	droplet := r.Droplet()
-	spec := guestSpec{hostname: i.guid, app: r.app.Name, mounts: r.cell.mounts(r.app, droplet)}
-	if r.app.EnforceMemory {
-		spec.memory = r.app.Memory
-	}
-	g, err := r.cell.newContainer(ctx, spec)
+	g, err := r.cell.newAppContainer(ctx, i.guid, r.app, processType, droplet)
 	if err != nil {
 		return nil, err
 	}
@@ -96,14 +89,6 @@ func (r *RunningApp) newInstance(ctx context.Context, processType string, index 
 		return nil, err
 	}
 	return i, nil
-}
-
-// mounts are those of an instance or a task.
-func (c *Cell) mounts(app App, d *Droplet) []container.Mount {
-	return []container.Mount{
-		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
-		{Lower: []string{d.Dir}, Target: "/home/vcap", Size: app.Disk},
-	}
 }
 
 func (i *Instance) launch() error {
@@ -142,10 +127,9 @@ func (i *Instance) launch() error {
 // watch follows the instance until it is gone.
 func (i *Instance) watch() {
 	defer close(i.done)
-	log := func(format string, args ...any) { i.cell.journal.cell(i.run.app.Name, i.index, format, args...) }
-	ctx, cancel := context.WithTimeout(context.Background(), i.run.app.HealthTimeout)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	healthy := make(chan error, 1)
+	healthy, unhealthy := make(chan error, 1), make(chan error, 1)
 	go func() { healthy <- i.waitHealthy(ctx) }()
 	end, reason := Stopped, ""
 	for up := true; up; {
@@ -153,9 +137,14 @@ func (i *Instance) watch() {
 		case err := <-healthy:
 			if err == nil {
 				i.setRunning()
-				log("Container became healthy: instance %s is running", i.guid)
+				i.log("Container became healthy: instance %s is running", i.guid)
+				go func() { unhealthy <- i.stayHealthy(ctx) }()
+				go i.watchReadiness(ctx)
 				continue
 			}
+			end, reason, up = Crashed, err.Error(), false
+		case err := <-unhealthy:
+			i.log("Container became unhealthy: instance %s", i.guid)
 			end, reason, up = Crashed, err.Error(), false
 		case p := <-i.exits:
 			status, _ := p.proc.Wait(context.Background())
@@ -167,45 +156,16 @@ func (i *Instance) watch() {
 			up = false
 		}
 	}
+	cancel()
 	i.set(Stopping, reason)
 	if end == Crashed {
-		log("Instance %s crashed: %s", i.guid, reason)
+		i.log("Instance %s crashed: %s", i.guid, reason)
 	} else {
-		log("Stopping instance %s", i.guid)
+		i.log("Stopping instance %s", i.guid)
 	}
 	i.shutDown()
 	i.set(end, reason)
-	log("Destroyed container for instance %s", i.guid)
-}
-
-// waitHealthy returns when the health check passes for the first time.
-func (i *Instance) waitHealthy(ctx context.Context) error {
-	kind := HealthProcess
-	if i.processType == webProcess {
-		kind = i.run.app.HealthCheck
-	}
-	const program = "/tmp/lifecycle/healthcheck"
-	args := []string{program, "-port", appPort}
-	switch kind {
-	case HealthProcess:
-		return nil
-	case HealthHTTP:
-		args = append(args, "-uri", i.run.app.HealthPath)
-	}
-	for {
-		p, err := i.ctr.Run(container.Process{Path: program, Args: args})
-		if err != nil {
-			return fmt.Errorf("failed to check the health: %w", err)
-		}
-		if status, err := p.Wait(ctx); err == nil && status.Code == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("instance never healthy after %s: %s check on port %s failed", i.run.app.HealthTimeout, kind, appPort)
-		case <-time.After(healthInterval):
-		}
-	}
+	i.log("Destroyed container for instance %s", i.guid)
 }
 
 // shutDown tells all processes at once to end, and after a while makes them.
@@ -250,14 +210,23 @@ func exitText(s container.ExitStatus) string {
 }
 
 func (i *Instance) set(s State, reason string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.state, i.reason = s, reason
+	i.change(func() { i.state, i.reason = s, reason })
 }
 
 func (i *Instance) setRunning() {
+	i.change(func() { i.state, i.runningAt, i.ready = Running, time.Now(), i.readinessKind() == HealthProcess })
+}
+
+func (i *Instance) setReady(ready bool) { i.change(func() { i.ready = ready }) }
+
+func (i *Instance) change(how func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.state, i.runningAt = Running, time.Now()
-	close(i.running)
+	how()
+	close(i.changed)
+	i.changed = make(chan struct{})
+}
+
+func (i *Instance) log(format string, args ...any) {
+	i.cell.journal.cell(i.run.app.Name, i.index, format, args...)
 }

@@ -28,6 +28,14 @@ func (i *Instance) RunningAt() time.Time {
 	return i.runningAt
 }
 
+// upFor is how long it was running, or has been so far.
+func (i *Instance) upFor() time.Duration {
+	if at := i.RunningAt(); !at.IsZero() {
+		return time.Since(at)
+	}
+	return 0
+}
+
 // State is the instance's state now.
 func (i *Instance) State() State {
 	i.mu.Lock()
@@ -52,16 +60,47 @@ func (i *Instance) Killed() []string {
 // Done is closed when the container is gone.
 func (i *Instance) Done() <-chan struct{} { return i.done }
 
+// Routable tells whether routes lead to the instance: the router's and those of
+// apps.internal. They do from when it is running, while its readiness check
+// passes, and until its container is gone.
+func (i *Instance) Routable() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.ready && !i.isOver()
+}
+
+// isOver is called with mu held.
+func (i *Instance) isOver() bool { return i.state == Stopped || i.state == Crashed }
+
 // WaitRunning waits until the health check has passed. It is an error if the
 // instance ends instead.
 func (i *Instance) WaitRunning(ctx context.Context) error {
-	select {
-	case <-i.running:
-		return nil
-	case <-i.done:
-		return fmt.Errorf("instance %s of %s has %s: %s", i.guid, i.App(), i.State(), i.Reason())
-	case <-ctx.Done():
-		return fmt.Errorf("instance %s of %s is not running but %s: %w", i.guid, i.App(), i.State(), ctx.Err())
+	return i.wait(ctx, "running", func() bool { return !i.runningAt.IsZero() })
+}
+
+// WaitRoutable waits until the instance is running and its readiness check
+// passes, if it has one. It is an error if the instance ends instead.
+func (i *Instance) WaitRoutable(ctx context.Context) error {
+	return i.wait(ctx, "running and ready", func() bool { return i.state == Running && i.ready })
+}
+
+// wait calls is with mu held.
+func (i *Instance) wait(ctx context.Context, what string, is func() bool) error {
+	for {
+		i.mu.Lock()
+		reached, over, changed := is(), i.isOver(), i.changed
+		i.mu.Unlock()
+		if reached {
+			return nil
+		}
+		if over {
+			return fmt.Errorf("instance %s of %s has %s: %s", i.guid, i.App(), i.State(), i.Reason())
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("instance %s of %s is not %s but %s: %w", i.guid, i.App(), what, i.State(), ctx.Err())
+		}
 	}
 }
 

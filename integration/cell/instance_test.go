@@ -159,30 +159,6 @@ func TestEndOfOneProcessRestartsTheInstance(t *testing.T) {
 	}
 }
 
-func TestFourthStartIsDelayed(t *testing.T) {
-	c := newCell(t, cell.Options{RestartDelay: time.Hour})
-	a := app(t, "app", files{"Procfile": "web: exit 7\n"})
-	d, err := c.Stage(timeout(t), a)
-	must(t, err)
-	r, err := c.Start(timeout(t), a, d)
-	must(t, err)
-	crashes := func() (n int) {
-		for _, l := range r.Logs() {
-			if strings.Contains(l.Text, "crashed: APP/PROC/WEB/0: exit status 7") {
-				n++
-			}
-		}
-		return n
-	}
-	until(t, "four crashes", func() bool { return crashes() == 4 })
-	last := r.Instance(0)
-	<-last.Done()
-	must(t, r.Delete(timeout(t)))
-	if got := crashes(); got != 4 || r.Instance(0) != last || c.App("app") != nil {
-		t.Errorf("got %d crashes", got)
-	}
-}
-
 func TestStop(t *testing.T) {
 	const grace = 10 * time.Second
 	c := newCell(t, cell.Options{StopGrace: grace})
@@ -241,42 +217,18 @@ func TestOnlyTopProcessesGetTheSignal(t *testing.T) {
 	}
 }
 
-func TestReplaceAndScale(t *testing.T) {
+func TestScale(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	r := push(t, c, app(t, "app", nil))
-	old := r.Instance(0)
-	must(t, r.Replace(timeout(t), 0))
-	next := r.Instance(0)
-	if next == old || next.Index() != 0 || old.State() != cell.Stopped || next.State() != cell.Running {
-		t.Errorf("old %s, next %d %s", old.State(), next.Index(), next.State())
-	}
+	first := r.Instance(0)
 	must(t, r.Scale(timeout(t), 3))
 	must(t, r.WaitRunning(timeout(t)))
 	if got := len(r.Instances()); got != 3 {
 		t.Errorf("got %d instances", got)
 	}
 	must(t, r.Scale(timeout(t), 1))
-	if got := r.Instances(); len(got) != 1 || got[0] != next {
+	if got := r.Instances(); len(got) != 1 || got[0] != first {
 		t.Errorf("got %v", got)
-	}
-}
-
-// TestRestageRolling: instances that run keep their droplet until they are replaced.
-func TestRestageRolling(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	r := push(t, c, app(t, "app", files{"version": "one"}))
-	must(t, r.Scale(timeout(t), 2))
-	must(t, r.WaitRunning(timeout(t)))
-	next := app(t, "app", files{"version": "two"})
-	d, err := c.Stage(timeout(t), next)
-	must(t, err)
-	r.Use(d)
-	must(t, r.Replace(timeout(t), 0))
-	for index, want := range []string{"two", "one"} {
-		got, err := r.Instance(index).ReadFile("/home/vcap/app/version")
-		if must(t, err); string(got) != want {
-			t.Errorf("instance %d runs %q, want %q", index, got, want)
-		}
 	}
 }
 
@@ -298,64 +250,41 @@ func TestOtherProcessTypes(t *testing.T) {
 	}
 }
 
-func TestSSHHasNoScripts(t *testing.T) {
+// The daemon has the process' environment, as the launcher gets it.
+func TestSSHIsABashWithTheDaemonsEnvironment(t *testing.T) {
 	c := newCell(t, cell.Options{})
-	i := push(t, c, sidecarApp(t)).Instance(0)
-	out, status, err := i.SSH(timeout(t), `echo "$TRACE$VCAP_APPLICATION" at $PWD; id -un; exit 5`)
-	if err != nil || status.Code != 5 || out != " at /home/vcap\nvcap\n" {
+	a := sidecarApp(t)
+	a.Env = map[string]string{"MINE": "1", "PATH": "/usr/bin:/bin:/mine", "HOME": "/mine"}
+	i := push(t, c, a).Instance(0)
+	out, status, err := i.SSH(timeout(t), `echo "$TRACE$DEPS_DIR at $PWD, $HOME, $PATH, $MINE, $INSTANCE_INDEX"; id -un; exit 5`)
+	if err != nil || status.Code != 5 || out != " at /home/vcap, /home/vcap, /bin:/usr/bin, 1, 0\nvcap\n" {
 		t.Errorf("got %q %s %v", out, status, err)
 	}
+	va := vcapApplication(t, ssh(t, i, `echo "$VCAP_APPLICATION"`))
+	if _, launched := va["instance_id"]; launched || va["process_type"] != "web" {
+		t.Errorf("got %v, want what the launcher gets", va)
+	}
 }
 
-func TestShellHasScripts(t *testing.T) {
+// A shell has no scripts either; the platform's program for that has them.
+func TestShell(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	i := push(t, c, sidecarApp(t)).Instance(0)
-	for _, tty := range []bool{false, true} {
-		var out bytes.Buffer
-		p, err := i.Shell(timeout(t), strings.NewReader("echo \"<$TRACE>\"; [ -t 0 ] && echo on a terminal; exit\n"), &out, tty)
-		must(t, err)
-		_, err = p.Wait(timeout(t))
-		must(t, err)
-		if got := out.String(); !strings.Contains(got, "<platform:/tmp/lifecycle/shell:/home/vcap/app app:bash profile>") ||
-			strings.Contains(got, "\non a terminal") != tty {
-			t.Errorf("tty %t: got %q", tty, got)
+	const show = "echo \"<$TRACE>\"; [ -t 0 ] && echo on a terminal; exit\n"
+	for first, want := range map[string]string{
+		"":                            "<>",
+		"exec /tmp/lifecycle/shell\n": "<platform:/tmp/lifecycle/shell:/home/vcap/app app:bash profile>",
+	} {
+		for _, tty := range []bool{false, true} {
+			var out bytes.Buffer
+			p, err := i.Shell(timeout(t), strings.NewReader(first+show), &out, tty)
+			must(t, err)
+			_, err = p.Wait(timeout(t))
+			must(t, err)
+			if got := out.String(); !strings.Contains(got, want) || strings.Contains(got, "\non a terminal") != tty {
+				t.Errorf("%sterminal %t: got %q", first, tty, got)
+			}
 		}
-	}
-}
-
-func TestTask(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	r := push(t, c, sidecarApp(t))
-	status, err := r.Task(timeout(t), `echo "$TRACE"; echo "$VCAP_APPLICATION"; echo "guid:$CF_INSTANCE_GUID"; ps ax 2>/dev/null | grep -c "[s]leep 1000"; exit 6`)
-	if err != nil || status.Code != 6 {
-		t.Fatalf("got %s %v", status, err)
-	}
-	var printed []string
-	for _, l := range r.Logs() {
-		if l.Label == "APP/TASK/0" {
-			printed = append(printed, l.Text)
-		}
-	}
-	if len(printed) < 3 || !strings.HasPrefix(printed[0], "platform:") || printed[2] != "guid:" {
-		t.Fatalf("got %q", printed)
-	}
-	if _, has := vcapApplication(t, printed[1])["process_type"]; has {
-		t.Error("a task has a process type")
-	}
-}
-
-func TestSidecarsMustLeaveMemory(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	a := app(t, "app", nil)
-	a.Memory = 128
-	a.Sidecars = []cell.Sidecar{{Name: "mine", Command: "exec sleep 1000", ProcessTypes: []string{"web"}, Memory: 128}}
-	if _, err := c.Push(timeout(t), a); err == nil || !strings.Contains(err.Error(), "too large") {
-		t.Errorf("got %v", err)
-	}
-	a.Sidecars[0].Memory = 28
-	i := push(t, c, a).Instance(0)
-	if got := environment(t, i, i.Processes()[0].Pid)["MEMORY_LIMIT"]; got != "100m" {
-		t.Errorf("got %s", got)
 	}
 }
 
@@ -369,14 +298,4 @@ func TestNothingIsLeftOfAnOrphan(t *testing.T) {
 		return len(all) == 2 // whom the launcher has become, and no orphan, alive or not
 	})
 	must(t, i.Signal("web", syscall.Signal(0)))
-}
-
-func TestHTTPHealthCheck(t *testing.T) {
-	c := newCell(t, cell.Options{})
-	a := app(t, "app", nil)
-	a.HealthCheck, a.HealthPath = cell.HealthHTTP, "/remote"
-	i := push(t, c, a).Instance(0)
-	if i.RunningAt().Sub(i.StartedAt()) <= 0 {
-		t.Error("no times")
-	}
 }

@@ -32,23 +32,25 @@ func BuildLifecycle(dir string) (path string, err error) {
 	return path, os.Setenv(lifecycleEnv, path)
 }
 
-// lifecycleNames are the programs that the one program is.
-var lifecycleNames = []string{"builder", "launcher", "shell", "healthcheck"}
-
-// installLifecycle makes dir what /tmp/lifecycle is in containers.
-func installLifecycle(program, dir string) error {
-	b, err := os.ReadFile(program)
-	if err != nil {
-		return fmt.Errorf("failed to read the lifecycle program: %w", err)
-	}
+// installLifecycle makes dir what /tmp/lifecycle is in containers: one program
+// under several names, and what takes its place.
+func installLifecycle(o Options, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "lifecycle"), b, 0o755); err != nil {
-		return err
-	}
-	for _, name := range lifecycleNames {
-		if err := os.Symlink("lifecycle", filepath.Join(dir, name)); err != nil {
+	programs := map[string]string{"lifecycle": o.Lifecycle, "builder": o.Builder, "launcher": o.Launcher, "shell": "", "healthcheck": ""}
+	for name, program := range programs {
+		if program == "" && name != "lifecycle" {
+			if err := os.Symlink("lifecycle", filepath.Join(dir, name)); err != nil {
+				return err
+			}
+			continue
+		}
+		b, err := os.ReadFile(program)
+		if err != nil {
+			return fmt.Errorf("failed to read the lifecycle's %s: %w", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
 			return err
 		}
 	}

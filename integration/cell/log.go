@@ -17,7 +17,7 @@ type Line struct {
 	Time time.Time
 	App  string
 	// Label is e.g. APP/PROC/WEB/0, APP/PROC/WEB/SIDECAR/MESH-ENVOY/0,
-	// APP/TASK/0, STG/0 or CELL/0; the number is the instance's index.
+	// APP/TASK/NAME/0, STG/0 or CELL/0; the number is the instance's index.
 	Label string
 	Err   bool // from standard error
 	Text  string

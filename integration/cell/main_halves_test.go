@@ -97,7 +97,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			cmd.Stderr = os.Stderr
 			must(t, cmd.Start())
 			var printed bytes.Buffer
-			var groups []string
+			var programs, groups []string
 			if sig != 0 {
 				for !strings.Contains(printed.String(), "running forever") {
 					b := make([]byte, 1000)
@@ -105,9 +105,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 					must(t, err)
 					printed.Write(b[:n])
 				}
-				groups = memoryGroups(t, names(t, tmp))
-				if cell.MemoryLimits() == nil && len(groups) != 1 {
-					t.Errorf("the control groups are %v", groups)
+				programs = names(t, tmp)
+				groups = memoryGroups(t, programs)
+				disks := attachedDisks(t, programs)
+				if cell.MemoryLimits() == nil && (len(groups) != 1 || disks != 1) {
+					t.Errorf("the control groups are %v, there are %d disks", groups, disks)
 				}
 				must(t, cmd.Process.Signal(sig))
 			}
@@ -117,6 +119,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				t.Errorf("ended with %v:\n%s", err, &printed)
 			}
 			until(t, "all traces are gone", func() bool { return slices.Equal(traces(t), before) })
+			until(t, "no disk is left", func() bool { return attachedDisks(t, programs) == 0 })
 			// Only a killed program cannot clean up what was built.
 			if sig != syscall.SIGKILL && len(names(t, tmp)) > 0 {
 				t.Errorf("files are left: %v", names(t, tmp))
@@ -154,6 +157,19 @@ func memoryGroups(t *testing.T, programs []string) (all []string) {
 		}
 	}
 	return all
+}
+
+// attachedDisks is how many disks the machine has for programs by their names.
+func attachedDisks(t *testing.T, programs []string) (n int) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	must(t, err)
+	for _, file := range files {
+		name, _ := os.ReadFile(file) // it may have gone
+		if slices.ContainsFunc(programs, func(p string) bool { return strings.Contains(string(name), "/mesh-cell-"+p+"-") }) {
+			n++
+		}
+	}
+	return n
 }
 
 // traces are the processes there are, the namespaces they have, and mounts.

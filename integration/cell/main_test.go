@@ -57,6 +57,9 @@ func newCell(t *testing.T, o cell.Options) *cell.Cell {
 	if o.StopGrace == 0 {
 		o.StopGrace = time.Second
 	}
+	if o.StartupInterval == 0 {
+		o.StartupInterval = 50 * time.Millisecond
+	}
 	if testing.Verbose() {
 		o.Log = testLog{t}
 	}

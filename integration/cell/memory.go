@@ -15,8 +15,8 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
-// groupPrefix begins the names of all control groups of cells. The name of the
-// program that makes them follows.
+// groupPrefix begins the names of all control groups and disks of cells. The name of
+// the program that makes them follows.
 const groupPrefix = "mesh-cell-"
 
 // programName tells this program from others that have cells at the same time.
@@ -33,7 +33,19 @@ type memoryGroup struct {
 // can.
 func MemoryLimits() error {
 	g, err := newMemoryGroup(1)
-	return errors.Join(err, g.remove())
+	if err := errors.Join(err, g.remove()); err != nil {
+		return err
+	}
+	empty, err := os.MkdirTemp(workDir, "empty")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(empty)
+	disk, err := newDisk(empty, 8)
+	if err == nil {
+		leaveDisk(disk)
+	}
+	return err
 }
 
 // newMemoryGroup makes a group with a limit in MB. It needs the machine's root.
@@ -88,6 +100,19 @@ func (g memoryGroup) write(name string, value int) error {
 	return errors.Join(err, f.Close())
 }
 
+// hasKilled tells whether the kernel has killed something that asked for more.
+func (g memoryGroup) hasKilled() bool {
+	for _, name := range []string{"memory.events", "memory.oom_control"} { // of version 2, or of 1
+		text, _ := os.ReadFile(filepath.Join(g.dir, name))
+		for line := range strings.Lines(string(text)) {
+			if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+				return strings.TrimSpace(n) != "0"
+			}
+		}
+	}
+	return false
+}
+
 // remove takes the group away. Nothing runs in it any more, but the kernel may
 // take a moment to see that.
 func (g memoryGroup) remove() (err error) {
@@ -116,4 +141,65 @@ func removeGroups(program string) {
 			_ = os.Remove(dir)
 		}
 	}
+}
+
+// MemoryUse is the memory that the kernel charges to an instance, in bytes.
+type MemoryUse struct {
+	// Own is what processes have for themselves, Files are pages of files, which
+	// the kernel gives up where memory is short unless they are in memory only.
+	Own, Files int
+	// Total has the kernel's own for the instance too. Peak is the most it was.
+	Total, Peak int
+	// Reads is how often a page had to be read before a process could go on.
+	Reads int
+	// Kills is how many processes were killed for want of memory.
+	Kills int
+}
+
+// MemoryUse is that of an instance with App.EnforceMemory.
+func (g *Guest) MemoryUse() (u MemoryUse, err error) {
+	if g.group.dir == "" {
+		return u, errors.New("its memory is not bounded")
+	}
+	text := ""
+	for _, name := range memoryFiles {
+		content, err := os.ReadFile(filepath.Join(g.group.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the other version's
+		} else if err != nil {
+			return u, fmt.Errorf("failed to read a control group: %w", err)
+		}
+		if fields := strings.Fields(string(content)); len(fields) == 1 {
+			text += name + " "
+		}
+		text += string(content)
+	}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			continue // none of ours
+		}
+		switch name {
+		case "rss", "anon":
+			u.Own = n
+		case "cache", "file":
+			u.Files = n
+		case "memory.usage_in_bytes", "memory.current":
+			u.Total = n
+		case "memory.max_usage_in_bytes", "memory.peak":
+			u.Peak = n
+		case "pgmajfault":
+			u.Reads = n
+		case "oom_kill":
+			u.Kills = n
+		}
+	}
+	return u, nil
+}
+
+// memoryFiles are a group's files with figures, those of version 1 and of 2.
+var memoryFiles = []string{
+	"memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control",
+	"memory.current", "memory.peak", "memory.events", "memory.stat",
 }

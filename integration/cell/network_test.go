@@ -120,31 +120,35 @@ func TestCut(t *testing.T) {
 	until(t, "it is mended", answers)
 }
 
+// lookup asks the name server from an instance. Where there is nothing it finds
+// nothing.
+func lookup(ctx context.Context, from *cell.Instance, name string) (found []string, err error) {
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return from.Dial(ctx, network, "169.254.0.2:53")
+	}}
+	addresses, err := resolver.LookupNetIP(ctx, "ip", name)
+	var missing *net.DNSError
+	if errors.As(err, &missing) && missing.IsNotFound {
+		err = nil
+	}
+	for _, a := range addresses {
+		found = append(found, a.Unmap().String())
+	}
+	slices.Sort(found)
+	return found, err
+}
+
 func TestInternalRoutes(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	a := app(t, "back", nil)
 	a.Instances = 2
 	a.InternalRoute = "inside"
 	r := push(t, c, a)
-	lookup := func(name string) (found []string) {
-		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return r.Instance(0).Dial(ctx, network, "169.254.0.2:53")
-		}}
-		addresses, err := resolver.LookupNetIP(timeout(t), "ip", name)
-		var missing *net.DNSError
-		if err != nil && !(errors.As(err, &missing) && missing.IsNotFound) {
-			t.Fatal(err)
-		}
-		for _, a := range addresses {
-			found = append(found, a.Unmap().String())
-		}
-		slices.Sort(found)
-		return found
-	}
 	expect := func(name string, want ...string) {
 		t.Helper()
 		slices.Sort(want)
-		if got := lookup(name); !slices.Equal(got, want) {
+		got, err := lookup(timeout(t), r.Instance(0), name)
+		if must(t, err); !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
 	}
@@ -188,12 +192,7 @@ func TestOutside(t *testing.T) {
 	c := newCell(t, cell.Options{})
 	r := push(t, c, app(t, "app", nil))
 	inside := r.Instance(0)
-	host, err := c.OutsideHost(timeout(t), "example.com", container.Mount{Source: os.Getenv(helperEnv), Target: "/tmp/helper", ReadOnly: true})
-	must(t, err)
-	_, err = host.Exec(timeout(t), container.Process{Path: "/tmp/helper", Args: []string{"helper", "-addr", ":8080"}})
-	must(t, err)
-	until(t, "the host serves", func() bool { return knock(t, host, host.Address()+":8080") == nil })
-
+	host := serveOutside(t, c, "example.com")
 	for name, url := range map[string]string{"by name": "http://example.com:8080/remote", "by address": "http://" + host.Address() + ":8080/remote"} {
 		if got := get(inside.HTTPClient(), url); !strings.HasPrefix(got, "198.51.100.2:") {
 			t.Errorf("%s: the host sees %q, want the cell's address", name, got)
@@ -226,6 +225,38 @@ func TestOutside(t *testing.T) {
 	}
 }
 
+// serveOutside starts a host that says on /remote who asks it, at port 8080.
+func serveOutside(t *testing.T, c *cell.Cell, name string) *cell.Guest {
+	t.Helper()
+	host, err := c.OutsideHost(timeout(t), name, container.Mount{Source: os.Getenv(helperEnv), Target: "/tmp/helper", ReadOnly: true})
+	must(t, err)
+	_, err = host.Exec(timeout(t), container.Process{Path: "/tmp/helper", Args: []string{"helper", "-addr", ":8080"}})
+	must(t, err)
+	until(t, "the host serves", func() bool { return knock(t, host, host.Address()+":8080") == nil })
+	return host
+}
+
+// TestOutsideSeesOneClient: who limits what one address may do limits all apps of a
+// cell together.
+func TestOutsideSeesOneClient(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	host := serveOutside(t, c, "example.com")
+	one, two := app(t, "one", nil), app(t, "two", nil)
+	one.Instances = 2
+	seen := map[string]int{}
+	for _, i := range append(push(t, c, one).Instances(), push(t, c, two).Instances()...) {
+		from, err := netip.ParseAddrPort(get(i.HTTPClient(), "http://"+host.Address()+":8080/remote"))
+		must(t, err)
+		seen[from.Addr().String()]++
+		if got := ssh(t, i, "echo $CF_INSTANCE_IP"); got != from.Addr().String() {
+			t.Errorf("the host sees %s, CF_INSTANCE_IP is %s", from, got)
+		}
+	}
+	if len(seen) != 1 || seen["198.51.100.2"] != 3 {
+		t.Errorf("the host sees %v", seen)
+	}
+}
+
 func port(l net.Listener) string {
 	_, p, _ := net.SplitHostPort(l.Addr().String())
 	return p
@@ -242,7 +273,8 @@ func TestSilence(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(timeout(t), 200*time.Millisecond)
 	defer cancel()
-	if _, err := from.Dial(ctx, "tcp", to.Address()+":8080"); !errors.Is(err, context.DeadlineExceeded) && !os.IsTimeout(err) {
+	var timedOut net.Error
+	if _, err := from.Dial(ctx, "tcp", to.Address()+":8080"); !errors.As(err, &timedOut) || !timedOut.Timeout() {
 		t.Errorf("got %v, want a timeout", err)
 	}
 	must(t, restore())

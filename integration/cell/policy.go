@@ -7,8 +7,12 @@ import (
 
 // Policy allows traffic from an app's containers to another's. Without one there
 // is none, also between the instances of one app. Replies need no policy.
+//
+// It belongs to the apps' GUIDs and ends with either of them: an app that is deleted
+// and pushed again has none.
 type Policy struct {
-	// Source and Destination are names of apps, which need not exist yet.
+	// Source and Destination are names of apps. One that has not been pushed exists
+	// from then on, as after cf create-app.
 	Source, Destination string
 	// Protocol is "tcp" or "udp".
 	Protocol string
@@ -38,14 +42,14 @@ func (p Policy) normal() (Policy, error) {
 
 // Allow adds policies; one that is there already is not added again.
 func (c *Cell) Allow(policies ...Policy) error {
-	return c.change(policies, func(r *rules, p Policy) {
+	return c.change(policies, func(r *rules, p rule) {
 		r.allowed, r.cut = with(r.allowed, p), without(r.cut, p)
 	})
 }
 
 // Disallow removes policies that were allowed. Connections that exist go on.
 func (c *Cell) Disallow(policies ...Policy) error {
-	return c.change(policies, func(r *rules, p Policy) {
+	return c.change(policies, func(r *rules, p rule) {
 		r.allowed = without(r.allowed, p)
 	})
 }
@@ -53,36 +57,51 @@ func (c *Cell) Disallow(policies ...Policy) error {
 // Cut is Disallow, and nothing passes any more on connections that exist, as
 // when the network between two machines has failed. Allow mends it.
 func (c *Cell) Cut(policies ...Policy) error {
-	return c.change(policies, func(r *rules, p Policy) {
+	return c.change(policies, func(r *rules, p rule) {
 		r.allowed, r.cut = without(r.allowed, p), with(r.cut, p)
 	})
 }
 
 // rules are what the firewall is to do.
 type rules struct {
-	allowed []Policy
-	cut     []Policy // refused also on connections that exist
+	allowed []rule
+	cut     []rule // refused also on connections that exist
 }
 
-func with(all []Policy, p Policy) []Policy {
+// rule is a policy between two apps by their GUIDs.
+type rule struct {
+	Policy
+	from, to string
+}
+
+func with(all []rule, p rule) []rule {
 	if slices.Contains(all, p) {
 		return all
 	}
 	return append(all, p)
 }
 
-func without(all []Policy, p Policy) []Policy {
-	return slices.DeleteFunc(all, func(q Policy) bool { return q == p })
+func without(all []rule, p rule) []rule {
+	return slices.DeleteFunc(all, func(q rule) bool { return q == p })
+}
+
+// withoutApp leaves out what begins or ends at an app.
+func withoutApp(all []rule, guid string) []rule {
+	return slices.DeleteFunc(slices.Clone(all), func(p rule) bool { return p.from == guid || p.to == guid })
 }
 
 // Policies in the order in which they were allowed.
 func (c *Cell) Policies() []Policy {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.rules.allowed)
+	var all []Policy
+	for _, r := range c.rules.allowed {
+		all = append(all, r.Policy)
+	}
+	return all
 }
 
-func (c *Cell) change(policies []Policy, how func(*rules, Policy)) error {
+func (c *Cell) change(policies []Policy, how func(*rules, rule)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed := rules{slices.Clone(c.rules.allowed), slices.Clone(c.rules.cut)}
@@ -91,11 +110,16 @@ func (c *Cell) change(policies []Policy, how func(*rules, Policy)) error {
 		if err != nil {
 			return err
 		}
-		how(&changed, p)
+		how(&changed, rule{p, c.guidOf("app", p.Source), c.guidOf("app", p.Destination)})
 	}
-	if err := c.network.firewall.set(changed); err != nil {
+	return c.enforce(changed)
+}
+
+// enforce is called with mu held.
+func (c *Cell) enforce(r rules) error {
+	if err := c.network.firewall.set(r); err != nil {
 		return err
 	}
-	c.rules = changed
+	c.rules = r
 	return nil
 }

@@ -2,7 +2,6 @@ package cell
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -15,7 +14,7 @@ func (r *RunningApp) plan(d *Droplet, processType string, index int) []*watched 
 	if processType == webProcess && r.app.Command != "" {
 		command = r.app.Command
 	}
-	sidecars := r.sidecars(d, processType)
+	sidecars := r.sidecarsOf(d, processType)
 	memory := r.app.Memory
 	for _, s := range sidecars {
 		memory -= s.Memory
@@ -40,39 +39,4 @@ func (r *RunningApp) plan(d *Droplet, processType string, index int) []*watched 
 		})
 	}
 	return plan
-}
-
-// sidecars of a process type: the buildpacks' and the user's own, which replace
-// those of the same name.
-func (r *RunningApp) sidecars(d *Droplet, processType string) (all []Sidecar) {
-	own := func(name string) bool {
-		return slices.ContainsFunc(r.app.Sidecars, func(s Sidecar) bool { return s.Name == name })
-	}
-	for _, s := range d.Sidecars {
-		if slices.Contains(s.ProcessTypes, processType) && !own(s.Name) {
-			all = append(all, s)
-		}
-	}
-	for _, s := range r.app.Sidecars {
-		if slices.Contains(s.ProcessTypes, processType) {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// checkMemory refuses, as the platform does, sidecars that leave the process
-// nothing.
-func (r *RunningApp) checkMemory() error {
-	for processType := range r.scale() {
-		sum := 0
-		for _, s := range r.sidecars(r.Droplet(), processType) {
-			sum += s.Memory
-		}
-		if sum >= r.app.Memory {
-			return fmt.Errorf("failed to start app %s: the memory allocation defined is too large to run with the dependent %q process: its sidecars ask for %d MB of %d MB",
-				r.app.Name, processType, sum, r.app.Memory)
-		}
-	}
-	return nil
 }

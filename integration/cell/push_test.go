@@ -32,7 +32,7 @@ func TestSeveralCells(t *testing.T) {
 // BenchmarkStart adds and removes an instance of an app that listens at once;
 // ms/run is from the request to the health check passed.
 func BenchmarkStart(b *testing.B) {
-	c, err := cell.New(cell.Options{})
+	c, err := cell.New(cell.Options{StartupInterval: 50 * time.Millisecond})
 	if err != nil {
 		b.Fatal(err)
 	}

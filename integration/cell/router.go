@@ -13,7 +13,7 @@ import (
 )
 
 // router sends requests to instances as the platform's does: by host name, to
-// running instances in turn, to another one when one cannot be reached.
+// routable instances in turn, to another one when one cannot be reached.
 type router struct {
 	cell      *Cell
 	proxy     *httputil.ReverseProxy
@@ -47,7 +47,7 @@ func newRouter(c *Cell) *router {
 }
 
 // Router routes requests by Host ("NAME", "NAME.localhost", with or without a
-// port, for every NAME of App.Routes) to port 8080 of running instances.
+// port, for every NAME of App.Routes) to port 8080 of routable instances.
 func (c *Cell) Router() http.Handler { return c.router.proxy }
 
 // ServeRouter serves the router until l is closed or the cell is.
@@ -91,7 +91,7 @@ func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// endpoints are the addresses of the running instances behind a host name.
+// endpoints are the addresses of the routable instances behind a host name.
 func (c *Cell) endpoints(host string) (addresses []string, err error) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -103,10 +103,8 @@ func (c *Cell) endpoints(host string) (addresses []string, err error) {
 			continue
 		}
 		err = errNoEndpoints
-		for _, i := range r.instancesOf(webProcess) {
-			if i.State() == Running {
-				addresses = append(addresses, i.Address())
-			}
+		for _, i := range r.routable() {
+			addresses = append(addresses, i.Address())
 		}
 	}
 	if len(addresses) > 0 {

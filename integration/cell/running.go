@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,32 +16,54 @@ import (
 type RunningApp struct {
 	cell  *Cell
 	app   App
-	since int // how many lines were logged for deleted apps of this name
+	guid  string
+	since int // how many lines were logged before it was pushed
 
-	mu       sync.Mutex
-	droplet  *Droplet                 // guarded by mu: of instances that start
-	slots    map[string]map[int]*slot // guarded by mu: by process type and index
-	incoming []*slot                  // guarded by mu: about to replace others
+	mu         sync.Mutex
+	sidecars   []Sidecar                // guarded by mu: the user's
+	droplet    *Droplet                 // guarded by mu: of instances that start
+	slots      map[string]map[int]*slot // guarded by mu: by process type and index
+	incoming   []*slot                  // guarded by mu: beside others of the same index
+	leaving    []*slot                  // guarded by mu: told to stop, in nobody's place
+	deployment *Deployment              // guarded by mu: in progress, if there is one
+	lost       []*Instance              // guarded by mu: still in apps.internal though their cell is gone
 }
 
 // Start starts the app's instances and returns when their containers exist,
-// without waiting for the app. An app of the same name is deleted first.
+// without waiting for the app. Where the app is there already, it is pushed again:
+// what ran stops first, and the app keeps its GUID, its policies and the sidecars of
+// the user's.
 func (c *Cell) Start(ctx context.Context, app App, d *Droplet) (*RunningApp, error) {
-	r := &RunningApp{cell: c, app: app.withDefaults(), droplet: d, slots: map[string]map[int]*slot{}}
-	if err := r.checkMemory(); err != nil {
-		return nil, err
+	r := &RunningApp{
+		cell: c, app: app.withDefaults(), guid: c.appGUID(app), droplet: d,
+		slots: map[string]map[int]*slot{webProcess: {}},
 	}
-	if old := c.App(app.Name); old != nil {
-		if err := old.Delete(ctx); err != nil {
+	r.sidecars = app.Sidecars
+	old := c.App(app.Name)
+	if old != nil {
+		r.sidecars = merge(old.userSidecars(), app.Sidecars)
+	}
+	if err := r.takes(d); err != nil {
+		return nil, fmt.Errorf("failed to start app %s: %w", app.Name, err)
+	}
+	if old != nil {
+		if err := old.Stop(ctx); err != nil {
+			return nil, err
+		}
+		if err := old.forget(); err != nil {
 			return nil, err
 		}
 	}
 	c.mu.Lock()
-	r.since = c.deleted[r.app.Name]
+	r.since = c.pushed[r.app.Name]
 	c.started[r.app.Name] = r
 	c.mu.Unlock()
-	if err := r.startAll(ctx); err != nil {
-		return nil, errors.Join(err, r.Delete(ctx))
+	err := c.tcp.update()
+	if err == nil {
+		err = r.startAll(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Stop(ctx), r.forget())
 	}
 	return r, nil
 }
@@ -68,16 +91,20 @@ func (r *RunningApp) Droplet() *Droplet {
 	return r.droplet
 }
 
-// Use changes the droplet, as a restage does. Instances that run keep theirs until
-// they are replaced.
-func (r *RunningApp) Use(d *Droplet) {
+// Use changes the droplet, as a restage does. Instances that run keep theirs, also
+// through crashes, until the app is restarted or they are evacuated.
+func (r *RunningApp) Use(d *Droplet) error {
+	if err := r.takes(d); err != nil {
+		return fmt.Errorf("failed to assign a droplet to app %s: %w", r.app.Name, err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.droplet = d
+	return nil
 }
 
 // GUID is the app's id, VCAP_APPLICATION's application_id.
-func (r *RunningApp) GUID() string { return r.cell.guid("app", r.app.Name) }
+func (r *RunningApp) GUID() string { return r.guid }
 
 // Instance is the web instance with that index, nil if there is none. After a
 // crash, or when it was replaced, it is another one.
@@ -103,28 +130,38 @@ func (r *RunningApp) Instances() (all []*Instance) {
 	return all
 }
 
-// instancesOf includes those that are about to replace others.
-func (r *RunningApp) instancesOf(processType string) (all []*Instance) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	slots := slices.Clone(r.incoming)
-	for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
-		slots = append(slots, r.slots[processType][index])
-	}
-	for _, s := range slots {
-		if i := s.instance(); i != nil && i.processType == processType {
+// routable are the web instances to which routes lead, those that start beside
+// others and those that are told to stop included.
+func (r *RunningApp) routable() (all []*Instance) {
+	for _, s := range r.everySlot() {
+		if i := s.instance(); i != nil && i.processType == webProcess && i.Routable() {
 			all = append(all, i)
 		}
 	}
 	return all
 }
 
+// allSlots are those that the app is meant to have, by process type and index.
 func (r *RunningApp) allSlots() (all []*slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, processType := range slices.Sorted(maps.Keys(r.slots)) {
 		for _, index := range slices.Sorted(maps.Keys(r.slots[processType])) {
 			all = append(all, r.slots[processType][index])
+		}
+	}
+	return all
+}
+
+// everySlot has also those that come or go.
+func (r *RunningApp) everySlot() []*slot {
+	all := r.allSlots()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaving = slices.DeleteFunc(r.leaving, (*slot).hasEnded)
+	for _, s := range slices.Concat(r.incoming, r.leaving) {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
 		}
 	}
 	return all
@@ -187,15 +224,22 @@ func (r *RunningApp) fill(ctx context.Context, processType string, index int) er
 // WaitRunning waits until every instance is running, also through crashes.
 func (r *RunningApp) WaitRunning(ctx context.Context) error {
 	for _, s := range r.allSlots() {
-		if err := s.waitRunning(ctx); err != nil {
+		if err := s.wait(ctx, (*Instance).WaitRunning); err != nil {
 			return fmt.Errorf("app %s does not run: %w\n%s", r.app.Name, err, tail(r.Logs(), 20))
 		}
 	}
 	return nil
 }
 
-// Stop stops all instances at once and waits until they are gone.
-func (r *RunningApp) Stop(ctx context.Context) error { return stopAll(ctx, r.allSlots()) }
+// Stop stops all instances at once and waits until they are gone. A deployment in
+// progress is cancelled first.
+func (r *RunningApp) Stop(ctx context.Context) error {
+	if d := r.inDeployment(); d != nil {
+		d.cancel(errCancelled)
+		_ = d.Wait(ctx) // if it could be cancelled no more it is over
+	}
+	return stopAll(ctx, r.everySlot())
+}
 
 // Restart stops all instances and then starts as many. It does not wait until
 // they are running.
@@ -210,6 +254,10 @@ func (r *RunningApp) Restart(ctx context.Context) error {
 // for those that start.
 func (r *RunningApp) Scale(ctx context.Context, n int) error {
 	r.mu.Lock()
+	if r.deployment != nil {
+		r.mu.Unlock()
+		return fmt.Errorf("failed to scale app %s: it is being deployed", r.app.Name)
+	}
 	r.app.Instances = n
 	var surplus []*slot
 	missing := map[int]bool{}
@@ -223,6 +271,7 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 		}
 	}
 	r.mu.Unlock()
+	r.leave(surplus...)
 	for index := range n {
 		if missing[index] {
 			if err := r.fill(ctx, webProcess, index); err != nil {
@@ -233,39 +282,27 @@ func (r *RunningApp) Scale(ctx context.Context, n int) error {
 	return stopAll(ctx, surplus)
 }
 
-// Replace starts a new web instance with the index, waits until it is running,
-// and then stops the old one, as a rolling deployment does.
-func (r *RunningApp) Replace(ctx context.Context, index int) error {
-	s, err := r.newSlot(ctx, webProcess, index)
-	if err != nil {
-		return fmt.Errorf("failed to replace instance %d of app %s: %w", index, r.app.Name, err)
-	}
-	r.mu.Lock()
-	r.incoming = append(r.incoming, s)
-	r.mu.Unlock()
-	err = s.waitRunning(ctx)
-	r.mu.Lock()
-	r.incoming = slices.DeleteFunc(r.incoming, func(other *slot) bool { return other == s })
-	old := s
-	if err == nil {
-		old = r.slots[webProcess][index]
-		r.slots[webProcess][index] = s
-	}
-	r.mu.Unlock()
-	if old == nil {
+// Delete stops the app and deletes it, with its GUID, its policies and its build
+// cache.
+func (r *RunningApp) Delete(ctx context.Context) error {
+	if err := r.Stop(ctx); err != nil {
 		return err
 	}
-	return errors.Join(err, stopAll(ctx, []*slot{old}))
+	if r.cell.App(r.app.Name) != r { // it was pushed again, or deleted before
+		return nil
+	}
+	return errors.Join(r.forget(), r.cell.deleteApp(r.app.Name), os.RemoveAll(r.cell.CacheDir(r.app.Name)))
 }
 
-// Delete stops the app and forgets it; its policies and its build cache stay.
-func (r *RunningApp) Delete(ctx context.Context) error {
-	err := r.Stop(ctx)
+// forget has the cell no longer know the app as this one.
+func (r *RunningApp) forget() error {
 	r.cell.mu.Lock()
-	defer r.cell.mu.Unlock()
-	if r.cell.started[r.app.Name] == r {
-		delete(r.cell.started, r.app.Name)
-		r.cell.deleted[r.app.Name] = len(r.cell.Logs(r.app.Name))
+	if r.cell.started[r.app.Name] != r {
+		r.cell.mu.Unlock()
+		return nil
 	}
-	return err
+	delete(r.cell.started, r.app.Name)
+	r.cell.pushed[r.app.Name] = len(r.cell.Logs(r.app.Name))
+	r.cell.mu.Unlock()
+	return r.cell.tcp.update()
 }

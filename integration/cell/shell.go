@@ -4,22 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
 
-// SSH runs a command as "cf ssh APP -c COMMAND": by bash, with next to no
-// environment and no profile scripts. output has both streams.
+// SSH runs a command as "cf ssh APP -c COMMAND". output has both streams.
 func (i *Instance) SSH(ctx context.Context, command string) (output string, status container.ExitStatus, err error) {
 	var out syncBuffer
-	p, err := i.ctr.Run(container.Process{
-		Path: "/bin/bash", Args: []string{"/bin/bash", "-c", command}, Dir: "/home/vcap",
-		Env: list(map[string]string{
-			"HOME": "/home/vcap", "USER": "vcap", "LANG": "en_US.UTF-8",
-			"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
-		}),
-		Stdout: &out, Stderr: &out,
-	})
+	process := i.ssh("-c", command)
+	process.Stdout, process.Stderr = &out, &out
+	p, err := i.ctr.Run(process)
 	if err != nil {
 		return "", status, fmt.Errorf("failed to run %q in %s: %w", command, i.guid, err)
 	}
@@ -27,47 +22,24 @@ func (i *Instance) SSH(ctx context.Context, command string) (output string, stat
 	return out.String(), status, err
 }
 
-// Shell is "cf ssh APP": a shell that went through the app's profile scripts,
-// with the process' environment. What it prints, errors too, goes to stdout. It
-// ends with its input, unless it has a terminal.
+// Shell is "cf ssh APP": a shell that reads stdin, and ends with it unless it has
+// a terminal. What it prints, errors too, goes to stdout. Who wants what the app's
+// profile scripts set runs /tmp/lifecycle/shell in it.
 func (i *Instance) Shell(ctx context.Context, stdin io.Reader, stdout io.Writer, tty bool) (*container.Proc, error) {
-	const shell = "/tmp/lifecycle/shell"
-	env := list(i.env)
+	process := i.ssh()
 	if tty {
-		env = append(env, "TERM=xterm")
+		process.Env = append(process.Env, "TERM=xterm")
 	}
-	return i.Exec(ctx, container.Process{
-		Path: shell, Args: []string{shell, "app"}, Dir: "/home/vcap", Env: env,
-		Stdin: stdin, Stdout: stdout, Stderr: stdout, TTY: tty,
-	})
+	process.Stdin, process.Stdout, process.Stderr, process.TTY = stdin, stdout, stdout, tty
+	return i.Exec(ctx, process)
 }
 
-// Task runs a command in a container of its own until it ends, as cf run-task:
-// with the app's droplet, policies and profile scripts, without sidecars.
-func (r *RunningApp) Task(ctx context.Context, command string) (container.ExitStatus, error) {
-	return r.cell.Task(ctx, r.app, r.Droplet(), command)
-}
-
-// Task is RunningApp.Task for an app that need not be started. It logs as
-// APP/TASK/0.
-func (c *Cell) Task(ctx context.Context, app App, d *Droplet, command string) (status container.ExitStatus, err error) {
-	app = app.withDefaults()
-	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), app: app.Name, mounts: c.mounts(app, d)})
-	if err != nil {
-		return status, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
-	}
-	defer g.end()
-	env := c.environment(app, "", app.Memory)
-	env["CF_INSTANCE_INTERNAL_IP"] = g.Address()
-	out, errs := c.journal.writer(app.Name, "APP/TASK/0", false), c.journal.writer(app.Name, "APP/TASK/0", true)
-	process := launch(command, env)
-	process.Stdout, process.Stderr = out, errs
-	p, err := g.Exec(ctx, process)
-	if err != nil {
-		return status, fmt.Errorf("failed to run a task of app %s: %w", app.Name, err)
-	}
-	status, err = p.Wait(ctx)
-	out.flush()
-	errs.flush()
-	return status, err
+// ssh is what Diego's ssh daemon starts: a plain bash, without any profile script.
+// It has the daemon's environment, which is what the launcher of the process gets,
+// but a PATH of its own.
+func (i *Instance) ssh(args ...string) container.Process {
+	const bash = "/bin/bash"
+	env := maps.Clone(i.env)
+	maps.Copy(env, map[string]string{"PATH": "/bin:/usr/bin", "HOME": "/home/vcap", "USER": "vcap"})
+	return container.Process{Path: bash, Args: append([]string{bash}, args...), Dir: "/home/vcap", Env: list(env)}
 }

@@ -8,14 +8,20 @@ import (
 	"time"
 )
 
-// restartsAtOnce is how often an instance that has crashed is started again
-// without delay.
-const restartsAtOnce = 3
+// How Diego starts instances again that have crashed: some times at once, then
+// after a delay (30 s) that doubles up to 16 min. Who was up for 5 min has no
+// crashes behind it.
+const (
+	restartsAtOnce = 3
+	doublings      = 5
+	resetAfter     = 10 // delays
+)
 
 // slot keeps one instance of an app running: one after the other, all with the
 // same index.
 type slot struct {
 	app         *RunningApp
+	droplet     *Droplet
 	processType string
 	index       int
 	stopping    chan struct{}
@@ -30,10 +36,10 @@ type slot struct {
 // newSlot returns when the first instance's container exists.
 func (r *RunningApp) newSlot(ctx context.Context, processType string, index int) (*slot, error) {
 	s := &slot{
-		app: r, processType: processType, index: index,
+		app: r, droplet: r.Droplet(), processType: processType, index: index,
 		stopping: make(chan struct{}), ended: make(chan struct{}), next: make(chan struct{}),
 	}
-	first, err := r.newInstance(ctx, processType, index)
+	first, err := r.newInstance(ctx, s.droplet, processType, index)
 	if err != nil {
 		return nil, err
 	}
@@ -47,42 +53,71 @@ func (s *slot) loop() {
 	for crashes := 1; ; crashes++ {
 		current := s.instance()
 		current.watch()
-		if current.State() == Stopped || !s.pause(crashes) {
+		if current.State() == Stopped {
 			return
 		}
-		next, err := s.app.newInstance(context.Background(), s.processType, s.index)
+		if current.isLost() {
+			crashes-- // it was not its own fault
+		} else if current.upFor() > resetAfter*s.app.cell.options.RestartDelay {
+			crashes = 1
+		}
+		if !s.pause(crashes) {
+			return
+		}
+		next, err := s.app.newInstance(context.Background(), s.droplet, s.processType, s.index)
 		for err != nil {
 			s.app.cell.journal.cell(s.app.app.Name, s.index, "Failed to create an instance: %s", err)
-			crashes++
-			if !s.pause(max(crashes, restartsAtOnce+1)) {
+			crashes = max(crashes, restartsAtOnce) + 1
+			if !s.pause(crashes) {
 				return
 			}
-			next, err = s.app.newInstance(context.Background(), s.processType, s.index)
+			next, err = s.app.newInstance(context.Background(), s.droplet, s.processType, s.index)
 		}
 		s.set(next)
 	}
 }
 
+// backOff is how long to wait before another start after so many crashes.
+func backOff(crashes int, delay time.Duration) time.Duration {
+	if crashes <= restartsAtOnce {
+		return 0
+	}
+	return delay << min(crashes-restartsAtOnce-1, doublings)
+}
+
 // pause waits before the next instance; false means that there is to be none.
 func (s *slot) pause(crashes int) bool {
-	delay := time.Duration(0)
-	if crashes > restartsAtOnce {
-		delay = s.app.cell.options.RestartDelay
+	if s.isStopping() {
+		return false
 	}
 	select {
 	case <-s.stopping:
 		return false
 	case <-s.app.cell.closing:
 		return false
-	default:
+	case <-time.After(backOff(crashes, s.app.cell.options.RestartDelay)):
+		return !s.isStopping()
 	}
+}
+
+// isStopping tells whether there is to be no other instance.
+func (s *slot) isStopping() bool {
 	select {
 	case <-s.stopping:
-		return false
-	case <-s.app.cell.closing:
-		return false
-	case <-time.After(delay):
 		return true
+	case <-s.app.cell.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *slot) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -128,14 +163,14 @@ func stopAll(ctx context.Context, slots []*slot) error {
 	return nil
 }
 
-// waitRunning waits until the current instance, or one after it, is running.
-func (s *slot) waitRunning(ctx context.Context) error {
+// wait waits, in the way given, for the current instance or one after it.
+func (s *slot) wait(ctx context.Context, how func(*Instance, context.Context) error) error {
 	var crash error // of the instance before
 	for {
 		s.mu.Lock()
 		current, next := s.current, s.next
 		s.mu.Unlock()
-		err := current.WaitRunning(ctx)
+		err := how(current, ctx)
 		if err == nil {
 			return nil
 		}

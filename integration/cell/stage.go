@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/google/uuid"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/container"
 )
@@ -48,38 +49,15 @@ func (c *Cell) CacheDir(app string) string { return filepath.Join(c.dir, "cache"
 // outside unless the app is Isolated. A failure of a buildpack is a
 // StagingError.
 func (c *Cell) Stage(ctx context.Context, app App) (*Droplet, error) {
-	app = app.withDefaults()
-	d, err := c.prepareDroplet(app)
+	s, err := c.newStaging(app.withDefaults())
 	if err != nil {
 		return nil, fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 	}
-	if err := c.build(ctx, app, d); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(d.Dir))
+	defer os.RemoveAll(s.work)
+	if err := c.build(ctx, s); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.droplet.Dir))
 	}
-	return d, nil
-}
-
-// prepareDroplet copies the source to where the buildpacks change it.
-func (c *Cell) prepareDroplet(app App) (*Droplet, error) {
-	c.mu.Lock()
-	c.droplets++
-	d := &Droplet{Dir: filepath.Join(c.dir, "droplets", fmt.Sprint(c.droplets))}
-	c.mu.Unlock()
-	for _, dir := range []string{d.Dir, c.CacheDir(app.Name)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.CopyFS(filepath.Join(d.Dir, "app"), os.DirFS(app.Dir)); err != nil {
-		return nil, fmt.Errorf("failed to copy the source: %w", err)
-	}
-	// What cf push does not upload.
-	for _, name := range []string{".git", ".gitignore", ".cfignore", ".hg", ".svn", "_darcs", ".DS_Store"} {
-		if err := os.RemoveAll(filepath.Join(d.Dir, "app", name)); err != nil {
-			return nil, err
-		}
-	}
-	return d, errors.Join(c.own(d.Dir), os.Lchown(c.CacheDir(app.Name), c.vcap, c.vcap))
+	return s.droplet, nil
 }
 
 // own gives a tree to vcap.
@@ -92,25 +70,18 @@ func (c *Cell) own(root string) error {
 	})
 }
 
-// build runs the buildpacks and fills in d.
-func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
-	buildpacks, detect := app.Buildpacks, false
-	if len(buildpacks) == 0 {
-		buildpacks, detect = c.options.SystemBuildpacks, true
+// build runs the buildpacks and fills in the droplet.
+func (c *Cell) build(ctx context.Context, s *staging) error {
+	app := s.app
+	buildpacks, chosen := app.Buildpacks, len(app.Buildpacks) > 0
+	if !chosen {
+		buildpacks = c.options.SystemBuildpacks
 	}
 	if len(buildpacks) == 0 {
 		return fmt.Errorf("failed to stage app %s: it names no buildpack and the cell has none", app.Name)
 	}
-	mounts := []container.Mount{
-		{Source: c.lifecycleDir(), Target: "/tmp/lifecycle", ReadOnly: true},
-		{Source: filepath.Join(d.Dir, "app"), Target: "/tmp/app"},
-		{Source: d.Dir, Target: "/tmp/contents"},
-		{Source: c.CacheDir(app.Name), Target: "/tmp/cache"},
-		{Target: "/tmp/buildpacks", Tmpfs: true},
-	}
-	var keys []string
+	mounts := s.mounts()
 	for _, b := range buildpacks {
-		keys = append(keys, b.Name)
 		if b.Dir == "" {
 			continue // cloned inside
 		}
@@ -121,22 +92,16 @@ func (c *Cell) build(ctx context.Context, app App, d *Droplet) error {
 			Source: b.Dir, Target: fmt.Sprintf("/tmp/buildpacks/%x", md5.Sum([]byte(b.Name))), ReadOnly: true,
 		})
 	}
-	config, err := json.Marshal(map[string]any{
-		"build_dir": "/tmp/app", "buildpacks_dir": "/tmp/buildpacks", "buildpacks": keys, "detect": detect,
-		"cache_dir": "/tmp/cache", "contents_dir": "/tmp/contents", "result_file": "/tmp/result.json",
-	})
-	if err != nil {
-		return err
-	}
-	g, err := c.newContainer(ctx, guestSpec{hostname: newInstanceGUID(), isolated: app.Isolated, mounts: mounts})
+	g, err := c.newContainer(ctx, app, guestSpec{hostname: uuid.NewString(), isolated: app.Isolated, mounts: mounts})
 	if err != nil {
 		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 	}
 	defer g.end()
-	return c.runBuilder(ctx, app, d, g, string(config))
+	return c.runBuilder(ctx, s, g, s.args(buildpacks, chosen))
 }
 
-func (c *Cell) runBuilder(ctx context.Context, app App, d *Droplet, g *Guest, config string) error {
+func (c *Cell) runBuilder(ctx context.Context, s *staging, g *Guest, args []string) error {
+	app, d := s.app, s.droplet
 	env := c.environment(app, "", stagingMemory)
 	maps.Copy(env, map[string]string{
 		"CF_STACK": app.Stack, "CF_INSTANCE_INTERNAL_IP": g.Address(),
@@ -145,8 +110,7 @@ func (c *Cell) runBuilder(ctx context.Context, app App, d *Droplet, g *Guest, co
 	var printed syncBuffer
 	out, errs := c.journal.writer(app.Name, "STG/0", false), c.journal.writer(app.Name, "STG/0", true)
 	p, err := g.Exec(ctx, container.Process{
-		Path: "/tmp/lifecycle/builder", Args: []string{"/tmp/lifecycle/builder", config},
-		Env: list(env), Dir: "/home/vcap",
+		Path: args[0], Args: args, Env: list(env), Dir: "/home/vcap",
 		Stdout: io.MultiWriter(&printed, out), Stderr: io.MultiWriter(&printed, errs),
 	})
 	if err != nil {
@@ -163,10 +127,13 @@ func (c *Cell) runBuilder(ctx context.Context, app App, d *Droplet, g *Guest, co
 		return &StagingError{App: app.Name, Status: status, Log: d.Log}
 	}
 	result, err := g.ReadFile("/tmp/result.json")
+	if err == nil {
+		err = s.conclude(c, result)
+	}
 	if err != nil {
 		return fmt.Errorf("failed to stage app %s: %w", app.Name, err)
 	}
-	return json.Unmarshal(result, &d.Result)
+	return nil
 }
 
 // readable finds out early what would otherwise fail inside with a puzzle.
@@ -181,16 +148,27 @@ func readable(b Buildpack) error {
 	return nil
 }
 
-// newContainer starts a container at an address of its own.
-func (c *Cell) newContainer(ctx context.Context, spec guestSpec) (_ *Guest, err error) {
+// newContainer starts a container at an address, and with an identity, of its own.
+// The hostname is its GUID.
+func (c *Cell) newContainer(ctx context.Context, app App, spec guestSpec) (_ *Guest, err error) {
+	if _, err := c.services(app); err != nil {
+		return nil, err
+	}
 	if spec.address, err = c.network.acquire(containers.Addr().Next(), containers); err != nil {
 		return nil, err
 	}
+	identity, err := c.newIdentity(app, spec.hostname, spec.address)
+	if err != nil {
+		c.network.release(spec.address)
+		return nil, err
+	}
+	spec.mounts = append(spec.mounts, identity.mounts()...)
 	g, err := c.newGuest(ctx, spec)
 	if err != nil {
 		g.end()
-		return nil, fmt.Errorf("failed to create a container: %w", err)
+		return nil, errors.Join(fmt.Errorf("failed to create a container: %w", err), identity.remove())
 	}
+	c.loops.Go(func() { identity.keep(g.ctr.Done()) })
 	return g, nil
 }
 
@@ -216,9 +194,12 @@ func (s *syncBuffer) String() string {
 func (a App) withDefaults() App {
 	setDefault(&a.VcapServices, "{}")
 	setDefault(&a.Memory, 1024)
+	setDefault(&a.Disk, 1024)
 	setDefault(&a.Instances, 1)
 	setDefault(&a.HealthCheck, HealthPort)
 	setDefault(&a.HealthPath, "/")
+	setDefault(&a.ReadinessCheck, HealthProcess)
+	setDefault(&a.ReadinessPath, "/")
 	setDefault(&a.HealthTimeout, defaultHealthTimeout)
 	setDefault(&a.InternalRoute, a.Name)
 	setDefault(&a.Organization, "org")

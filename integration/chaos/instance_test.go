@@ -26,8 +26,8 @@ func fullDisk(t *testing.T) {
 			_, err := shell(ctx, i, "rm /home/vcap/tmp/full")
 			return err
 		}},
-		{"and the instance is replaced", true, func(ctx context.Context, i *cell.Instance) error {
-			return mesh.service.Replace(ctx, i.Index())
+		{"and the instance is evacuated", true, func(ctx context.Context, i *cell.Instance) error {
+			return mesh.service.Evacuate(ctx, i.Index())
 		}},
 	} {
 		if !long && !c.short {
@@ -86,18 +86,17 @@ func restarts(t *testing.T) {
 	}
 }
 
-// restartOne replaces the first instance, as the platform does, or crashes a
-// part of it. It returns when there is another.
+// restartOne evacuates the first instance, or crashes a part of it. It returns when there is another.
 func restartOne(ctx context.Context) error {
 	old := mesh.service.Instance(0)
-	names := []string{"replace"}
+	names := []string{"evacuate"}
 	for _, process := range old.Processes() {
 		names = append(names, process.Name)
 	}
 	slices.Sort(names)
 	name := names[dice.IntN(len(names))]
-	if name == "replace" {
-		return mesh.service.Replace(ctx, 0)
+	if name == "evacuate" {
+		return mesh.service.Evacuate(ctx, 0)
 	}
 	if err := old.Crash(name); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

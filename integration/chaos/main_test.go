@@ -147,5 +147,5 @@ func (s *system) push(ctx context.Context, name string, n int, consul, lines str
 	if err != nil {
 		return nil, err
 	}
-	return s.Push(ctx, cell.App{Name: name, Dir: dir, Instances: n, Disk: 64})
+	return s.Push(ctx, cell.App{Name: name, Dir: dir, Instances: n, Disk: 320})
 }

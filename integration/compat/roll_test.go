@@ -165,30 +165,41 @@ func (s *system) stage(t *testing.T, a cell.App, buildpack cell.Buildpack) *cell
 	return droplet
 }
 
-// roll replaces all instances of the service, and then the caller, which calls
-// instances of both versions, those of the other alone, and those of its own.
+// roll deploys the service, and then moves the caller, which calls instances of both
+// versions (in the long form for a while), those of the other alone, and those of
+// its own.
 func (s *system) roll(t *testing.T, to string, droplet func(*app) *cell.Droplet) {
 	t.Helper()
-	s.service.Use(droplet(s.service))
+	s.use(t, s.service, droplet(s.service))
 	s.underLoad(t, "the service becomes "+to, func() {
-		for i := range instances {
-			s.replace(t, s.service, i)
-			if i == 0 && long {
-				<-time.After(mixed)
-			}
+		if long {
+			s.evacuate(t, s.service, 0)
+			<-time.After(mixed)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := s.service.Deploy(ctx, s.service.Droplet()); err != nil {
+			t.Fatal(err)
 		}
 	})
-	s.caller.Use(droplet(s.caller))
-	s.replace(t, s.caller, 0)
+	s.use(t, s.caller, droplet(s.caller))
+	s.evacuate(t, s.caller, 0)
 	s.allServe(t)
 	s.underLoad(t, "the caller is "+to, func() { <-time.After(time.Second) })
 }
 
-func (s *system) replace(t *testing.T, a *app, index int) {
+func (s *system) use(t *testing.T, a *app, droplet *cell.Droplet) {
+	t.Helper()
+	if err := a.Use(droplet); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *system) evacuate(t *testing.T, a *app, index int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := a.Replace(ctx, index); err != nil {
+	if err := a.Evacuate(ctx, index); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -71,9 +71,9 @@ func (s *system) watch(t *testing.T) (stop func()) {
 func (s *system) buries(t *testing.T) {
 	for _, pair := range [][2]*cell.Droplet{{s.service.before, s.service.now}, {s.service.now, s.service.before}} {
 		s.scale(t, 1)
-		s.service.Use(pair[0])
-		s.replace(t, s.service, 0)
-		s.service.Use(pair[1])
+		s.use(t, s.service, pair[0])
+		s.evacuate(t, s.service, 0)
+		s.use(t, s.service, pair[1])
 		s.scale(t, 2)
 		s.allServe(t)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -65,6 +65,9 @@ func become(spec *Spec) error {
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("failed to bring lo up: %w", err)
 	}
+	if err := listen(spec.Listen); err != nil {
+		return fmt.Errorf("failed to listen: %w", err)
+	}
 	if err := (rootFS{dir: spec.Root, userNS: os.Getuid() != 0}).build(spec); err != nil {
 		return fmt.Errorf("failed to build the root file system: %w", err)
 	}

@@ -23,6 +23,8 @@ type Spec struct {
 	// init, as the caller sees it, before anything runs in the container. Nil
 	// leaves the container with its loopback device only.
 	Net func(pid int) error `json:"-"`
+	// Listen are TCP ports that init takes, so that no process has them.
+	Listen []int
 	// Init is the path of the static program that is run as "PROGRAM init" and
 	// becomes process 1. It has to call Init.
 	Init string

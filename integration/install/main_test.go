@@ -207,7 +207,7 @@ func runs(t *testing.T, app cell.App, droplet *cell.Droplet) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
-		if err := errors.Join(running.Delete(ctx), shared.Disallow(policies...)); err != nil {
+		if err := errors.Join(running.Stop(ctx), shared.Disallow(policies...)); err != nil {
 			t.Error(err)
 		}
 	}()

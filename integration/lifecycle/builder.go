@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"crypto/md5"
-	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,38 +14,62 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/droplet"
 )
 
 // buildConfig says where everything is. All paths are absolute.
 type buildConfig struct {
 	// BuildDir has the app.
-	BuildDir string `json:"build_dir"`
-	// BuildpacksDir has the buildpacks, each below the md5 of its key. Where the
-	// key is a URL, the builder clones it there.
-	BuildpacksDir string `json:"buildpacks_dir"`
+	BuildDir string
+	// BuildpacksDir has the buildpacks, each below the md5 of its key.
+	BuildpacksDir string
+	// DownloadDir is where those are cloned to whose key is a URL.
+	DownloadDir string
 	// Buildpacks are keys, in order.
-	Buildpacks []string `json:"buildpacks"`
+	Buildpacks []string
 	// Detect: nobody has chosen a buildpack, the first that accepts the app is
 	// the only one.
-	Detect bool `json:"detect,omitempty"`
+	Detect bool
 	// CacheDir is kept between stagings of an app.
-	CacheDir string `json:"cache_dir"`
-	// ContentsDir becomes the droplet. BuildDir is its directory "app".
-	ContentsDir string `json:"contents_dir"`
+	CacheDir string
 	// ResultFile is written at the end, see stagingResult.
-	ResultFile string `json:"result_file"`
+	ResultFile string
+	// Droplet and Cache are files to pack the droplet and CacheDir into.
+	Droplet, Cache string
+	// ContentsDir becomes the droplet; BuildDir is its directory "app". Nothing is
+	// packed then. Cloud Foundry's builder has no such flag.
+	ContentsDir string
 }
 
-// builder stages an app: builder CONFIG, which is a buildConfig as JSON. The
-// exit codes are Cloud Foundry's.
-func builder(args []string) int {
-	if len(args) != 1 {
-		fmt.Fprintln(os.Stderr, "Usage: builder <config>")
-		return 1
+// parseBuild reads the flags, which are those of Cloud Foundry's builder.
+func parseBuild(args []string) (c buildConfig, err error) {
+	flags := flag.NewFlagSet("builder", flag.ContinueOnError)
+	flags.StringVar(&c.BuildDir, "buildDir", "/tmp/app", "the app")
+	flags.StringVar(&c.BuildpacksDir, "buildpacksDir", "/tmp/buildpacks", "the buildpacks")
+	flags.StringVar(&c.DownloadDir, "buildpacksDownloadDir", "/tmp/buildpackdownloads", "buildpacks that are cloned")
+	order := flags.String("buildpackOrder", "", "keys of buildpacks, with commas between them")
+	chosen := flags.Bool("skipDetect", false, "run all buildpacks, not the first that accepts the app")
+	flags.StringVar(&c.CacheDir, "buildArtifactsCacheDir", "/tmp/cache", "the cache of the last staging")
+	flags.StringVar(&c.ResultFile, "outputMetadata", "/tmp/result.json", "what was found out")
+	flags.StringVar(&c.Droplet, "outputDroplet", "/tmp/droplet", "the packed droplet")
+	flags.StringVar(&c.Cache, "outputBuildArtifactsCache", "/tmp/output-cache", "the packed cache")
+	flags.StringVar(&c.ContentsDir, "contentsDir", "", "the droplet as a directory instead, with buildDir in it")
+	if err := flags.Parse(args); err != nil {
+		return c, err
 	}
-	var config buildConfig
-	if err := json.Unmarshal([]byte(args[0]), &config); err != nil {
-		fmt.Fprintln(os.Stderr, "Invalid config:", err)
+	if *order == "" {
+		return c, errors.New("missing flag: -buildpackOrder")
+	}
+	c.Buildpacks, c.Detect = strings.Split(*order, ","), !*chosen
+	return c, nil
+}
+
+// builder stages an app. The exit codes are Cloud Foundry's.
+func builder(args []string) int {
+	config, err := parseBuild(args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if err := (&build{buildConfig: config, stdout: os.Stdout, stderr: os.Stderr}).run(); err != nil {
@@ -60,7 +84,25 @@ type build struct {
 	stdout, stderr io.Writer
 }
 
-func (b *build) run() error {
+func (b *build) run() (err error) {
+	if b.ContentsDir != "" {
+		return b.fill()
+	}
+	if b.ContentsDir, err = os.MkdirTemp("", "contents"); err != nil {
+		return fmt.Errorf("%w: %w", setUpFailed, err)
+	}
+	if err := b.fill(); err != nil {
+		return err
+	}
+	if err := os.CopyFS(filepath.Join(b.ContentsDir, "app"), os.DirFS(b.BuildDir)); err != nil {
+		return fmt.Errorf("%w: %w", copyFailed, err)
+	}
+	return errors.Join(droplet.Pack(b.ContentsDir, b.Droplet), droplet.Pack(b.CacheDir, b.Cache))
+}
+
+// fill makes all of the droplet but the app's directory, which the buildpacks have
+// changed where it is.
+func (b *build) fill() error {
 	if err := b.prepare(); err != nil {
 		return fmt.Errorf("%w: %w", setUpFailed, err)
 	}
@@ -105,15 +147,20 @@ func (b *build) cacheOf(key string) string { return filepath.Join(b.CacheDir, di
 // lastCache is shared by whatever is the last buildpack.
 func (b *build) lastCache() string { return filepath.Join(b.CacheDir, "final") }
 
+// place is where a buildpack is.
+func (b *build) place(key string) string {
+	if _, isURL := repository(key); isURL {
+		return filepath.Join(b.DownloadDir, digest(key))
+	}
+	return filepath.Join(b.BuildpacksDir, digest(key))
+}
+
 // digest names directories of buildpacks.
 func digest(key string) string { return fmt.Sprintf("%x", md5.Sum([]byte(key))) }
 
 // prepare makes the directories that buildpacks expect, and drops the caches of
 // buildpacks that are no longer used.
 func (b *build) prepare() error {
-	if len(b.Buildpacks) == 0 {
-		return errors.New("there is no buildpack")
-	}
 	caches := map[string]bool{b.lastCache(): true}
 	dirs := []string{b.lastCache(), b.profileDir(), filepath.Join(b.ContentsDir, "tmp"), filepath.Join(b.ContentsDir, "logs")}
 	for _, key := range b.supplying() {
@@ -212,7 +259,7 @@ func (b *build) compile(dir, index string) error {
 // buildpackDir has bin/, at the buildpack's top or one level down if there is
 // nothing else, as in an archive made by GitHub.
 func (b *build) buildpackDir(key string) (string, error) {
-	top := filepath.Join(b.BuildpacksDir, digest(key))
+	top := b.place(key)
 	if exists(filepath.Join(top, "bin")) {
 		return top, nil
 	}

@@ -5,15 +5,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 )
 
 // clone gets the buildpacks whose key is the URL of a git repository: the
 // branch or tag after #, its last commit only where the server can do that.
 func (b *build) clone() error {
 	for _, key := range b.Buildpacks {
-		repository, err := url.Parse(key)
-		if err != nil || !repository.IsAbs() {
+		repository, isURL := repository(key)
+		if !isURL {
 			continue
 		}
 		args := []string{"--recursive"}
@@ -21,7 +20,7 @@ func (b *build) clone() error {
 			args = append(args, "--branch", repository.Fragment)
 			repository.Fragment = ""
 		}
-		dir := filepath.Join(b.BuildpacksDir, digest(key))
+		dir := b.place(key)
 		args = append(args, repository.String(), dir)
 		if b.git(append([]string{"clone", "--quiet", "--depth", "1"}, args...)) == nil {
 			continue
@@ -34,6 +33,12 @@ func (b *build) clone() error {
 		}
 	}
 	return nil
+}
+
+// repository is the address of the buildpack, if its key is one.
+func repository(key string) (u *url.URL, isURL bool) {
+	u, err := url.Parse(key)
+	return u, err == nil && u.IsAbs()
 }
 
 func (b *build) git(args []string) error {

@@ -10,6 +10,7 @@ func (f failure) Error() string { return string(f) }
 const (
 	cloneFailed    = failure("Failed to clone git repository")
 	setUpFailed    = failure("Failed to set up filesystem when generating droplet")
+	copyFailed     = failure("Failed to copy compiled droplet")
 	detectFailed   = failure("None of the buildpacks detected a compatible application")
 	compileFailed  = failure("Failed to compile droplet")
 	releaseFailed  = failure("Failed to build droplet release")

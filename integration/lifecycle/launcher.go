@@ -65,7 +65,7 @@ func launcher(args []string) int {
 	return start(args[0], command, prefix)
 }
 
-// shell is what "cf ssh" starts: shell [APPDIR]. A bash takes the place of the
+// shell is for a person in "cf ssh", which is a plain bash: shell [APPDIR]. A bash takes the place of the
 // command.
 func shell(args []string) int {
 	dir := "app"

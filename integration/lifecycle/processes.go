@@ -36,9 +36,13 @@ type process struct {
 
 // stagingResult is what the platform learns from staging.
 type stagingResult struct {
-	ProcessTypes map[string]string   `json:"process_types"`
-	Sidecars     []sidecar           `json:"sidecars"`
-	Buildpacks   []buildpackMetadata `json:"buildpacks"`
+	Lifecycle    lifecycleMetadata `json:"lifecycle_metadata"`
+	ProcessTypes map[string]string `json:"process_types"`
+	Sidecars     []sidecar         `json:"sidecars"`
+}
+
+type lifecycleMetadata struct {
+	Buildpacks []buildpackMetadata `json:"buildpacks"`
 }
 
 type sidecar struct {
@@ -153,9 +157,9 @@ func (b *build) conclude(processes []process, detected string) error {
 		fmt.Fprintln(b.stderr, "App will not start unless a command is provided at runtime.")
 	}
 	for i, key := range b.Buildpacks {
-		result.Buildpacks = append(result.Buildpacks, b.metadata(i, key))
+		result.Lifecycle.Buildpacks = append(result.Lifecycle.Buildpacks, b.metadata(i, key))
 	}
-	last := &result.Buildpacks[len(result.Buildpacks)-1]
+	last := &result.Lifecycle.Buildpacks[len(b.Buildpacks)-1]
 	if last.Name == "" {
 		last.Name = detected
 	}

@@ -170,19 +170,22 @@ func outOfRotation(t *testing.T, m mode) {
 	eventually(t, "it is back", inRotation(m.back))
 }
 
-// TestRollingReplaceLosesNothing: three instances are replaced one by one while
-// requests come in through the mesh.
+// TestRollingReplaceLosesNothing: while requests come in through the mesh, three
+// instances are replaced by a rolling deployment, and then evacuated one by one.
 func TestRollingReplaceLosesNothing(t *testing.T) { inBothModes(t, rollingReplaceLosesNothing) }
 
 func rollingReplaceLosesNothing(t *testing.T, m mode) {
 	backend, caller := m.pair(t, 3)
 	requests := load.Start(load.Plan{Kind: load.HTTP, Target: backURL + "slow?ms=10", Rate: 200, Timeout: answered, Dial: caller.Instance(0).Dial})
+	soon, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	if err := backend.Deploy(soon, backend.Droplet()); err != nil {
+		t.Error(err)
+	}
 	for i := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		if err := backend.Replace(ctx, i); err != nil {
+		if err := backend.Evacuate(soon, i); err != nil {
 			t.Error(err)
 		}
-		cancel()
 	}
 	result := requests.Stop()
 	t.Log(result)

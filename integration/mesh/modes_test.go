@@ -51,8 +51,8 @@ func inBothModes(t *testing.T, test func(t *testing.T, m mode)) {
 	}
 }
 
-// start stages and starts an app of the test's own and takes it away when the
-// test ends, with its policies. upstreams are the apps that it calls.
+// start stages and starts an app of the test's own and stops it when the test ends,
+// without its policies from then on. upstreams are the apps that it calls.
 func (m mode) start(t *testing.T, app cell.App, upstreams ...string) *cell.RunningApp {
 	t.Helper()
 	return running(t, m.launch(t, app, upstreams...))
@@ -102,8 +102,9 @@ func (m mode) launchDroplet(t *testing.T, app cell.App, droplet *cell.Droplet, u
 		if t.Failed() {
 			t.Log(tail(running))
 		}
-		if err := running.Delete(ctx); err != nil {
-			t.Errorf("failed to delete %s: %v", app.Name, err)
+		// Deleting it would end the policies from other apps to it.
+		if err := running.Stop(ctx); err != nil {
+			t.Errorf("failed to stop %s: %v", app.Name, err)
 		}
 		if err := shared.Disallow(policies...); err != nil {
 			t.Error(err)

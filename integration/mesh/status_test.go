@@ -29,9 +29,9 @@ func statusOf(t *testing.T, app *cell.RunningApp) (s proxy.Status, text string, 
 	return s, text, code
 }
 
-// askStatus runs `mesh status` as `cf ssh -c` does, without any environment.
+// askStatus runs `mesh status` as the docs say: cf ssh APP -c PROGRAM.
 func askStatus(ctx context.Context, app *cell.RunningApp) (s proxy.Status, text string, code int, err error) {
-	const program = "env -i /home/vcap/deps/*/bin/mesh status"
+	const program = "/home/vcap/deps/*/bin/mesh status"
 	output, _, err := app.Instance(0).SSH(ctx, program+" -json")
 	if err != nil {
 		return s, "", 0, err

@@ -164,11 +164,9 @@ func shells(t *testing.T, m mode) {
 	if err != nil || status.Code != 0 || output != "42\n" {
 		t.Errorf("cf ssh -c: %q %v %v", output, status, err)
 	}
-	// The daemon hands its own environment on, and is known by its name alone.
+	// It hands the daemon's environment on; the daemon is known by its name alone.
 	launched := `/tmp/lifecycle/launcher /home/vcap/app "cat /proc/\$PPID/comm" ""`
-	output, status, err = instance.SSH(deadline(t), `cp /bin/bash /tmp/diego-sshd
-export $(tr '\0' '\n' </proc/$(pgrep -o echo)/environ | grep -E '^(VCAP_APPLICATION|CF_INSTANCE_|PORT|MEMORY_LIMIT)')
-/tmp/diego-sshd -c '`+launched+`; true'`)
+	output, status, err = instance.SSH(deadline(t), `cp /bin/bash /tmp/diego-sshd && /tmp/diego-sshd -c '`+launched+`; true'`)
 	if err != nil || status.Code != 0 || strings.Contains(output, "mesh") || !strings.Contains(output, "diego-sshd") {
 		t.Errorf("cf ssh -c with the launcher: %q %v %v", output, status, err)
 	}
@@ -177,7 +175,7 @@ export $(tr '\0' '\n' </proc/$(pgrep -o echo)/environ | grep -E '^(VCAP_APPLICAT
 	defer signal(t, instance, "mesh proxy", syscall.SIGCONT)
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
 		var out bytes.Buffer
-		shell, err := instance.Shell(t.Context(), strings.NewReader("echo at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(cat /proc/$PPID/comm); exit 5\n"), &out, tty)
+		shell, err := instance.Shell(t.Context(), strings.NewReader("exec /tmp/lifecycle/shell\necho at=$MESH_UPSTREAM_OTHER_APP_ADDR parent=$(cat /proc/$PPID/comm); exit 5\n"), &out, tty)
 		if err != nil {
 			t.Fatal(err)
 		}

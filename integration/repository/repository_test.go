@@ -40,6 +40,7 @@ var walls = map[string][]string{
 	"integration/container": {module + "src/...", "github.com/hashicorp/..."},
 	"integration/cell":      {module + "src/...", "github.com/hashicorp/..."},
 	"integration/load":      {module + "...", "github.com/hashicorp/..."},
+	"integration/droplet":   {module + "...", "github.com/hashicorp/..."},
 	"integration/lifecycle": {module + "src/...", "github.com/hashicorp/..."},
 }
 

@@ -35,11 +35,14 @@ func (p *proxy) diagnose(ctx context.Context, s Status) []string {
 
 // startCauses are the likely causes of an instance that does not get ready.
 func (p *proxy) startCauses(ctx context.Context, s Status) []string {
-	causes := instance.MemoryProblems()
+	causes, step := instance.MemoryProblems(), pending(s.Stages)
+	if step != nil && len(causes) == 0 {
+		causes = instance.Thrashing()
+	}
 	if s.Agent.Seen != "" {
 		return append(causes, p.registry.Problems(ctx, s.Agent.Seen)...)
 	}
-	if step := pending(s.Stages); step != nil {
+	if step != nil {
 		if cause := registry.KnownProblem(append(p.journals(), step.Seen)); cause != "" {
 			causes = append(causes, cause)
 		}
