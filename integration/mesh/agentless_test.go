@@ -109,6 +109,11 @@ func TestSiblings(t *testing.T) {
 
 	t.Run("a new instance has the address of a dead one", func(t *testing.T) {
 		dead := vanish(t, backend, 1)[0]
+		living, gone := foreign(t, dead.Address(), "foreign-living"), foreign(t, dead.Address(), "foreign-dead")
+		var session struct{ ID string }
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/session/create", map[string]any{"Node": living, "NodeChecks": []string{}}, &session); err != nil {
+			t.Fatal(err)
+		}
 		scale(t, backend, 2)
 		if next := backend.Instance(1); next.Address() != dead.Address() {
 			t.Fatalf("the new instance is at %s, the dead one was at %s", next.Address(), dead.Address())
@@ -116,6 +121,13 @@ func TestSiblings(t *testing.T) {
 		waitLog(t, backend, agentless.back+"-"+dead.GUID()+" had this address before and is taken out of the catalog")
 		served(t, caller, backend)
 		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
+		nodes, err := shared.Nodes(t.Context())
+		if err != nil || !slices.Contains(nodes, living) || slices.Contains(nodes, gone) {
+			t.Errorf("of another foundation's nodes at its address there are %v, %v", nodes, err)
+		}
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": living}, nil); err != nil {
+			t.Fatal(err)
+		}
 	})
 
 	t.Run("the next start takes out what nobody could", func(t *testing.T) {
@@ -219,6 +231,19 @@ func leaveBare(t *testing.T, f *foundation.Foundation, app string) {
 	if err := f.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", node, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// foreign makes a node of another foundation.
+func foreign(t *testing.T, address, name string) string {
+	t.Helper()
+	node := map[string]any{
+		"Node": name, "Address": address,
+		"NodeMeta": map[string]string{"cf-api": "https://api.elsewhere", "cf-app": name, "cf-process": "web", "cf-agentless": "true"},
+	}
+	if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", node, nil); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func vanish(t *testing.T, app *cell.RunningApp, left int) []*cell.Instance {

@@ -302,23 +302,52 @@ func (c *Client) AwaitGone(ctx context.Context, id string) error {
 	}
 }
 
+// CatalogNode is a node as the catalog lists it.
+type CatalogNode struct {
+	Node string
+	Meta map[string]string
+}
+
+// MetaAgentless is the node metadata of an instance without an agent.
+const MetaAgentless = "cf-agentless"
+
 // NodesAt lists the nodes of apps of this buildpack that have an address.
-func (c *Client) NodesAt(ctx context.Context, address string) ([]string, error) {
+func (c *Client) NodesAt(ctx context.Context, address string) (nodes []CatalogNode, err error) {
 	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
-	var nodes []struct {
-		Node string
-		Meta map[string]string
-	}
 	if err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
 		return nil, err
 	}
-	var names []string
-	for _, node := range nodes {
-		if _, ours := node.Meta[instance.MetaApp]; ours {
-			names = append(names, node.Node)
+	return slices.DeleteFunc(nodes, func(node CatalogNode) bool {
+		_, ours := node.Meta[instance.MetaApp]
+		return !ours
+	}), nil
+}
+
+// Lives says that a node of this buildpack shows a sign of life: the gossip has it, or
+// it has a session. Where ACLs hide that, nobody can say that it is dead.
+func (c *Client) Lives(ctx context.Context, node CatalogNode) (bool, error) {
+	if node.Meta[MetaAgentless] == "" {
+		var checks []Check
+		err := c.List(ctx, c.Access.AgentToken(), "/v1/health/node/"+url.PathEscape(node.Node)+"?filter="+url.QueryEscape(`CheckID == "serfHealth"`), &checks)
+		if errors.Is(err, ErrHidden) {
+			return true, nil
 		}
+		return len(checks) > 0 && checks[0].Status == Passing, err
 	}
-	return names, nil
+	ended, err := c.Ended(ctx, node.Node)
+	return !ended, err
+}
+
+// Ended says that a node has no session. Where the answer is not whole it has not
+// ended.
+func (c *Client) Ended(ctx context.Context, node string) (bool, error) {
+	var sessions []struct{}
+	err := c.List(ctx, c.Access.ServiceToken(), "/v1/session/node/"+url.PathEscape(node), &sessions)
+	var refused *StatusError
+	if errors.Is(err, ErrHidden) || errors.As(err, &refused) && refused.Status == http.StatusForbidden {
+		return false, nil
+	}
+	return err == nil && len(sessions) == 0, err
 }
 
 // RegisterCheck gives the agent a check of its own.

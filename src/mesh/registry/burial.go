@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"time"
@@ -227,7 +226,11 @@ func (j *janitor) bury(ctx context.Context, dead []string) error {
 			if j.ownSession() != session {
 				return errSucceeded
 			}
-			ended, err := j.ended(ctx, node)
+			asking, cancel := context.WithTimeout(ctx, instance.CallTimeout)
+			defer cancel()
+			// One that has a session may hold its key elsewhere, such as another version
+			// of the app, whose first service is another.
+			ended, err := j.Consul.Ended(asking, node)
 			if err != nil || !ended {
 				return err
 			}
@@ -266,7 +269,7 @@ func (j *janitor) bury(ctx context.Context, dead []string) error {
 // app's own. Those of another app are its own janitor's, as long as it has one.
 func (j *janitor) listed(ctx context.Context) (map[string]bool, error) {
 	ofService := "/v1/catalog/service/" + url.PathEscape(j.Services[0].Name) + "?"
-	listed, err := j.lifeless(ctx, ofService+url.Values{"node-meta": {metaAgentless + ":true"}}.Encode())
+	listed, err := j.lifeless(ctx, ofService+url.Values{"node-meta": {consul.MetaAgentless + ":true"}}.Encode())
 	if errors.Is(err, consul.ErrHidden) { // another app has the service too, whose nodes this one may not see
 		listed, err = j.lifeless(ctx, ofService+j.ownNodes().Encode())
 	}
@@ -275,7 +278,7 @@ func (j *janitor) listed(ctx context.Context) (map[string]bool, error) {
 
 // ownNodes asks for the nodes of this app's process.
 func (v *viaServers) ownNodes() url.Values {
-	return url.Values{"node-meta": {metaAgentless + ":true", instance.MetaApp + ":" + v.Inst.App, instance.MetaProcess + ":" + v.Inst.Process}}
+	return url.Values{"node-meta": {consul.MetaAgentless + ":true", instance.MetaApp + ":" + v.Inst.App, instance.MetaProcess + ":" + v.Inst.Process}}
 }
 
 // lifeless lists the nodes at a path of the catalog that have no key, and whether they
@@ -295,17 +298,4 @@ func (j *janitor) lifeless(ctx context.Context, path string) (map[string]bool, e
 		nodes[entry.Node] = of(instance.MetaApp) == j.Inst.App && of(instance.MetaProcess) == j.Inst.Process
 	}
 	return nodes, err
-}
-
-// ended says that a node has no session. One that has may hold its key elsewhere,
-// such as another version of the app, whose first service is another. Where the
-// answer is not whole it has not ended.
-func (v *viaServers) ended(ctx context.Context, node string) (bool, error) {
-	var sessions []struct{}
-	err := v.list(ctx, "/v1/session/node/"+url.PathEscape(node), &sessions)
-	var refused *consul.StatusError
-	if errors.Is(err, consul.ErrHidden) || errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		return false, nil
-	}
-	return err == nil && len(sessions) == 0, err
 }

@@ -28,7 +28,7 @@ func viaScripted(t *testing.T, says meshtest.Transport, services ...string) *via
 		Inst: instance.Instance{App: "app", GUID: "guid"}, Log: t.Logf, Access: &consul.Access{},
 		Config: droplet.Config{Servers: &droplet.Servers{}}, Consul: &consul.Client{Base: "http://servers"},
 	}
-	n.Consul.HTTP.Transport = says
+	n.Consul.HTTP.Transport, n.Consul.Access = says, n.Access
 	n.XDS = &envoy.XDS{Access: n.Access, First: envoy.NewFirstStreams(meshtest.Transport(func(string) (int, string) { return http.StatusOK, "" }))}
 	for _, id := range services {
 		n.Services = append(n.Services, &Registration{
