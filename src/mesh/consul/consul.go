@@ -238,17 +238,6 @@ func (c *Client) Deregister(ctx context.Context, id string) error {
 	return err
 }
 
-// SweepNode takes a node out of the catalog if it is there, whatever its agent
-// thinks.
-func (c *Client) SweepNode(ctx context.Context, name string) error {
-	var node *struct{}
-	err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
-	if err != nil || node == nil {
-		return err
-	}
-	return c.call(ctx, asNode, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
-}
-
 // Answers returns nil while the agent answers at all, whatever it says.
 func (c *Client) Answers(ctx context.Context) error {
 	err := c.call(ctx, asSelf, http.MethodGet, "/v1/agent/version", nil, nil)
@@ -300,54 +289,6 @@ func (c *Client) AwaitGone(ctx context.Context, id string) error {
 		}
 		hash = service.ContentHash
 	}
-}
-
-// CatalogNode is a node as the catalog lists it.
-type CatalogNode struct {
-	Node string
-	Meta map[string]string
-}
-
-// MetaAgentless is the node metadata of an instance without an agent.
-const MetaAgentless = "cf-agentless"
-
-// NodesAt lists the nodes of apps of this buildpack that have an address.
-func (c *Client) NodesAt(ctx context.Context, address string) (nodes []CatalogNode, err error) {
-	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
-	if err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(nodes, func(node CatalogNode) bool {
-		_, ours := node.Meta[instance.MetaApp]
-		return !ours
-	}), nil
-}
-
-// Lives says that a node of this buildpack shows a sign of life: the gossip has it, or
-// it has a session. Where ACLs hide that, nobody can say that it is dead.
-func (c *Client) Lives(ctx context.Context, node CatalogNode) (bool, error) {
-	if node.Meta[MetaAgentless] == "" {
-		var checks []Check
-		err := c.List(ctx, c.Access.AgentToken(), "/v1/health/node/"+url.PathEscape(node.Node)+"?filter="+url.QueryEscape(`CheckID == "serfHealth"`), &checks)
-		if errors.Is(err, ErrHidden) {
-			return true, nil
-		}
-		return len(checks) > 0 && checks[0].Status == Passing, err
-	}
-	ended, err := c.Ended(ctx, node.Node)
-	return !ended, err
-}
-
-// Ended says that a node has no session. Where the answer is not whole it has not
-// ended.
-func (c *Client) Ended(ctx context.Context, node string) (bool, error) {
-	var sessions []struct{}
-	err := c.List(ctx, c.Access.ServiceToken(), "/v1/session/node/"+url.PathEscape(node), &sessions)
-	var refused *StatusError
-	if errors.Is(err, ErrHidden) || errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		return false, nil
-	}
-	return err == nil && len(sessions) == 0, err
 }
 
 // RegisterCheck gives the agent a check of its own.
