@@ -179,13 +179,17 @@ func TestSiblings(t *testing.T) {
 		if err := shared.Consul(t.Context(), http.MethodDelete, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?recurse", nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "both are there again", func(ctx ctx) error {
-			var keys []string
-			err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?keys", nil, &keys)
-			if err == nil && len(keys) != 2 {
-				err = fmt.Errorf("there are %v", keys)
+		// An instance looks every two minutes how the servers have it.
+		within(t, 3*time.Minute, "both are there again, and a janitor", func(ctx ctx) error {
+			want := []string{droplet.JanitorKey(agentless.back, agentless.back, "web")}
+			for _, i := range backend.Instances() {
+				want = append(want, droplet.AliveKeys(agentless.back)+foundation.NodeOf(i))
 			}
-			return err
+			var keys []string
+			if err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?keys", nil, &keys); err != nil {
+				return err
+			}
+			return foundation.Same(want, keys, "the keys are not those of what runs")
 		})
 		scale(t, backend, 3) // the third would bury them
 		served(t, caller, backend)
