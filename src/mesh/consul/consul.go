@@ -211,7 +211,7 @@ func (c *Client) Joined(ctx context.Context) error {
 // Leader is the address of the servers' leader, an error where there is none.
 func (c *Client) Leader(ctx context.Context) (string, error) {
 	var leader string
-	err := c.call(ctx, asService, http.MethodGet, "/v1/status/leader", nil, &leader)
+	err := c.call(ctx, asService, http.MethodGet, leaderPath, nil, &leader)
 	if err == nil && leader == "" {
 		err = errors.New("the servers have not elected a leader")
 	}

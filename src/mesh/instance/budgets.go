@@ -30,14 +30,29 @@ const ConnectTimeout = time.Second
 const (
 	PingAfter   = 20 * time.Second // of silence
 	PingTimeout = 5 * time.Second
+	// APIPingAfter is the same for the HTTP API, which allows more of them: twice the
+	// silence between two renewals of a session.
+	APIPingAfter = 2 * RenewEvery
 )
 
+// IdleConnection is how long a connection to the HTTP API may have nothing to do: one
+// that renews a session has something every 5 s, and those that only a busy moment
+// needed are not held against the address that they come from.
+const IdleConnection = 3 * RenewEvery
+
+// LeaderlessFor is after how long a server that was left because it has no leader is
+// asked again, and half as long again at most. An election takes two or three
+// seconds, in which no server has one.
+const LeaderlessFor = 5 * time.Second
+
 // LookupTimeout is how long the lookup of a name may take: resolvers wait 5 s for a
-// name server that does not answer before they ask the next. LookupGrace is for the
-// other names when one has been found.
+// name server that does not answer before they ask the next. LookupPatience is for one
+// whose addresses were found before. LookupGrace is for the other names when one has
+// been found.
 const (
-	LookupTimeout = 15 * time.Second
-	LookupGrace   = 100 * time.Millisecond
+	LookupTimeout  = 15 * time.Second
+	LookupPatience = 500 * time.Millisecond
+	LookupGrace    = 100 * time.Millisecond
 )
 
 // RefusedPatience is how long ACLs may refuse something at start: a token that a

@@ -1,0 +1,37 @@
+package wait
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Backoff is how long to wait before something that has failed is tried again: a
+// random part of a bound, which is First and then twice as long each time, up to
+// Most. So those whom one failure has hit come back spread over that time.
+type Backoff struct {
+	First, Most time.Duration
+
+	mutex sync.Mutex
+	bound time.Duration // of the next wait; 0: nothing has failed; guarded by mutex
+}
+
+// Next is how long to wait after a failure.
+func (b *Backoff) Next() time.Duration {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	bound := min(max(b.bound, b.First), b.Most)
+	b.bound = 2 * bound
+	return rand.N(bound)
+}
+
+// Reset notes that it has worked.
+func (b *Backoff) Reset() {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.bound = 0
+}
+
+// Pause waits after a failure, unless ctx ends.
+func (b *Backoff) Pause(ctx context.Context) error { return Pause(ctx, b.Next()) }
