@@ -97,7 +97,8 @@ func (c *Client) CallWith(ctx context.Context, token credentials.Secret, method,
 }
 
 // Watch reads what there is at path, which names the index of the last news,
-// and returns the index of these. What is not there is an empty answer.
+// and returns the index of these, 0 where that is less than what was named: servers
+// that were restored from a snapshot count anew. What is not there is an empty answer.
 func (c *Client) Watch(ctx context.Context, token credentials.Secret, path string, answer any) (index uint64, err error) {
 	header, err := c.Read(ctx, token, path, answer)
 	var status *StatusError
@@ -105,6 +106,11 @@ func (c *Client) Watch(ctx context.Context, token credentials.Secret, path strin
 		err = nil
 	}
 	index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64)
+	if at, parseErr := url.Parse(path); parseErr == nil {
+		if before, _ := strconv.ParseUint(at.Query().Get("index"), 10, 64); index < before {
+			index = 0
+		}
+	}
 	return index, err
 }
 

@@ -53,6 +53,7 @@ type Servers struct {
 // mesh.hcl.
 func NewServers(config *droplet.Servers, a *Access) *Servers {
 	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC}
+	s.streams.again.First, s.streams.again.Most = instance.AgainFirst, instance.StreamAgain
 	if creds := a.Current(); creds != nil {
 		if creds.RetryJoin != nil {
 			s.Names = creds.RetryJoin

@@ -76,7 +76,14 @@ func (t *ToServer) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // try asks one server.
 func (t *ToServer) try(request *http.Request) (*http.Response, error) {
-	host, err := t.Pick(request.Context())
+	var host string
+	var err error
+	if t.isXDS {
+		err = t.streams.pause(request.Context())
+	}
+	if err == nil {
+		host, err = t.Pick(request.Context())
+	}
 	if err == nil {
 		err = request.Context().Err() // a server that nothing was sent to is not to blame
 	}
@@ -99,7 +106,7 @@ func (t *ToServer) try(request *http.Request) (*http.Response, error) {
 		defer ended()
 		// Who was asked is not to blame for who does not wait for the answer.
 		if request.Context().Err() == nil || errors.Is(err, context.DeadlineExceeded) {
-			t.lost(host)
+			t.broke(host)
 		}
 		return nil, err
 	}
@@ -110,8 +117,12 @@ func (t *ToServer) try(request *http.Request) (*http.Response, error) {
 		t.watchLeft(host, t.leave(host)) // so does this one
 	case response.StatusCode >= http.StatusInternalServerError:
 		t.lost(host)
-	default:
+	case !t.isXDS:
 		t.noteWorks(host)
+	case isUnavailable(response.Header):
+		t.streams.broke()
+	default:
+		t.streams.again.Reset()
 	}
 	response.Body = &stream{response.Body, response, t, host}
 	return response, nil
@@ -131,6 +142,14 @@ func refusal(request *http.Request) *http.Response {
 	const why = "the server takes no more connections, most likely because it has as many from this address as it allows (http_max_conns_per_client)"
 	return &http.Response{
 		StatusCode: http.StatusTooManyRequests, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(why)), Request: request,
+	}
+}
+
+// broke says that a server does not answer, or breaks off.
+func (t *ToServer) broke(host string) {
+	t.lost(host)
+	if t.isXDS {
+		t.streams.broke()
 	}
 }
 
@@ -186,18 +205,20 @@ func (s *stream) Read(buffer []byte) (int, error) {
 	case err == nil:
 	case IsFull(s.response.Trailer):
 		s.to.leave(s.host)
+	case isUnavailable(s.response.Trailer):
+		s.to.streams.broke()
 	case !errors.Is(err, io.EOF) && s.response.Request.Context().Err() == nil:
-		s.to.lost(s.host)
+		s.to.broke(s.host)
 	}
 	return n, err
 }
 
 // IsFull says that a server has as many of Envoy's streams as is its share: it
 // wants this one to go to another.
-func IsFull(status http.Header) bool {
-	const resourceExhausted = "8"
-	return status.Get("Grpc-Status") == resourceExhausted
-}
+func IsFull(status http.Header) bool { return status.Get("Grpc-Status") == "8" } // RESOURCE_EXHAUSTED
+
+// isUnavailable says that a server cannot serve a stream now.
+func isUnavailable(status http.Header) bool { return status.Get("Grpc-Status") == "14" }
 
 // UnsentError says that nobody was asked.
 type UnsentError struct{ error }

@@ -40,6 +40,20 @@ const (
 // needed are not held against the address that they come from.
 const IdleConnection = 3 * RenewEvery
 
+// What fails is tried again after a random part of a bound that doubles each time
+// (wait.Backoff): where servers were away, thousands come back to them at once.
+const (
+	// AgainFirst is the first of these bounds.
+	AgainFirst = time.Second
+	// StreamAgain is the last of them for Envoys' streams: an Envoy without one does
+	// not hear that others stop. Together with Envoy's own second these are three.
+	StreamAgain = 2 * time.Second
+	// RenewAgain is that for sessions, which would end else.
+	RenewAgain = RenewEvery
+	// ListAgain is that for lists, and for all that nothing waits for.
+	ListAgain = 15 * time.Second
+)
+
 // LeaderlessFor is after how long a server that was left because it has no leader is
 // asked again, and half as long again at most. An election takes two or three
 // seconds, in which no server has one.
@@ -140,15 +154,13 @@ const (
 	// RenewEvery is how often a session is renewed: late enough that a dead
 	// instance's ends well before its 20 s, and three times before it ends.
 	RenewEvery = 5 * time.Second
-	// RenewAgain is when it is tried again after a failure.
-	RenewAgain = 2 * time.Second
 	// Overdue is when a renewal is so late that the servers must have been away, or
 	// out of reach. ReturnFor is how long others then have to be back.
 	Overdue   = 2 * RenewEvery
 	ReturnFor = 10 * time.Second
-	// CompareEvery is the number of renewals after which an instance looks how the
-	// catalog has it.
-	CompareEvery = 6
+	// CompareEvery is how often an instance looks how the catalog has it, or up to a
+	// quarter more often: so long may last what somebody else has changed there.
+	CompareEvery = 2 * time.Minute
 )
 
 // Instances without agents take each other's dead out of the catalog: those whose

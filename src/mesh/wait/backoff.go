@@ -23,6 +23,9 @@ func (b *Backoff) Next() time.Duration {
 	defer b.mutex.Unlock()
 	bound := min(max(b.bound, b.First), b.Most)
 	b.bound = 2 * bound
+	if bound <= 0 {
+		return 0
+	}
 	return rand.N(bound)
 }
 
