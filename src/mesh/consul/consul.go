@@ -167,8 +167,11 @@ func (c *Client) do(request *http.Request, answer any) (http.Header, error) {
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
 		err := &StatusError{response.StatusCode, strings.TrimSpace(string(text))}
-		if err.Status == http.StatusBadRequest {
+		switch err.Status {
+		case http.StatusBadRequest:
 			return response.Header, wait.Final(err)
+		case http.StatusForbidden:
+			c.Access.noteRefused()
 		}
 		return response.Header, err
 	}

@@ -123,9 +123,18 @@ const (
 	WrapperGrace = 2 * time.Second
 )
 
-// WatchInterval is how often a running instance looks whether its credentials
-// are still good, and whether there are new ones.
+// WatchInterval is how often a running instance looks whether its bound service has
+// new credentials, which are in a file.
 const WatchInterval = 3 * time.Second
+
+// How often the servers are asked whether they know the tokens, which is the most that
+// idle instances would ask for.
+const (
+	// TokenLook is the least time between two looks, and half of the longest.
+	TokenLook = 30 * time.Second
+	// RefusedLook is the same after a look has found a token that is not known.
+	RefusedLook = 10 * time.Second
+)
 
 // HungAfter is how long the agent may take to answer. With the beat it makes
 // the time until a hung one is ended.
