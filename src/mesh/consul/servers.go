@@ -46,14 +46,17 @@ type Servers struct {
 	currentLost context.Context    // ends when current is lost, nil while nobody waits for that; guarded by mutex
 	noteLost    context.CancelFunc // ends it; guarded by mutex
 
-	streams streams // Envoy's
+	streams streams      // Envoy's
+	full    wait.Backoff // of questions for which no server has room
 }
 
 // NewServers takes the addresses of the bound service, and otherwise those of
 // mesh.hcl.
 func NewServers(config *droplet.Servers, a *Access) *Servers {
 	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC}
-	s.streams.again.First, s.streams.again.Most = instance.AgainFirst, instance.StreamAgain
+	for _, again := range []*wait.Backoff{&s.streams.again, &s.full} {
+		again.First, again.Most = instance.AgainFirst, instance.StreamAgain
+	}
 	if creds := a.Current(); creds != nil {
 		if creds.RetryJoin != nil {
 			s.Names = creds.RetryJoin

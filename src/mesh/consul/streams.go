@@ -19,25 +19,7 @@ type streams struct {
 	mutex   sync.Mutex
 	open    map[*openStream]bool // guarded by mutex
 	watched map[string]bool      // hosts that were left; guarded by mutex
-	next    time.Time            // when one may be begun; guarded by mutex
 	again   wait.Backoff         // of those that break
-}
-
-// pause waits until a stream may be begun, unless ctx ends.
-func (s *streams) pause(ctx context.Context) error {
-	s.mutex.Lock()
-	next := s.next
-	s.mutex.Unlock()
-	return wait.Pause(ctx, time.Until(next))
-}
-
-// broke notes that a stream has failed. Those that fail together are one failure.
-func (s *streams) broke() {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if now := time.Now(); !now.Before(s.next) {
-		s.next = now.Add(s.again.Next())
-	}
 }
 
 // openStream is one at a server.

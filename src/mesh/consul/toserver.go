@@ -58,11 +58,21 @@ const serverTries = 3
 // RoundTrip implements http.RoundTripper. A server that has too much to do has done
 // nothing, so another is asked.
 func (t *ToServer) RoundTrip(request *http.Request) (*http.Response, error) {
+	again := &t.full
+	if t.isXDS {
+		again = &t.streams.again
+	}
+	if err := again.Await(request.Context()); err != nil {
+		return unsent(request, err)
+	}
 	for tries := serverTries; ; tries-- {
 		response, err := t.try(request)
-		repeats := request.Body == nil || request.GetBody != nil
-		if err != nil || response.StatusCode != http.StatusTooManyRequests || !repeats || tries == 1 {
+		if err != nil || response.StatusCode != http.StatusTooManyRequests {
 			return response, err
+		}
+		if repeats := request.Body == nil || request.GetBody != nil; !repeats || tries == 1 {
+			again.Fail()
+			return response, nil
 		}
 		_ = response.Body.Close()
 		if request.Body != nil {
@@ -76,22 +86,12 @@ func (t *ToServer) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // try asks one server.
 func (t *ToServer) try(request *http.Request) (*http.Response, error) {
-	var host string
-	var err error
-	if t.isXDS {
-		err = t.streams.pause(request.Context())
-	}
-	if err == nil {
-		host, err = t.Pick(request.Context())
-	}
+	host, err := t.Pick(request.Context())
 	if err == nil {
 		err = request.Context().Err() // a server that nothing was sent to is not to blame
 	}
 	if err != nil {
-		if request.Body != nil {
-			request.Body.Close()
-		}
-		return nil, &UnsentError{err}
+		return unsent(request, err)
 	}
 	request = t.addressed(request, host)
 	ended := func() {}
@@ -119,8 +119,9 @@ func (t *ToServer) try(request *http.Request) (*http.Response, error) {
 		t.lost(host)
 	case !t.isXDS:
 		t.noteWorks(host)
+		t.full.Reset()
 	case isUnavailable(response.Header):
-		t.streams.broke()
+		t.streams.again.Fail()
 	default:
 		t.streams.again.Reset()
 	}
@@ -149,7 +150,7 @@ func refusal(request *http.Request) *http.Response {
 func (t *ToServer) broke(host string) {
 	t.lost(host)
 	if t.isXDS {
-		t.streams.broke()
+		t.streams.again.Fail()
 	}
 }
 
@@ -158,6 +159,14 @@ func (t *ToServer) lost(host string) {
 	hangUp := t.leave(host)
 	hangUp()
 	t.watchLeft(host, hangUp)
+}
+
+// unsent is the answer to a request that nobody was asked.
+func unsent(request *http.Request, err error) (*http.Response, error) {
+	if request.Body != nil {
+		_ = request.Body.Close() // who writes what is to be sent does not wait
+	}
+	return nil, &UnsentError{err}
 }
 
 // addressed is a request to one server.
@@ -206,7 +215,7 @@ func (s *stream) Read(buffer []byte) (int, error) {
 	case IsFull(s.response.Trailer):
 		s.to.leave(s.host)
 	case isUnavailable(s.response.Trailer):
-		s.to.streams.broke()
+		s.to.streams.again.Fail()
 	case !errors.Is(err, io.EOF) && s.response.Request.Context().Err() == nil:
 		s.to.broke(s.host)
 	}

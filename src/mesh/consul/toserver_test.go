@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 const (
@@ -117,6 +119,29 @@ func TestTooManyConnections(t *testing.T) {
 	if open.Err() != nil {
 		t.Error("what was open is hung up")
 	}
+}
+
+// TestRoomForNobody: where no server has room for a question, one who polls does not
+// ask them many times in a second.
+func TestRoomForNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		servers := NewServers(&droplet.Servers{Addresses: []string{one, other}}, &Access{})
+		api := &ToServer{Servers: servers, Transport: meshtest.Transport(func(string) (int, string) {
+			asked++
+			return http.StatusTooManyRequests, "rate limit exceeded"
+		})}
+		client := &Client{Base: "http://servers", HTTP: http.Client{Transport: api}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := wait.Poll(ctx, func(ctx context.Context) error { _, err := client.Leader(ctx); return err }); err == nil {
+			t.Error("a server has said who leads")
+		}
+		if most := 60 * 3 * serverTries; asked > most {
+			t.Errorf("%d questions in a minute, want at most %d", asked, most)
+		}
+	})
 }
 
 // TestNamesGone: servers whose names do not resolve any more, or not in time, are
