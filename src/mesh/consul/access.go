@@ -26,6 +26,8 @@ type Access struct {
 	// KeepsToken says that an agent keeps the token for nodes, and is told of another.
 	KeepsToken bool
 
+	refused chan struct{} // has something when a call was
+
 	mutex   sync.Mutex
 	creds   *credentials.Credentials // guarded by mutex
 	service credentials.Secret       // guarded by mutex
@@ -44,7 +46,7 @@ type Login struct {
 
 // NewAccess says once how open the mesh is.
 func NewAccess(dir string, creds *credentials.Credentials, unknown []string, log wait.Log) *Access {
-	a := &Access{Dir: dir, log: log, creds: creds}
+	a := &Access{Dir: dir, log: log, creds: creds, refused: make(chan struct{}, 1)}
 	switch {
 	case creds == nil:
 		log("no bound service has credentials: the mesh is as open as Consul's default (docs/security.md)")
@@ -77,6 +79,20 @@ func (a *Access) Use(creds *credentials.Credentials) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	a.creds = creds
+}
+
+// Refused has something when the servers, or the agent, have refused a call: it may be
+// that a token is not good any more.
+func (a *Access) Refused() <-chan struct{} { return a.refused }
+
+func (a *Access) noteRefused() {
+	if a == nil {
+		return
+	}
+	select {
+	case a.refused <- struct{}{}:
+	default: // it is known
+	}
 }
 
 // identity says as whom a call is made, by the token for it.

@@ -97,7 +97,8 @@ func (c *Client) CallWith(ctx context.Context, token credentials.Secret, method,
 }
 
 // Watch reads what there is at path, which names the index of the last news,
-// and returns the index of these. What is not there is an empty answer.
+// and returns the index of these, 0 where that is less than what was named: servers
+// that were restored from a snapshot count anew. What is not there is an empty answer.
 func (c *Client) Watch(ctx context.Context, token credentials.Secret, path string, answer any) (index uint64, err error) {
 	header, err := c.Read(ctx, token, path, answer)
 	var status *StatusError
@@ -105,6 +106,11 @@ func (c *Client) Watch(ctx context.Context, token credentials.Secret, path strin
 		err = nil
 	}
 	index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64)
+	if at, parseErr := url.Parse(path); parseErr == nil {
+		if before, _ := strconv.ParseUint(at.Query().Get("index"), 10, 64); index < before {
+			index = 0
+		}
+	}
 	return index, err
 }
 
@@ -161,8 +167,11 @@ func (c *Client) do(request *http.Request, answer any) (http.Header, error) {
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
 		err := &StatusError{response.StatusCode, strings.TrimSpace(string(text))}
-		if err.Status == http.StatusBadRequest {
+		switch err.Status {
+		case http.StatusBadRequest:
 			return response.Header, wait.Final(err)
+		case http.StatusForbidden:
+			c.Access.noteRefused()
 		}
 		return response.Header, err
 	}
@@ -211,7 +220,7 @@ func (c *Client) Joined(ctx context.Context) error {
 // Leader is the address of the servers' leader, an error where there is none.
 func (c *Client) Leader(ctx context.Context) (string, error) {
 	var leader string
-	err := c.call(ctx, asService, http.MethodGet, "/v1/status/leader", nil, &leader)
+	err := c.call(ctx, asService, http.MethodGet, leaderPath, nil, &leader)
 	if err == nil && leader == "" {
 		err = errors.New("the servers have not elected a leader")
 	}

@@ -30,14 +30,43 @@ const ConnectTimeout = time.Second
 const (
 	PingAfter   = 20 * time.Second // of silence
 	PingTimeout = 5 * time.Second
+	// APIPingAfter is the same for the HTTP API, which allows more of them: twice the
+	// silence between two renewals of a session.
+	APIPingAfter = 2 * RenewEvery
 )
 
-// LookupTimeout is how long the lookup of a name may take: resolvers wait 5 s for a
-// name server that does not answer before they ask the next. LookupGrace is for the
-// other names when one has been found.
+// IdleConnection is how long a connection to the HTTP API may have nothing to do: one
+// that renews a session has something every 5 s, and those that only a busy moment
+// needed are not held against the address that they come from.
+const IdleConnection = 3 * RenewEvery
+
+// What fails is tried again after a random part of a bound that doubles each time
+// (wait.Backoff): where servers were away, thousands come back to them at once.
 const (
-	LookupTimeout = 15 * time.Second
-	LookupGrace   = 100 * time.Millisecond
+	// AgainFirst is the first of these bounds.
+	AgainFirst = time.Second
+	// StreamAgain is the last of them for Envoys' streams: an Envoy without one does
+	// not hear that others stop. Together with Envoy's own second these are three.
+	StreamAgain = 2 * time.Second
+	// RenewAgain is that for sessions, which would end else.
+	RenewAgain = RenewEvery
+	// ListAgain is that for lists, and for all that nothing waits for.
+	ListAgain = 15 * time.Second
+)
+
+// LeaderlessFor is after how long a server that was left because it has no leader is
+// asked again, and half as long again at most. An election takes two or three
+// seconds, in which no server has one.
+const LeaderlessFor = 5 * time.Second
+
+// LookupTimeout is how long the lookup of a name may take: resolvers wait 5 s for a
+// name server that does not answer before they ask the next. LookupPatience is for one
+// whose addresses were found before. LookupGrace is for the other names when one has
+// been found.
+const (
+	LookupTimeout  = 15 * time.Second
+	LookupPatience = 500 * time.Millisecond
+	LookupGrace    = 100 * time.Millisecond
 )
 
 // RefusedPatience is how long ACLs may refuse something at start: a token that a
@@ -94,9 +123,18 @@ const (
 	WrapperGrace = 2 * time.Second
 )
 
-// WatchInterval is how often a running instance looks whether its credentials
-// are still good, and whether there are new ones.
+// WatchInterval is how often a running instance looks whether its bound service has
+// new credentials, which are in a file.
 const WatchInterval = 3 * time.Second
+
+// How often the servers are asked whether they know the tokens, which is the most that
+// idle instances would ask for.
+const (
+	// TokenLook is the least time between two looks, and half of the longest.
+	TokenLook = 30 * time.Second
+	// RefusedLook is the same after a look has found a token that is not known.
+	RefusedLook = 10 * time.Second
+)
 
 // HungAfter is how long the agent may take to answer. With the beat it makes
 // the time until a hung one is ended.
@@ -125,14 +163,12 @@ const (
 	// RenewEvery is how often a session is renewed: late enough that a dead
 	// instance's ends well before its 20 s, and three times before it ends.
 	RenewEvery = 5 * time.Second
-	// RenewAgain is when it is tried again after a failure.
-	RenewAgain = 2 * time.Second
 	// Overdue is when a renewal is so late that the servers must have been away, or
 	// out of reach. Others then have Brake to be back.
 	Overdue = 2 * RenewEvery
-	// CompareEvery is the number of renewals after which an instance looks how the
-	// catalog has it.
-	CompareEvery = 6
+	// CompareEvery is how often an instance looks how the catalog has it, or up to a
+	// quarter more often: so long may last what somebody else has changed there.
+	CompareEvery = 2 * time.Minute
 )
 
 // Of the instances of a service without agents one, the janitor, takes the dead out of
@@ -162,8 +198,6 @@ const (
 	// is just being registered gets a session after two writes, each of which slow
 	// servers take their time for, and after answers of theirs that were lost.
 	BareFor = 3*HoldTime + 6*time.Second
-	// ListsAgain bounds how long lists are not asked for again after a failure.
-	ListsAgain = 15 * time.Second
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills

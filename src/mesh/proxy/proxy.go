@@ -26,6 +26,7 @@ type proxy struct {
 	registry registry.Registry
 	seen     *credentials.Credentials // the binding at the last look; of watchCredentials alone
 	unmoved  bool                     // the services may have an old token; of watchCredentials alone
+	tokens   tokens                   // of watchCredentials alone
 	gate     *gate.Gate
 	envoys   []*served
 	started  sync.Map // the Envoys by their services' ids, for who asks how they are

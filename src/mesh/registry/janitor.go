@@ -29,7 +29,7 @@ func (v *viaServers) janitorKey() string {
 // watchSiblings sees to it that there is a janitor, and is the janitor where it is
 // this instance's turn.
 func (v *viaServers) watchSiblings(ctx context.Context) {
-	tries := wait.Backoff{First: time.Second, Most: instance.ListsAgain}
+	tries := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
 	index := uint64(0)
 	for ctx.Err() == nil {
 		session, next, err := v.janitor(ctx, index)
@@ -119,7 +119,7 @@ var errSucceeded = errors.New("another instance is the janitor")
 // for too long, it gives its key back: another may reach the servers.
 func (v *viaServers) clean(ctx context.Context, session string) {
 	defer v.note("")
-	tries := wait.Backoff{First: time.Second, Most: instance.ListsAgain}
+	tries := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
 	j := newJanitor(v)
 	said, looked := false, time.Now()
 	for ctx.Err() == nil && v.ownSession() == session {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -116,11 +117,19 @@ func (v *viaServers) holdKey(ctx context.Context, session string) error {
 // stayAlive keeps the session alive, once there is one, and the catalog as this
 // instance means it to be.
 func (v *viaServers) stayAlive(ctx context.Context) {
-	complete := true // the servers have all that was registered
-	for round := 1; ; round++ {
+	complete, away := true, false // the servers have all that was registered, could not be asked
+	again := wait.Backoff{First: instance.AgainFirst, Most: instance.RenewAgain}
+	look := nextLook()
+	for {
 		err := v.renewSession(ctx)
-		if err == nil && complete && (round%instance.CompareEvery == 0 || v.doubt.isDue()) {
+		if err == nil && away {
+			// They may have been told otherwise, or have lost something, meanwhile.
+			look = time.Now().Add(rand.N(instance.ListAgain - instance.RenewEvery))
+		}
+		away = err != nil
+		if err == nil && complete && (!time.Now().Before(look) || v.doubt.isDue()) {
 			if err = v.compare(ctx); err == nil {
+				look = nextLook()
 				err = v.keepKey(ctx)
 			}
 		}
@@ -138,12 +147,19 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 		}
 		next := min(instance.RenewEvery, max(v.doubt.dueIn(), instance.Beat))
 		if err != nil {
-			next = instance.RenewAgain // servers that are away end no session
+			next = again.Next() // servers that are away end no session
+		} else {
+			again.Reset()
 		}
 		if wait.Pause(ctx, next) != nil {
 			return
 		}
 	}
+}
+
+// nextLook is when how the catalog has this instance is compared again.
+func nextLook() time.Time {
+	return time.Now().Add(instance.CompareEvery - rand.N(instance.CompareEvery/4))
 }
 
 // noteRenewed notes when the session was made or renewed. v.mutex is held.

@@ -320,9 +320,11 @@ func (v *viaServers) noteOpen(ctx context.Context) {
 	for _, r := range v.Services {
 		query := url.Values{"source": {nobody}, "destination": {r.Name}}
 		var check struct{ Allowed bool }
-		err := consul.WhilePasses(ctx, func(ctx context.Context) error {
-			return v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
-		})
+		again := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
+		err := v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
+		for err != nil && consul.Passes(err) && again.Pause(ctx) == nil {
+			err = v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return

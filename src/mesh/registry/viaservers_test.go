@@ -272,7 +272,7 @@ func TestLateWrite(t *testing.T) {
 					return http.StatusOK, "true"
 				}, "one")
 				v.Services[0].sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID("one"), Name: "ready"}}
-				ctx, cancel := context.WithTimeout(t.Context(), 3*instance.CompareEvery*instance.RenewEvery)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*instance.CompareEvery)
 				defer cancel()
 				v.stayAlive(ctx)
 				if registered != test.want {
