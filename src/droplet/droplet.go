@@ -78,8 +78,13 @@ type Lifecycle struct {
 	HoldApp      bool          `json:"hold_app"`
 	PortCheck    bool          `json:"port_check,omitempty"`
 	StartTimeout time.Duration `json:"start_timeout"` // until every Envoy is ready
-	DrainDelay   time.Duration `json:"drain_delay"`   // from SIGTERM until callers have surely gone
+	DrainDelay   time.Duration `json:"drain_delay"`   // until callers have surely gone, once it is deregistered
 	DrainTimeout time.Duration `json:"drain_timeout"` // for requests in flight after that
+	// LongestDrainDelay is how far DrainDelay grows with the number of callers, 0
+	// where it does not.
+	LongestDrainDelay time.Duration `json:"longest_drain_delay,omitempty"`
+	// Grace is the time between the platform's SIGTERM and SIGKILL, 0 for the usual.
+	Grace time.Duration `json:"grace,omitempty"`
 }
 
 // Place is where an app was staged. A droplet that is promoted keeps it.

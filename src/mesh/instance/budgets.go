@@ -156,12 +156,21 @@ const (
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills
-// them after 10 s. Out of that, in order (docs/architecture.md, "Stop"):
+// them after 10 s, where nobody has said otherwise (stopbudgets.go). Out of that, in
+// order (docs/architecture.md, "Stop"):
 const (
-	// DeregisterBudget is for telling the agent; it answers in milliseconds.
+	// Grace is what the times from StopBudget on are of.
+	Grace = 10 * time.Second
+	// DeregisterBudget is for telling the agent, which answers in milliseconds, and
+	// ServersBudget for telling the servers, of which one may be silent. Where that has
+	// not come true it is tried until the end, while the rest of the stop goes on.
 	DeregisterBudget = 300 * time.Millisecond
-	// ServersBudget is for telling the servers, of which one may be silent.
-	ServersBudget = 900 * time.Millisecond
+	ServersBudget    = 900 * time.Millisecond
+	// DrainBudget is for callers to hear of it, and for what they have in flight: an
+	// app may need the other half for itself.
+	DrainBudget = 4 * time.Second
+	// HearBudget bounds the question how many servers tell callers.
+	HearBudget = 300 * time.Millisecond
 	// StopBudget is when the app must have ended, counted from SIGTERM: then
 	// `mesh app` kills it.
 	StopBudget = 8 * time.Second
@@ -178,6 +187,16 @@ const (
 	FlushBudget = 3 * time.Second
 	// EnvoyBudget is for Envoy's own end.
 	EnvoyBudget = 800 * time.Millisecond
+)
+
+// How long it takes until all callers have heard that an instance is gone.
+const (
+	// HearAfter is how long a server gathers changes before it tells an Envoy
+	// (Consul 1.22, agent/proxycfg: coalesceTimeout).
+	HearAfter = 200 * time.Millisecond
+	// TellsPerSecond is how many Envoys a server tells, of all services together
+	// (Consul 1.22: xds.update_max_per_second).
+	TellsPerSecond = 250
 )
 
 // The last words to the servers.

@@ -103,7 +103,7 @@ func (v ViaAgent) watchAgent(ctx context.Context) {
 		case leaving && !left:
 			left = true
 			v.Log("the Consul agent is leaving the mesh, and so is this instance")
-			v.TakeOut(v)
+			v.TakeOut(v).End() // another agent may be told of it again
 			v.sweepNode()
 		default:
 			left = leaving
@@ -193,7 +193,7 @@ func (v ViaAgent) sweepNode() {
 	if v.Syncing() == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
+	ctx, cancel := context.WithTimeout(context.Background(), instance.Within(v.Config.Lifecycle, instance.StopBudget)/2)
 	defer cancel()
 	for v.Consul.SweepNode(ctx, v.Inst.NodeName()) == nil {
 		<-time.After(instance.SweepPause)
