@@ -191,3 +191,37 @@ func rollingReplaceLosesNothing(t *testing.T, m mode) {
 	}
 	eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
 }
+
+// TestStarvedCell: while neither Envoy nor the proxy that looks at it is run, which is
+// how a cell short of processors looks to both, nothing is held against Envoy.
+func TestStarvedCell(t *testing.T) { inBothModes(t, starvedCell) }
+
+func starvedCell(t *testing.T, m mode) {
+	running, _ := m.pair(t, 1)
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, envoy := find(t, processes, "mesh proxy"), find(t, processes, "bin/envoy")
+	for range 3 {
+		for _, step := range []struct {
+			pid   int
+			sig   syscall.Signal
+			pause time.Duration
+		}{
+			{envoy, syscall.SIGSTOP, 550 * time.Millisecond}, // the proxy looks at it
+			{proxy, syscall.SIGSTOP, 1500 * time.Millisecond},
+			{proxy, syscall.SIGCONT, 50 * time.Millisecond},
+			{envoy, syscall.SIGCONT, time.Second},
+		} {
+			if err := syscall.Kill(step.pid, step.sig); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(step.pause)
+		}
+	}
+	if log := tail(running); strings.Contains(log, "out of rotation, Envoy is not ready") {
+		t.Errorf("Envoy was blamed:\n%s", log)
+	}
+	eventually(t, "it is in rotation", inRotation(m.back))
+}

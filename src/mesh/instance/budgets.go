@@ -80,8 +80,8 @@ const (
 
 const (
 	// Beat is how often a running Envoy is looked at, LookTimeout how long it
-	// may take to answer: together the time until a hung one is out of
-	// rotation.
+	// may take to answer, asked twice (wait.Look): together the time until a hung one
+	// is out of rotation.
 	Beat        = 500 * time.Millisecond
 	LookTimeout = time.Second
 	// Refresh is how often an unchanged state is repeated to the agent; the TTL
@@ -98,8 +98,8 @@ const (
 // are still good, and whether there are new ones.
 const WatchInterval = 3 * time.Second
 
-// HungAfter is how long the agent may take to answer. With the beat it makes
-// the time until a hung one is ended.
+// HungAfter is how long the agent may take to answer, asked twice. With the beat it
+// makes the time until a hung one is ended.
 const HungAfter = 1500 * time.Millisecond
 
 // CatalogLook is how often an instance looks whether the catalog still has it.

@@ -58,9 +58,7 @@ func (p *proxy) tell(ctx context.Context, e *served) {
 }
 
 func (p *proxy) look(ctx context.Context, e *envoy.Envoy) (status, output string) {
-	ctx, cancel := context.WithTimeout(ctx, instance.LookTimeout)
-	defer cancel()
-	if err := e.Ready(ctx); err != nil {
+	if err := wait.Look(ctx, instance.LookTimeout, e.Ready); err != nil {
 		return consul.Critical, fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
 	}
 	return consul.Passing, "in rotation, app and Envoy are ready"
