@@ -225,3 +225,32 @@ func starvedCell(t *testing.T, m mode) {
 	}
 	eventually(t, "it is in rotation", inRotation(m.back))
 }
+
+// TestClosedPort: an app without a check that closes its port gets no traffic until it
+// listens again.
+func TestClosedPort(t *testing.T) { inBothModes(t, closedPort) }
+
+func closedPort(t *testing.T, m mode) {
+	running := m.start(t, write(t, "reloads-"+m.name, map[string]string{
+		"mesh.hcl": m.meshFile("reloads", `protocol = "http"`),
+		"Procfile": "web: while :; do ./echo; sleep 8; done\n",
+	}))
+	eventually(t, "it is in rotation", inRotation("reloads"))
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(find(t, processes, "./echo"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is out of rotation", func(ctx ctx) error {
+		if inRotation("reloads")(ctx) == nil {
+			return fmt.Errorf("it is in rotation")
+		}
+		return nil
+	})
+	eventually(t, "it is back", inRotation("reloads"))
+	if log := tail(running); !strings.Contains(log, "out of rotation: the app does not listen on 127.0.0.1:8080 any more") {
+		t.Errorf("its log does not say why:\n%s", log)
+	}
+}

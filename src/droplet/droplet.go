@@ -105,6 +105,9 @@ type Service struct {
 	// FollowsPort says that the service listens on the app's PORT: where that
 	// is not what staging rendered, the registration is amended in the container.
 	FollowsPort bool `json:"follows_port"`
+	// ListenCheck says that callers leave the instance alone when nobody listens where
+	// the app did.
+	ListenCheck bool `json:"listen_check,omitempty"`
 	// AdminPort is the loopback port of its Envoy's admin API.
 	AdminPort int `json:"admin_port"`
 	// EnvoyExtensions are not in service.json, because Consul drops them there.

@@ -58,6 +58,7 @@ type Service struct {
 	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and a stop waits for none. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
+	ListenCheck       bool              `hcl:"listen_check,optional" default:"true" doc:"Without a check: callers are sent to other instances while the app does not listen where it did, as the container's kernel has it; nobody connects for that. false leaves the instance in rotation. An app that hangs still listens: only a check sees that. With a check it means nothing."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
 
 	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic of each instance, in the mesh and by Consul's DNS. In the mesh more than 128 counts as 128."`

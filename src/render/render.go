@@ -70,6 +70,7 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 			ID:          service.ID,
 			Process:     service.Process,
 			FollowsPort: service.FollowsPort(),
+			ListenCheck: service.ListenCheck && service.Listens() && len(service.Checks) == 0,
 			AdminPort:   mesh.AdminPort(i),
 
 			EnvoyExtensions: envoyExtensions(service.Sidecar),

@@ -84,6 +84,9 @@ const (
 	// is out of rotation.
 	Beat        = 500 * time.Millisecond
 	LookTimeout = time.Second
+	// DeafLooks is at how many looks in a row an app does not listen that has closed
+	// its port: a reload may do so for a moment.
+	DeafLooks = 2
 	// Refresh is how often an unchanged state is repeated to the agent; the TTL
 	// in service.json is several times as long.
 	Refresh = 3 * time.Second

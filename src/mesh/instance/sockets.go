@@ -27,24 +27,26 @@ const (
 	listening   = "0A"
 )
 
-// sockets are those of TCP, over IPv4 and IPv6.
-func sockets() iter.Seq[socket] {
+// tcpFiles list the sockets of TCP, those that listen first: over IPv4, and over IPv6
+// or both.
+var tcpFiles = []string{"/proc/net/tcp", "/proc/net/tcp6"}
+
+// sockets are those that a file lists.
+func sockets(file string) iter.Seq[socket] {
 	return func(yield func(socket) bool) {
-		for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-			for line := range lines(file) {
-				fields := strings.Fields(line) // number, local and remote address:port, state, sent:received, …
-				if len(fields) < 5 {
-					continue
-				}
-				local, remote := addressOf(fields[1]), addressOf(fields[2])
-				if !local.IsValid() {
-					continue // the heading
-				}
-				sent, _, _ := strings.Cut(fields[4], ":")
-				n, _ := strconv.ParseInt(sent, 16, 64)
-				if !yield(socket{local, remote, fields[3], int(n)}) {
-					return
-				}
+		for line := range lines(file) {
+			fields := strings.Fields(line) // number, local and remote address:port, state, sent:received, …
+			if len(fields) < 5 {
+				continue
+			}
+			local, remote := addressOf(fields[1]), addressOf(fields[2])
+			if !local.IsValid() {
+				continue // the heading
+			}
+			sent, _, _ := strings.Cut(fields[4], ":")
+			n, _ := strconv.ParseInt(sent, 16, 64)
+			if !yield(socket{local, remote, fields[3], int(n)}) {
+				return
 			}
 		}
 	}
@@ -89,9 +91,11 @@ func addressOf(text string) netip.AddrPort {
 // received yet, in bytes.
 func Unreceived(port int) int {
 	all := 0
-	for s := range sockets() {
-		if int(s.local.Port()) == port {
-			all += s.unreceived
+	for _, file := range tcpFiles {
+		for s := range sockets(file) {
+			if int(s.local.Port()) == port {
+				all += s.unreceived
+			}
 		}
 	}
 	return all
@@ -104,9 +108,11 @@ func Callers(ports ...int) map[netip.Addr]bool {
 	for _, port := range ports {
 		is[uint16(port)] = true
 	}
-	for s := range sockets() {
-		if s.state == established && is[s.local.Port()] {
-			all[s.remote.Addr()] = true
+	for _, file := range tcpFiles {
+		for s := range sockets(file) {
+			if s.state == established && is[s.local.Port()] {
+				all[s.remote.Addr()] = true
+			}
 		}
 	}
 	return all
@@ -130,10 +136,15 @@ func Listens(network, address string) bool {
 	if err != nil {
 		return false
 	}
-	for s := range sockets() {
-		here := s.local.Addr() == wanted.Addr() || s.local.Addr().IsUnspecified()
-		if s.state == listening && s.local.Port() == wanted.Port() && here {
-			return true
+	for _, file := range tcpFiles {
+		for s := range sockets(file) {
+			if s.state != listening {
+				break // thousands may be connected
+			}
+			here := s.local.Addr() == wanted.Addr() || s.local.Addr().IsUnspecified()
+			if s.local.Port() == wanted.Port() && here {
+				return true
+			}
 		}
 	}
 	return false

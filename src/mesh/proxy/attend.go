@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
@@ -33,7 +32,7 @@ func (p *proxy) attend(ctx context.Context, e *served) {
 // tell looks at an Envoy, and tells how it is where that is news, or due.
 func (p *proxy) tell(ctx context.Context, e *served) {
 	r := e.service
-	status, output := p.look(ctx, e.Envoy)
+	status, output := e.look(ctx)
 	changed := status != r.State()
 	if ctx.Err() != nil || !changed && time.Since(e.toldAt) < instance.Refresh {
 		return
@@ -57,9 +56,17 @@ func (p *proxy) tell(ctx context.Context, e *served) {
 	e.toldAt = time.Now()
 }
 
-func (p *proxy) look(ctx context.Context, e *envoy.Envoy) (status, output string) {
+// look says how the sidecar's ready check is. An app that opens its port again at the
+// next look, as after a reload, has never closed it.
+func (e *served) look(ctx context.Context) (status, output string) {
 	if err := wait.Look(ctx, instance.LookTimeout, e.Ready); err != nil {
 		return consul.Critical, fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
+	}
+	err := e.service.Listening()
+	if err == nil {
+		e.deaf = 0
+	} else if e.deaf++; e.deaf >= instance.DeafLooks {
+		return consul.Critical, fmt.Sprintf("out of rotation: %v", err)
 	}
 	return consul.Passing, "in rotation, app and Envoy are ready"
 }
