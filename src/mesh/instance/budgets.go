@@ -97,6 +97,19 @@ const (
 	WrapperGrace = 2 * time.Second
 )
 
+// A check that fails and passes in turn counts as passing again at once that often in
+// FlapWindow, and then when it has passed for FlapPause: each turn is written by the
+// servers, and sent to every caller.
+const (
+	FlapsAtOnce = 10
+	FlapWindow  = time.Minute
+	FlapPause   = 15 * time.Second
+)
+
+// An instance without an agent whose session was not renewed that often in a row says
+// that it is cut off.
+const CutOffAfter = 2
+
 // WatchInterval is how often a running instance looks whether its credentials
 // are still good, and whether there are new ones.
 const WatchInterval = 3 * time.Second

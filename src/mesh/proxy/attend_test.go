@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 // TestListenCheck: an app without a check that closes its port gets no traffic, once it
@@ -74,5 +76,44 @@ func TestListenCheck(t *testing.T) {
 				t.Errorf("%s gives %s, want %s", test.looks, got, test.want)
 			}
 		})
+	}
+}
+
+// TestAFlappingEnvoy: one that is ready at every second look does not come back each
+// time, and is told to fail at once each time that it has.
+func TestAFlappingEnvoy(t *testing.T) {
+	t.Parallel()
+	looks := 0
+	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if looks++; looks%2 == 0 {
+			fmt.Fprintln(w, "DRAINING")
+			return
+		}
+		fmt.Fprintln(w, "LIVE")
+	}))
+	t.Cleanup(admin.Close)
+	told := ""
+	agent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/agent/check/update/") {
+			var update struct{ Status string }
+			_ = json.NewDecoder(r.Body).Decode(&update)
+			told += update.Status[:1]
+		}
+	}))
+	t.Cleanup(agent.Close)
+	said := &logged{}
+	n := &registry.Node{Log: said.log, Consul: &consul.Client{Base: agent.URL}}
+	p := &proxy{Node: n, registry: registry.ViaAgent{Node: n}, timeline: &wait.Timeline{Log: said.log}}
+	shop := registry.NewRegistration(instance.Instance{}, droplet.Service{ID: "shop"}, droplet.Definition{Endpoint: droplet.Endpoint{ID: "shop"}})
+	e := &served{Envoy: &envoy.Envoy{Admin: admin.URL, Exited: make(chan struct{})}, service: shop}
+	e.inRotation = p.timeline.Begin(t.Context(), "passing")
+	for range 4 * instance.FlapsAtOnce {
+		p.tell(t.Context(), e)
+	}
+	if want := "p" + strings.Repeat("cp", instance.FlapsAtOnce) + "c"; told != want {
+		t.Errorf("the agent was told %s, want %s", told, want)
+	}
+	if n := strings.Count(said.String(), "failed and worked in turn"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, said)
 	}
 }

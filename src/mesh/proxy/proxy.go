@@ -39,7 +39,8 @@ type served struct {
 	service    *registry.Registration
 	inRotation *wait.StepStatus // done when callers send it requests
 	toldAt     time.Time        // how it is, last
-	deaf       int              // looks in a row at which the app did not listen
+	flaps      registry.Flaps
+	deaf       int // looks in a row at which the app did not listen
 }
 
 // Run runs the sidecar proxies of the instance until ctx ends, which is the

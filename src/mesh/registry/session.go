@@ -105,8 +105,12 @@ func (v *viaServers) holdKey(ctx context.Context, session string) error {
 // instance means it to be.
 func (v *viaServers) stayAlive(ctx context.Context) {
 	complete := true // the servers have all that was registered
+	var reached contact
 	for round := 1; ; round++ {
 		err := v.renewSession(ctx)
+		if ctx.Err() == nil {
+			reached.note(v.Log, err)
+		}
 		if err == nil && complete && (round%instance.CompareEvery == 0 || v.doubt.isDue()) {
 			err = v.compare(ctx)
 		}
