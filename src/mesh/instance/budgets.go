@@ -109,10 +109,13 @@ const (
 
 const (
 	// Beat is how often a running Envoy is looked at, LookTimeout how long it
-	// may take to answer: together the time until a hung one is out of
-	// rotation.
+	// may take to answer, asked twice (wait.Look): together the time until a hung one
+	// is out of rotation.
 	Beat        = 500 * time.Millisecond
 	LookTimeout = time.Second
+	// DeafLooks is at how many looks in a row an app does not listen that has closed
+	// its port: a reload may do so for a moment.
+	DeafLooks = 2
 	// Refresh is how often an unchanged state is repeated to the agent; the TTL
 	// in service.json is several times as long.
 	Refresh = 3 * time.Second
@@ -136,8 +139,21 @@ const (
 	RefusedLook = 10 * time.Second
 )
 
-// HungAfter is how long the agent may take to answer. With the beat it makes
-// the time until a hung one is ended.
+// A check that fails and passes in turn counts as passing again at once that often in
+// FlapWindow, and then when it has passed for FlapPause: each turn is written by the
+// servers, and sent to every caller.
+const (
+	FlapsAtOnce = 10
+	FlapWindow  = time.Minute
+	FlapPause   = 15 * time.Second
+)
+
+// An instance without an agent whose session was not renewed that often in a row says
+// that it is cut off.
+const CutOffAfter = 2
+
+// HungAfter is how long the agent may take to answer, asked twice. With the beat it
+// makes the time until a hung one is ended.
 const HungAfter = 1500 * time.Millisecond
 
 // CatalogLook is how often an instance looks whether the catalog still has it.
@@ -201,12 +217,21 @@ const (
 )
 
 // The platform sends SIGTERM to all processes of an instance at once and kills
-// them after 10 s. Out of that, in order (docs/architecture.md, "Stop"):
+// them after 10 s, where nobody has said otherwise (stopbudgets.go). Out of that, in
+// order (docs/architecture.md, "Stop"):
 const (
-	// DeregisterBudget is for telling the agent; it answers in milliseconds.
+	// Grace is what the times from StopBudget on are of.
+	Grace = 10 * time.Second
+	// DeregisterBudget is for telling the agent, which answers in milliseconds, and
+	// ServersBudget for telling the servers, of which one may be silent. Where that has
+	// not come true it is tried until the end, while the rest of the stop goes on.
 	DeregisterBudget = 300 * time.Millisecond
-	// ServersBudget is for telling the servers, of which one may be silent.
-	ServersBudget = 900 * time.Millisecond
+	ServersBudget    = 900 * time.Millisecond
+	// DrainBudget is for callers to hear of it, and for what they have in flight: an
+	// app may need the other half for itself.
+	DrainBudget = 4 * time.Second
+	// HearBudget bounds the question how many servers tell callers.
+	HearBudget = 300 * time.Millisecond
 	// StopBudget is when the app must have ended, counted from SIGTERM: then
 	// `mesh app` kills it.
 	StopBudget = 8 * time.Second
@@ -223,6 +248,16 @@ const (
 	FlushBudget = 3 * time.Second
 	// EnvoyBudget is for Envoy's own end.
 	EnvoyBudget = 800 * time.Millisecond
+)
+
+// How long it takes until all callers have heard that an instance is gone.
+const (
+	// HearAfter is how long a server gathers changes before it tells an Envoy
+	// (Consul 1.22, agent/proxycfg: coalesceTimeout).
+	HearAfter = 200 * time.Millisecond
+	// TellsPerSecond is how many Envoys a server tells, of all services together
+	// (Consul 1.22: xds.update_max_per_second).
+	TellsPerSecond = 250
 )
 
 // The last words to the servers.

@@ -120,8 +120,12 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 	complete, away := true, false // the servers have all that was registered, could not be asked
 	again := wait.Backoff{First: instance.AgainFirst, Most: instance.RenewAgain}
 	look := nextLook()
+	var reached contact
 	for {
 		err := v.renewSession(ctx)
+		if ctx.Err() == nil {
+			reached.note(v.Log, err)
+		}
 		if err == nil && away {
 			// They may have been told otherwise, or have lost something, meanwhile.
 			look = time.Now().Add(rand.N(instance.ListAgain - instance.RenewEvery))

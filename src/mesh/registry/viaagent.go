@@ -215,7 +215,7 @@ func (v ViaAgent) Logout() {
 // Leave takes care of the node: it leaves the catalog with the agent, unless
 // that has only just joined.
 func (v ViaAgent) Leave(ctx context.Context) {
-	ending, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
+	ending, cancel := context.WithTimeout(context.Background(), instance.Within(v.Config.Lifecycle, instance.StopBudget)/2)
 	defer cancel()
 	if v.TellOrphan() {
 		agent.AwaitEnd(ending, v.Inst)

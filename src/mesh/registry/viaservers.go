@@ -214,8 +214,6 @@ func (v *viaServers) datacenter(ctx context.Context) string {
 
 // deregister is for the sidecar first: it is what callers use.
 func (v *viaServers) deregister(ctx context.Context, r *Registration) error {
-	ctx, cancel := context.WithTimeout(ctx, instance.ServersBudget/2) // then another server is asked
-	defer cancel()
 	return v.writing.do(ctx, func() error {
 		for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
 			body := map[string]string{"Node": v.Inst.NodeName(), "ServiceID": id}
@@ -238,8 +236,9 @@ func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
 func (v *viaServers) Leave(context.Context) {
-	defer v.Access.Logout(instance.LogoutBudget)
-	ctx, cancel := context.WithTimeout(context.Background(), instance.LeaveBudget)
+	budget := instance.Within(v.Config.Lifecycle, instance.LeaveBudget)
+	defer v.Access.Logout(instance.Within(v.Config.Lifecycle, instance.LogoutBudget))
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	v.mutex.Lock()
 	entered := v.entered
@@ -248,7 +247,7 @@ func (v *viaServers) Leave(context.Context) {
 		return
 	}
 	err := wait.Poll(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, instance.LeaveBudget/2) // then another server is asked
+		ctx, cancel := context.WithTimeout(ctx, budget/2) // then another server is asked
 		defer cancel()
 		return v.writing.do(ctx, func() error { return v.removeNode(ctx, v.Inst.NodeName()) })
 	})
