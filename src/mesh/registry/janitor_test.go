@@ -234,6 +234,9 @@ func TestBrake(t *testing.T) {
 				n.die(dead...)
 				time.Sleep(25 * time.Second)
 				early, said := n.buried(dead...), n.said("seem dead at once")
+				if noted := len(n.all[n.janitorNow()].Notes()) > 0; noted != test.brakes {
+					t.Errorf("mesh status notes it: %t", noted)
+				}
 				time.Sleep(35 * time.Second)
 				late := n.buried(dead...)
 				switch {

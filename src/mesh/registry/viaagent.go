@@ -279,6 +279,9 @@ func (v ViaAgent) consulBootstrap(ctx context.Context, r *Registration) ([]byte,
 	return text, err
 }
 
+// Notes are none.
+func (v ViaAgent) Notes() []string { return nil }
+
 // Problems are those of an agent that knows no leader.
 func (v ViaAgent) Problems(ctx context.Context, seen string) []string {
 	if err := v.Consul.Answers(ctx); err != nil {

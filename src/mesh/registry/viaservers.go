@@ -363,6 +363,16 @@ func (v *viaServers) CheckStatuses(ctx context.Context, r *Registration) ([]cons
 	return all, nil
 }
 
+// Notes is what the janitor waits for.
+func (v *viaServers) Notes() []string {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.noted == "" {
+		return nil
+	}
+	return []string{v.noted}
+}
+
 // Problems tries to reach the servers.
 func (v *viaServers) Problems(ctx context.Context, seen string) []string {
 	hosts, err := consul.Resolve(ctx, v.servers.Names)
