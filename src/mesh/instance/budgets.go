@@ -154,7 +154,7 @@ const CutOffAfter = 2
 
 // HungAfter is how long the agent may take to answer, asked twice. With the beat it
 // makes the time until a hung one is ended.
-const HungAfter = 1500 * time.Millisecond
+const HungAfter = 1400 * time.Millisecond
 
 // CatalogLook is how often an instance looks whether the catalog still has it.
 const CatalogLook = 5 * time.Second
