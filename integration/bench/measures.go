@@ -35,6 +35,8 @@ var measures = []measure{
 	{"droplet", droplet},
 	{"policies", policies},
 	{"idle-writes", idleWrites},
+	{"idle-connections", idleConnections},
+	{"idle-requests", idleRequests},
 }
 
 func chosen() ([]measure, error) {

@@ -168,7 +168,7 @@ const (
 	Overdue   = 2 * RenewEvery
 	ReturnFor = 10 * time.Second
 	// CompareEvery is how often an instance looks how the catalog has it, or up to a
-	// quarter more often: so long may last what somebody else has changed there.
+	// quarter later: so long may last what somebody else has changed there.
 	CompareEvery = 2 * time.Minute
 )
 
