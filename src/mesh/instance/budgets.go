@@ -183,7 +183,7 @@ const (
 	// out of reach. Others then have Brake to be back.
 	Overdue = 2 * RenewEvery
 	// CompareEvery is how often an instance looks how the catalog has it, or up to a
-	// quarter more often: so long may last what somebody else has changed there.
+	// quarter later: so long may last what somebody else has changed there.
 	CompareEvery = 2 * time.Minute
 )
 

@@ -163,7 +163,7 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 
 // nextLook is when how the catalog has this instance is compared again.
 func nextLook() time.Time {
-	return time.Now().Add(instance.CompareEvery - rand.N(instance.CompareEvery/4))
+	return time.Now().Add(instance.CompareEvery + rand.N(instance.CompareEvery/4))
 }
 
 // noteRenewed notes when the session was made or renewed. v.mutex is held.
