@@ -23,7 +23,7 @@ import (
 // TestNoAgent: neither the droplet nor a container has anything of an agent,
 // and nothing is written to the servers while nothing changes.
 func TestNoAgent(t *testing.T) {
-	backend, _ := agentless.pair(t, 2)
+	backend, caller := agentless.pair(t, 2)
 	staged := filepath.Join(backend.Droplet().Dir, "deps", "0")
 	for _, file := range []string{"bin/consul", droplet.AgentFile} {
 		if _, err := os.Stat(filepath.Join(staged, file)); !errors.Is(err, os.ErrNotExist) {
@@ -45,8 +45,18 @@ func TestNoAgent(t *testing.T) {
 		}
 	}
 
-	// Longer than a session lives that is not renewed, and than it takes until an
-	// instance looks how the catalog has it.
+	eventually(t, "there are janitors", func(ctx ctx) error {
+		var keys []string
+		err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/?keys", nil, &keys)
+		for _, app := range []*cell.RunningApp{backend, caller} {
+			name := app.App().Name
+			if err == nil && !slices.Contains(keys, droplet.JanitorKey(name, name, "web")) {
+				err = fmt.Errorf("there are only %v", keys)
+			}
+		}
+		return err
+	})
+	// Longer than a session lives that is not renewed.
 	const quiet = 35 * time.Second
 	before := indexes(t)
 	<-time.After(quiet)

@@ -20,9 +20,10 @@ import (
 // bound service, or those that a login gives. Without a bound service, or with
 // one that has no tokens, nothing is proved.
 type Access struct {
-	Dir    string // the private folder
-	Consul *Client
-	log    wait.Log
+	Dir     string // the private folder
+	Consul  *Client
+	log     wait.Log
+	endless sync.Once // it is said that logins never expire
 	// KeepsToken says that an agent keeps the token for nodes, and is told of another.
 	KeepsToken bool
 
@@ -55,7 +56,19 @@ func NewAccess(dir string, creds *credentials.Credentials, unknown []string, log
 		log("the bound service %q has keys that mean nothing here: %s", creds.Binding, strings.Join(unknown, ", "))
 	}
 	a.service, a.agent = creds.ServiceToken, creds.AgentToken
+	for _, note := range a.Notes() {
+		log("%s", note)
+	}
 	return a
+}
+
+// Notes are what whoever looks at an instance should know of its credentials.
+func (a *Access) Notes() []string {
+	creds := a.Current()
+	if creds == nil || !creds.InClearText() {
+		return nil
+	}
+	return []string{fmt.Sprintf("the tokens of the bound service %q go to the servers in clear text, as it has no ca: the next version refuses that, unless the binding says \"plaintext\": true", creds.Binding)}
 }
 
 // Enabled says whether there are tokens.
@@ -173,6 +186,11 @@ func (a *Access) Obtain(ctx context.Context) error {
 		return Refused(fmt.Errorf("the auth method %q of the bound service %q refuses the jwt: %w", creds.AuthMethod, creds.Binding, err))
 	case err != nil:
 		return err
+	}
+	if got.ExpirationTime == nil {
+		a.endless.Do(func() {
+			a.log("the tokens of the auth method %q never expire, so those of instances that are killed stay for ever: give it a MaxTokenTTL", creds.AuthMethod)
+		})
 	}
 	agent := creds.AgentToken
 	if agent == "" {

@@ -184,6 +184,7 @@ func (c *Client) do(request *http.Request, answer any) (http.Header, error) {
 
 // member is one of the gossip, as the agent sees it.
 type member struct {
+	Addr   string
 	Status int // one of serf's, below
 	Tags   map[string]string
 }

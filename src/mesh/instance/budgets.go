@@ -156,6 +156,10 @@ const CutOffAfter = 2
 // makes the time until a hung one is ended.
 const HungAfter = 1400 * time.Millisecond
 
+// AgentLeaderless is for how long an agent may know no leader before it is looked
+// whether its servers have moved: an election takes some seconds.
+const AgentLeaderless = 10 * time.Second
+
 // CatalogLook is how often an instance looks whether the catalog still has it.
 const CatalogLook = 5 * time.Second
 

@@ -37,7 +37,7 @@ type slowServers struct {
 	keys     map[string]string       // sessions by key
 	written  map[string]int          // index at which a key was last
 	removed  map[string]int          // how often a node was
-	asked    int                     // but for renewals of sessions
+	asked    int                     // but for renewals of sessions, and how the catalog has who asks
 	acquired int                     // tries to be the janitor
 	silent   string                  // the server that answers nobody
 	cutOff   map[string]bool         // instances that reach no server, by GUID
@@ -83,7 +83,8 @@ func (s *slowServers) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, r.Context().Err()
 	}
 	isRenewal := strings.HasPrefix(r.URL.Path, "/v1/session/renew/")
-	if !isRenewal {
+	own := droplet.NodeName("app", r.Header.Get(fromGUID))
+	if !isRenewal && !strings.HasSuffix(r.URL.Path, "/"+own) {
 		s.mutex.Lock()
 		s.asked++
 		s.mutex.Unlock()

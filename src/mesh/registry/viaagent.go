@@ -279,8 +279,8 @@ func (v ViaAgent) consulBootstrap(ctx context.Context, r *Registration) ([]byte,
 	return text, err
 }
 
-// Notes are none.
-func (v ViaAgent) Notes() []string { return nil }
+// Notes are those of the credentials.
+func (v ViaAgent) Notes() []string { return v.Access.Notes() }
 
 // Problems are those of an agent that knows no leader.
 func (v ViaAgent) Problems(ctx context.Context, seen string) []string {
@@ -290,6 +290,9 @@ func (v ViaAgent) Problems(ctx context.Context, seen string) []string {
 	// What the servers have said is better than any guess.
 	if problem := KnownProblem(v.Inst.JournalOf(instance.ConsulJournal)); problem != "" {
 		return []string{problem}
+	}
+	if moved := v.movedServers(ctx); moved != "" {
+		return []string{moved + ": it is started anew in a moment"}
 	}
 	problems := v.serverProblems(ctx)
 	if len(problems) == 0 {

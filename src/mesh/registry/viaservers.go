@@ -363,14 +363,15 @@ func (v *viaServers) CheckStatuses(ctx context.Context, r *Registration) ([]cons
 	return all, nil
 }
 
-// Notes is what the janitor waits for.
+// Notes are those of the credentials, and what the janitor waits for.
 func (v *viaServers) Notes() []string {
+	notes := v.Access.Notes()
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.noted == "" {
-		return nil
+	if v.noted != "" {
+		notes = append(notes, v.noted)
 	}
-	return []string{v.noted}
+	return notes
 }
 
 // Problems tries to reach the servers.
