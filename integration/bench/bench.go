@@ -26,7 +26,8 @@ const patience = 60 * time.Second
 // from one measure to the next.
 type bench struct {
 	f          *foundation.Foundation
-	staged     map[string]staged // by app name
+	closed     *foundation.Foundation // the same cell with a closed mesh, nil before it is used
+	staged     map[string]staged      // by app name
 	callers    map[way]*cell.RunningApp
 	neighbours *cell.RunningApp // of what is started, nil for none
 	memory     *firstLook       // of our caller

@@ -38,6 +38,8 @@ var measures = []measure{
 	{"start-in-all", startInAll},
 	{"policies", policies},
 	{"idle-writes", idleWrites},
+	{"idle-connections", idleConnections},
+	{"idle-requests", idleRequests},
 }
 
 func chosen() ([]measure, error) {

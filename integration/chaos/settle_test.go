@@ -67,13 +67,16 @@ func (s *system) allRun(context.Context) error {
 
 func (s *system) catalogIsRight(ctx context.Context) error { return s.CatalogIs(ctx, s.all()...) }
 
-// signsAreRight compares the signs of life of instances without agents: one key
-// and one session for each.
+// signsAreRight compares the signs of life of instances without agents: one key and one
+// session for each, and a key of the janitor for each app.
 func (s *system) signsAreRight(ctx context.Context) error {
 	var want, got []string
 	for _, one := range systems {
 		if !one.agentless() {
 			continue
+		}
+		for _, app := range []string{one.service.App().Name, one.caller.App().Name} {
+			want = append(want, "key "+droplet.JanitorKey(app, app, "web"))
 		}
 		for _, i := range slices.Concat(one.service.Instances(), one.caller.Instances()) {
 			node := foundation.NodeOf(i)

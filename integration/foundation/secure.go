@@ -81,6 +81,14 @@ func (f *Foundation) AccessPolicies(app string) []cell.Policy {
 	}
 }
 
+// APIPort is where the servers' HTTP API is for apps without agents.
+func (f *Foundation) APIPort() int {
+	if f.Secure != nil {
+		return serverHTTPS
+	}
+	return serverHTTP
+}
+
 // AgentlessAccess is the network policy between an app without an agent and this
 // control plane.
 func (f *Foundation) AgentlessAccess(app string) cell.Policy {

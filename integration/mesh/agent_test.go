@@ -1,10 +1,14 @@
 package mesh
 
 import (
+	"fmt"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
 // TestAgentEnds: an agent that is killed or hangs is started again on its
@@ -20,6 +24,17 @@ func TestAgentEnds(t *testing.T) {
 		}
 		return times
 	}
+	// What the app registers by itself, as Spring Cloud Consul does.
+	const itsOwn = `{"Name": "by-itself", "Port": 7000, "Check": {"Name": "listens", "TCP": "127.0.0.1:8500", "Interval": "1s"}}`
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://127.0.0.1:8500/v1/agent/service/register", strings.NewReader(itsOwn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := backend.Instance(0).HTTPClient().Do(request)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", response, err)
+	}
+	response.Body.Close()
 	for i, how := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		signal(t, backend.Instance(0), "bin/consul agent", how)
 		// Its first synchronisations are done after six seconds.
@@ -35,6 +50,14 @@ func TestAgentEnds(t *testing.T) {
 			t.Fatalf("%v: the services were registered again %d times\n%s", how, got, tail(backend))
 		}
 		eventually(t, "it is in rotation", inRotation(withAgent.back))
+		eventually(t, "what the app has registered is passing", func(ctx ctx) error {
+			var found []struct{ Node struct{ Node string } }
+			err := shared.Consul(ctx, http.MethodGet, "/v1/health/service/by-itself?passing", nil, &found)
+			if err == nil && (len(found) != 1 || found[0].Node.Node != foundation.NodeOf(backend.Instance(0))) {
+				err = fmt.Errorf("the catalog has %v", found)
+			}
+			return err
+		})
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 // TestNoAgent: neither the droplet nor a container has anything of an agent,
 // and nothing is written to the servers while nothing changes.
 func TestNoAgent(t *testing.T) {
-	backend, _ := agentless.pair(t, 2)
+	backend, caller := agentless.pair(t, 2)
 	staged := filepath.Join(backend.Droplet().Dir, "deps", "0")
 	for _, file := range []string{"bin/consul", droplet.AgentFile} {
 		if _, err := os.Stat(filepath.Join(staged, file)); !errors.Is(err, os.ErrNotExist) {
@@ -45,8 +45,18 @@ func TestNoAgent(t *testing.T) {
 		}
 	}
 
-	// Longer than a session lives that is not renewed, and than it takes until an
-	// instance looks how the catalog has it.
+	eventually(t, "there are janitors", func(ctx ctx) error {
+		var keys []string
+		err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/?keys", nil, &keys)
+		for _, app := range []*cell.RunningApp{backend, caller} {
+			name := app.App().Name
+			if err == nil && !slices.Contains(keys, droplet.JanitorKey(name, name, "web")) {
+				err = fmt.Errorf("there are only %v", keys)
+			}
+		}
+		return err
+	})
+	// Longer than a session lives that is not renewed.
 	const quiet = 35 * time.Second
 	before := indexes(t)
 	<-time.After(quiet)
@@ -109,6 +119,11 @@ func TestSiblings(t *testing.T) {
 
 	t.Run("a new instance has the address of a dead one", func(t *testing.T) {
 		dead := vanish(t, backend, 1)[0]
+		living, gone := foreign(t, dead.Address(), "foreign-living"), foreign(t, dead.Address(), "foreign-dead")
+		var session struct{ ID string }
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/session/create", map[string]any{"Node": living, "NodeChecks": []string{}}, &session); err != nil {
+			t.Fatal(err)
+		}
 		scale(t, backend, 2)
 		if next := backend.Instance(1); next.Address() != dead.Address() {
 			t.Fatalf("the new instance is at %s, the dead one was at %s", next.Address(), dead.Address())
@@ -116,6 +131,13 @@ func TestSiblings(t *testing.T) {
 		waitLog(t, backend, agentless.back+"-"+dead.GUID()+" had this address before and is taken out of the catalog")
 		served(t, caller, backend)
 		eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
+		nodes, err := shared.Nodes(t.Context())
+		if err != nil || !slices.Contains(nodes, living) || slices.Contains(nodes, gone) {
+			t.Errorf("of another foundation's nodes at its address there are %v, %v", nodes, err)
+		}
+		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": living}, nil); err != nil {
+			t.Fatal(err)
+		}
 	})
 
 	t.Run("the next start takes out what nobody could", func(t *testing.T) {
@@ -167,13 +189,17 @@ func TestSiblings(t *testing.T) {
 		if err := shared.Consul(t.Context(), http.MethodDelete, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?recurse", nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "both are there again", func(ctx ctx) error {
-			var keys []string
-			err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?keys", nil, &keys)
-			if err == nil && len(keys) != 2 {
-				err = fmt.Errorf("there are %v", keys)
+		// An instance looks every two minutes how the servers have it.
+		within(t, 3*time.Minute, "both are there again, and a janitor", func(ctx ctx) error {
+			want := []string{droplet.JanitorKey(agentless.back, agentless.back, "web")}
+			for _, i := range backend.Instances() {
+				want = append(want, droplet.AliveKeys(agentless.back)+foundation.NodeOf(i))
 			}
-			return err
+			var keys []string
+			if err := shared.Consul(ctx, http.MethodGet, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?keys", nil, &keys); err != nil {
+				return err
+			}
+			return foundation.Same(want, keys, "the keys are not those of what runs")
 		})
 		scale(t, backend, 3) // the third would bury them
 		served(t, caller, backend)
@@ -219,6 +245,19 @@ func leaveBare(t *testing.T, f *foundation.Foundation, app string) {
 	if err := f.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", node, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// foreign makes a node of another foundation.
+func foreign(t *testing.T, address, name string) string {
+	t.Helper()
+	node := map[string]any{
+		"Node": name, "Address": address,
+		"NodeMeta": map[string]string{"cf-api": "https://api.elsewhere", "cf-app": name, "cf-process": "web", "cf-agentless": "true"},
+	}
+	if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", node, nil); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func vanish(t *testing.T, app *cell.RunningApp, left int) []*cell.Instance {

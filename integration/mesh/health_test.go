@@ -194,3 +194,66 @@ func rollingReplaceLosesNothing(t *testing.T, m mode) {
 	}
 	eventually(t, "the catalog has what runs", func(ctx ctx) error { return nodesOf(ctx, backend) })
 }
+
+// TestStarvedCell: while neither Envoy nor the proxy that looks at it is run, which is
+// how a cell short of processors looks to both, nothing is held against Envoy.
+func TestStarvedCell(t *testing.T) { inBothModes(t, starvedCell) }
+
+func starvedCell(t *testing.T, m mode) {
+	running, _ := m.pair(t, 1)
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, envoy := find(t, processes, "mesh proxy"), find(t, processes, "bin/envoy")
+	for range 3 {
+		for _, step := range []struct {
+			pid   int
+			sig   syscall.Signal
+			pause time.Duration
+		}{
+			{envoy, syscall.SIGSTOP, 550 * time.Millisecond}, // the proxy looks at it
+			{proxy, syscall.SIGSTOP, 1500 * time.Millisecond},
+			{proxy, syscall.SIGCONT, 50 * time.Millisecond},
+			{envoy, syscall.SIGCONT, time.Second},
+		} {
+			if err := syscall.Kill(step.pid, step.sig); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(step.pause)
+		}
+	}
+	if log := tail(running); strings.Contains(log, "out of rotation, Envoy is not ready") {
+		t.Errorf("Envoy was blamed:\n%s", log)
+	}
+	eventually(t, "it is in rotation", inRotation(m.back))
+}
+
+// TestClosedPort: an app without a check that closes its port gets no traffic until it
+// listens again.
+func TestClosedPort(t *testing.T) { inBothModes(t, closedPort) }
+
+func closedPort(t *testing.T, m mode) {
+	running := m.start(t, write(t, "reloads-"+m.name, map[string]string{
+		"mesh.hcl": m.meshFile("reloads", `protocol = "http"`),
+		"Procfile": "web: while :; do ./echo; sleep 8; done\n",
+	}))
+	eventually(t, "it is in rotation", inRotation("reloads"))
+	processes, err := running.Instance(0).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(find(t, processes, "./echo"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is out of rotation", func(ctx ctx) error {
+		if inRotation("reloads")(ctx) == nil {
+			return fmt.Errorf("it is in rotation")
+		}
+		return nil
+	})
+	eventually(t, "it is back", inRotation("reloads"))
+	if log := tail(running); !strings.Contains(log, "out of rotation: the app does not listen on 127.0.0.1:8080 any more") {
+		t.Errorf("its log does not say why:\n%s", log)
+	}
+}

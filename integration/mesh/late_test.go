@@ -185,7 +185,7 @@ consul {
 
 // mendedWithin is how long what a late write has done may last: instances look eight
 // seconds after one was lost, and siblings as long after a goodbye. It is well below
-// the half minute after which they look anyway.
+// the two minutes after which they look anyway.
 const mendedWithin = 18 * time.Second
 
 // TestLateWrites: a write that was given up, and is carried out after a newer one,

@@ -38,6 +38,9 @@ type Credentials struct {
 	AuthMethod   string
 	JWT          Secret
 
+	// Plaintext says that tokens may go to the servers in clear text, without a CA.
+	Plaintext bool
+
 	// DefaultPolicy is the policy for callers without an intention: "deny",
 	// unless the binding says "allow".
 	DefaultPolicy string
@@ -54,6 +57,12 @@ func (Secret) GoString() string { return "(secret)" }
 // UseACL says whether there is any token.
 func (c *Credentials) UseACL() bool { return c.ServiceToken != "" || c.AuthMethod != "" }
 
+// InClearText says that tokens go to the servers in clear text, and nobody has said
+// that they may.
+func (c *Credentials) InClearText() bool {
+	return (c.UseACL() || c.AgentToken != "") && c.CA == "" && !c.Plaintext
+}
+
 // Keys of a binding.
 const (
 	keyAddresses = "addresses" // another name of keyRetryJoin
@@ -69,6 +78,7 @@ const (
 	keyJWT          = "jwt"
 	keyNamespace    = "namespace"
 	keyPartition    = "partition"
+	keyPlaintext    = "plaintext"
 	keyServerName   = "verify_server_hostname"
 	keyServiceToken = "service_token"
 	keyToken        = "token"
@@ -77,7 +87,7 @@ const (
 
 var keys = []string{
 	keyAddresses, keyAgentToken, keyAuthMethod, keyAutoEncrypt, keyCA, keyDatacenter, keyDefault, keyGossip, keyJWT,
-	keyNamespace, keyPartition, keyRetryJoin, keyServerName, keyServiceToken, keyToken,
+	keyNamespace, keyPartition, keyPlaintext, keyRetryJoin, keyServerName, keyServiceToken, keyToken,
 }
 
 // Read finds the bound service with the name, or else the one with the tag or

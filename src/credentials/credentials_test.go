@@ -221,3 +221,26 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestClearText: tokens without a CA are said, unless the binding says that it may be.
+func TestClearText(t *testing.T) {
+	t.Parallel()
+	ca, err := json.Marshal(testCA(t, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for binding, want := range map[string]bool{
+		`{"token": "t"}`:                            true,
+		`{"token": "t", "plaintext": false}`:        true,
+		`{"auth_method": "m", "jwt": "j"}`:          true,
+		`{"token": "t", "plaintext": true}`:         false,
+		`{"token": "t", "plaintext": "true"}`:       false,
+		`{"retry_join": ["a.example"]}`:             false,
+		fmt.Sprintf(`{"token": "t", "ca": %s}`, ca): false,
+	} {
+		c, unknown, err := Read(services(t, binding), "")
+		if err != nil || len(unknown) > 0 || c.InClearText() != want {
+			t.Errorf("%s: %v, unknown %v: in clear text: %t", binding, err, unknown, c.InClearText())
+		}
+	}
+}

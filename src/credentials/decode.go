@@ -46,6 +46,7 @@ func (b *binding) decode() (*Credentials, []string, error) {
 	c.CA = d.certificates()
 	c.VerifyServerName = d.flag(keyServerName, true)
 	c.AutoEncrypt = d.flag(keyAutoEncrypt, false)
+	c.Plaintext = d.flag(keyPlaintext, false)
 	c.GossipKey = d.gossipKey()
 	c.JWT = d.secret(keyJWT, maxJWT)
 	d.tokens(c)

@@ -78,8 +78,13 @@ type Lifecycle struct {
 	HoldApp      bool          `json:"hold_app"`
 	PortCheck    bool          `json:"port_check,omitempty"`
 	StartTimeout time.Duration `json:"start_timeout"` // until every Envoy is ready
-	DrainDelay   time.Duration `json:"drain_delay"`   // from SIGTERM until callers have surely gone
+	DrainDelay   time.Duration `json:"drain_delay"`   // until callers have surely gone, once it is deregistered
 	DrainTimeout time.Duration `json:"drain_timeout"` // for requests in flight after that
+	// LongestDrainDelay is how far DrainDelay grows with the number of callers, 0
+	// where it does not.
+	LongestDrainDelay time.Duration `json:"longest_drain_delay,omitempty"`
+	// Grace is the time between the platform's SIGTERM and SIGKILL, 0 for the usual.
+	Grace time.Duration `json:"grace,omitempty"`
 }
 
 // Place is where an app was staged. A droplet that is promoted keeps it.
@@ -100,6 +105,9 @@ type Service struct {
 	// FollowsPort says that the service listens on the app's PORT: where that
 	// is not what staging rendered, the registration is amended in the container.
 	FollowsPort bool `json:"follows_port"`
+	// ListenCheck says that callers leave the instance alone when nobody listens where
+	// the app did.
+	ListenCheck bool `json:"listen_check,omitempty"`
 	// AdminPort is the loopback port of its Envoy's admin API.
 	AdminPort int `json:"admin_port"`
 	// EnvoyExtensions are not in service.json, because Consul drops them there.
@@ -135,6 +143,14 @@ func AliasCheckID(serviceID string) string { return SidecarID(serviceID) + ":ali
 // AliveKeys is the prefix of the keys in Consul's key/value store by which instances
 // of a service without agents show that they live.
 func AliveKeys(service string) string { return "consul-mesh-buildpack/" + service + "/" }
+
+// JanitorKey is the key of the instance that takes the others out of the catalog when
+// they have died, one for each service and process of an app. To instances of 0.1.0,
+// which take all keys below AliveKeys for those of instances, it is one that never
+// dies.
+func JanitorKey(service, app, process string) string {
+	return AliveKeys(service) + ".janitor/" + NodeName(app, process)
+}
 
 // notInNodeName says that a character cannot be in a node's name, and so separates
 // the parts of one.

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -23,14 +24,32 @@ func (m *Mesh) fillDefaults() {
 		}
 	}
 	m.Consul.fillServers()
-	if m.Lifecycle.DrainDelay.String() == "" {
-		m.Lifecycle.DrainDelay.Duration = agentDrainDelay
-		if m.Agentless() {
-			m.Lifecycle.DrainDelay.Duration = agentlessDrainDelay
-		}
-	}
+	m.fillDrain()
 	m.assignPorts()
 }
+
+// fillDrain shares out the first part of a stop where the file does not: callers hear
+// of it, and then their requests in flight are waited for.
+func (m *Mesh) fillDrain() {
+	l := m.Lifecycle
+	left := l.mostDrain() // for the delay
+	if l.DrainTimeout.String() == "" {
+		l.DrainTimeout.Duration = l.mostDrain()
+	} else {
+		left = min(left, 4*l.Grace.Duration/10-l.DrainTimeout.Duration)
+	}
+	if l.DrainDelay.String() != "" {
+		return
+	}
+	l.DrainDelay.Duration = agentDrainDelay
+	if m.Agentless() {
+		l.DrainDelay.Duration = agentlessDrainDelay
+	}
+	l.LongestDrainDelay = max(l.DrainDelay.Duration, left)
+}
+
+// mostDrain is the longest of each of both.
+func (l *Lifecycle) mostDrain() time.Duration { return 3 * max(l.Grace.Duration, usualGrace) / 10 }
 
 // fillTags fills a block, and those in it, from the tags. body is where the block
 // stands, nil for one that is not in the file.

@@ -58,6 +58,7 @@ type Service struct {
 	Protocol          string            `hcl:"protocol,optional" default:"tcp" oneof:"tcp,http,http2,grpc" doc:"What it speaks. With http, http2 or grpc each request is balanced, and a stop waits for requests in flight. With tcp each connection is balanced, and a stop waits for none. A protocol other than tcp is declared to callers in a service-defaults entry, where Consul has none."`
 	Tags              []string          `hcl:"tags,optional" doc:"Consul's service tags."`
 	Meta              map[string]string `hcl:"meta,optional" is:"meta" doc:"Consul's service metadata."`
+	ListenCheck       bool              `hcl:"listen_check,optional" default:"true" doc:"Without a check: callers are sent to other instances while the app does not listen where it did, as the container's kernel has it; nobody connects for that. false leaves the instance in rotation. An app that hangs still listens: only a check sees that. With a check it means nothing."`
 	EnableTagOverride bool              `hcl:"enable_tag_override,optional" doc:"Lets others change the tags in the catalog."`
 
 	Weights         *Weights         `hcl:"weights,block" doc:"The share of traffic of each instance, in the mesh and by Consul's DNS. In the mesh more than 128 counts as 128."`
@@ -284,9 +285,14 @@ type Metrics struct {
 type Lifecycle struct {
 	HoldApp      bool     `hcl:"hold_app,optional" default:"true" doc:"Whether the app starts when its mesh is ready, and is told to stop when callers have gone. false leaves its start command alone: the app gets its SIGTERM from the platform at once, and can call others only while its Envoy finishes requests."`
 	StartTimeout Duration `hcl:"start_timeout,optional" default:"50s" is:"startup" doc:"How long the mesh may take to be ready, from 5s to 10m, before the instance ends and says why. Cloud Foundry gives an app 60 s (cf push -t)."`
-	DrainDelay   Duration `hcl:"drain_delay,optional" without:"300ms, without agents 1s" is:"drain" doc:"How long after SIGTERM callers may still send requests, up to 3s. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server."`
-	DrainTimeout Duration `hcl:"drain_timeout,optional" default:"3s" is:"drain" doc:"How long requests in flight are then waited for, up to 3s, before the app gets SIGTERM."`
+	Grace        Duration `hcl:"grace,optional" default:"10s" is:"grace" doc:"What the platform gives an instance between SIGTERM and SIGKILL, from 10s to 10m: more than 10s only where its operator has said so (docs/operators.md). Every time of a stop is a share of it."`
+	DrainDelay   Duration `hcl:"drain_delay,optional" without:"by the number of callers, at least 300ms, without agents 1s" is:"drain" doc:"How long callers may still send requests after the instance was deregistered, up to three tenths of grace. Callers hear of the stop after 200 ms. Without agents it may be 700 ms, where a server has just sent a caller's Envoy to another server. A server tells 250 callers a second: where it is left out it is longer for many, docs/operators.md has how long."`
+	DrainTimeout Duration `hcl:"drain_timeout,optional" without:"three tenths of grace, 3s, or what many callers leave of four tenths" is:"drain" doc:"How long requests in flight are then waited for, up to three tenths of grace, before the app gets SIGTERM."`
 	PortCheck    bool     `hcl:"port_check,optional" default:"false" doc:"Whether the sidecars answer the platform's port check for an app on loopback, as soon as all checks of the instance have passed. A rolling deploy then waits for that (docs/security.md)."`
+
+	// LongestDrainDelay is how far drain_delay grows with the number of callers, 0
+	// where the file says how long it is.
+	LongestDrainDelay time.Duration
 
 	Body hcl.Body `hcl:",body"`
 }
@@ -296,6 +302,7 @@ const (
 	DefaultProtocol  = "tcp"
 	DefaultRetryJoin = "consul-server.apps.internal"
 	webProcess       = "web"
+	usualGrace       = 10 * time.Second
 	agentDrainDelay  = 300 * time.Millisecond
 	// Servers that lose a proxy may send another's Envoy elsewhere at that very
 	// moment: it hears of nothing until it is there.

@@ -60,6 +60,7 @@ func (v *validator) mesh(m *Mesh) {
 	v.noAgent = m.Agentless()
 	v.consul(m.Consul)
 	v.envoy(m.Envoy)
+	v.lifecycle(m.Lifecycle)
 	v.source(m.Consul.Body, m.Consul.Source, m.Consul.SHA256)
 	v.source(m.Envoy.Body, m.Envoy.Source, m.Envoy.SHA256)
 	byProcess := map[string]map[string]*Service{}
@@ -96,6 +97,15 @@ func (v *validator) mesh(m *Mesh) {
 	v.agentless(m)
 	v.ports(m)
 	v.variables(m)
+}
+
+// lifecycle checks how long the parts of a stop may be.
+func (v *validator) lifecycle(l *Lifecycle) {
+	for name, d := range map[string]Duration{"drain_delay": l.DrainDelay, "drain_timeout": l.DrainTimeout} {
+		if d.Duration > l.mostDrain() {
+			v.fail(givenAt(l.Body, name), "Duration too long", "%q is longer than %s, three tenths of the grace.", d, l.mostDrain())
+		}
+	}
 }
 
 // ownedChecks are the names of the checks that every sidecar has already.

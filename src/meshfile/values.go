@@ -74,7 +74,10 @@ var kinds = map[string]func(text string) (summary, detail string){
 	"startup": func(text string) (string, string) {
 		return durationProblem(text, 5*time.Second, 10*time.Minute, "too little for an agent to join")
 	},
-	"drain": func(text string) (string, string) { return durationProblem(text, 0, 3*time.Second, "") },
+	"drain": func(text string) (string, string) { return durationProblem(text, 0, endless, "") },
+	"grace": func(text string) (string, string) {
+		return durationProblem(text, usualGrace, 10*time.Minute, "the platform's own")
+	},
 	"path": func(text string) (string, string) {
 		if strings.HasPrefix(text, "/") {
 			return "", ""

@@ -47,6 +47,8 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 			StartTimeout: mesh.Lifecycle.StartTimeout.Duration,
 			DrainDelay:   mesh.Lifecycle.DrainDelay.Duration,
 			DrainTimeout: mesh.Lifecycle.DrainTimeout.Duration,
+
+			LongestDrainDelay: mesh.Lifecycle.LongestDrainDelay, Grace: mesh.Lifecycle.Grace.Duration,
 		},
 		SidecarMemory:  mesh.Envoy.Memory,
 		ServiceBinding: mesh.ServiceBinding,
@@ -68,6 +70,7 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 			ID:          service.ID,
 			Process:     service.Process,
 			FollowsPort: service.FollowsPort(),
+			ListenCheck: service.ListenCheck && service.Listens() && len(service.Checks) == 0,
 			AdminPort:   mesh.AdminPort(i),
 
 			EnvoyExtensions: envoyExtensions(service.Sidecar),

@@ -1,5 +1,5 @@
-// Command meshctl is the app author's tool: it checks, shows and formats a
-// mesh.hcl with the code that staging uses.
+// Command meshctl is the app author's and the operator's tool: it checks, shows and
+// formats a mesh.hcl with the code that staging uses, and clears the catalog.
 package main
 
 import (
@@ -19,7 +19,10 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   intentions show the intentions that upstreams need, of any
              number of files together; written, each
              replaces all others of its destination         [-out DIR]
+  sweep      list the nodes that dead instances without agents
+             have left in the catalog                       [-delete] [-wait TIME]
 
+sweep reads CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and CONSUL_CACERT.
 FILE is mesh.hcl, or mesh.hcl.json, in this folder unless it is named.
 Expressions see the environment; what Cloud Foundry would say of the app is
 given by -app NAME, -space NAME, -org NAME, -id GUID and -route HOST.

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
@@ -60,6 +62,7 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	for {
 		started := time.Now()
 		err := runAgent(ctx, inst, files, output)
+		output.Flush()
 		ran := time.Since(started)
 		left--
 		if ran >= instance.SteadyAfter {
@@ -101,21 +104,56 @@ func runAgent(ctx context.Context, i instance.Instance, files []string, output i
 	return errors.New("exit status 0")
 }
 
-// forgetServices takes the services out of the agent's data. It would load
-// them before it has joined, with watches that fail and back off for seconds,
-// and with every check critical until it has run: registering them when it has
-// joined does no harm to the traffic.
+// forgetServices takes the services of this buildpack out of the agent's data. It
+// would load them before it has joined, with watches that fail and back off for
+// seconds, and with every check critical until it has run: registering them when it
+// has joined does no harm to the traffic. What the app has registered there by itself,
+// which nobody would register again, stays.
 func forgetServices(i instance.Instance) error {
 	dir, err := i.PrivateDir()
 	if err != nil {
 		return err
 	}
+	config, err := i.Config()
+	if err != nil {
+		return err
+	}
+	own := map[string]bool{}
+	for _, service := range config.Services {
+		own[service.ID], own[droplet.SidecarID(service.ID)] = true, true
+	}
 	for _, folder := range []string{"services", "checks"} {
-		if err := os.RemoveAll(filepath.Join(dir, instance.DataFolder, folder)); err != nil {
-			return fmt.Errorf("failed to clear the agent's data: %w", err)
+		paths, err := filepath.Glob(filepath.Join(dir, instance.DataFolder, folder, "*"))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if info, err := os.Stat(path); err != nil || info.IsDir() || !own[serviceOf(path)] {
+				continue
+			}
+			state := filepath.Join(filepath.Dir(path), "state", filepath.Base(path)) // of a check that is told, by the same name
+			for _, path := range []string{path, state} {
+				if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return fmt.Errorf("failed to clear the agent's data: %w", err)
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// serviceOf is the service that a file of the agent's data is about (Consul 1.22,
+// agent/agent.go, persistedService and persistedCheck). One that cannot be read the
+// agent leaves out by itself.
+func serviceOf(path string) (id string) {
+	var data struct {
+		Service struct{ ID string }
+		Check   struct{ ServiceID string }
+	}
+	if text, err := os.ReadFile(path); err == nil {
+		_ = json.Unmarshal(text, &data)
+	}
+	return data.Service.ID + data.Check.ServiceID
 }
 
 func agentPidFile(i instance.Instance) string { return filepath.Join(i.RunDir, "consul.pid") }

@@ -52,7 +52,7 @@ func writeOverlay(inst instance.Instance) ([]string, error) {
 		BindAddr: inst.Address.String(),
 		DataDir:  filepath.Join(dir, instance.DataFolder),
 		PidFile:  agentPidFile(inst),
-		NodeMeta: map[string]string{instance.MetaApp: inst.App, instance.MetaProcess: inst.Process, "cf-index": inst.Index},
+		NodeMeta: inst.NodeMeta(),
 		HTTP:     httpConfig{blockedEndpoints},
 		security: security,
 	})

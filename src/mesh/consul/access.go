@@ -20,11 +20,14 @@ import (
 // bound service, or those that a login gives. Without a bound service, or with
 // one that has no tokens, nothing is proved.
 type Access struct {
-	Dir    string // the private folder
-	Consul *Client
-	log    wait.Log
+	Dir     string // the private folder
+	Consul  *Client
+	log     wait.Log
+	endless sync.Once // it is said that logins never expire
 	// KeepsToken says that an agent keeps the token for nodes, and is told of another.
 	KeepsToken bool
+
+	refused chan struct{} // has something when a call was
 
 	mutex   sync.Mutex
 	creds   *credentials.Credentials // guarded by mutex
@@ -44,7 +47,7 @@ type Login struct {
 
 // NewAccess says once how open the mesh is.
 func NewAccess(dir string, creds *credentials.Credentials, unknown []string, log wait.Log) *Access {
-	a := &Access{Dir: dir, log: log, creds: creds}
+	a := &Access{Dir: dir, log: log, creds: creds, refused: make(chan struct{}, 1)}
 	switch {
 	case creds == nil:
 		log("no bound service has credentials: the mesh is as open as Consul's default (docs/security.md)")
@@ -53,7 +56,19 @@ func NewAccess(dir string, creds *credentials.Credentials, unknown []string, log
 		log("the bound service %q has keys that mean nothing here: %s", creds.Binding, strings.Join(unknown, ", "))
 	}
 	a.service, a.agent = creds.ServiceToken, creds.AgentToken
+	for _, note := range a.Notes() {
+		log("%s", note)
+	}
 	return a
+}
+
+// Notes are what whoever looks at an instance should know of its credentials.
+func (a *Access) Notes() []string {
+	creds := a.Current()
+	if creds == nil || !creds.InClearText() {
+		return nil
+	}
+	return []string{fmt.Sprintf("the tokens of the bound service %q go to the servers in clear text, as it has no ca: the next version refuses that, unless the binding says \"plaintext\": true", creds.Binding)}
 }
 
 // Enabled says whether there are tokens.
@@ -77,6 +92,20 @@ func (a *Access) Use(creds *credentials.Credentials) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	a.creds = creds
+}
+
+// Refused has something when the servers, or the agent, have refused a call: it may be
+// that a token is not good any more.
+func (a *Access) Refused() <-chan struct{} { return a.refused }
+
+func (a *Access) noteRefused() {
+	if a == nil {
+		return
+	}
+	select {
+	case a.refused <- struct{}{}:
+	default: // it is known
+	}
 }
 
 // identity says as whom a call is made, by the token for it.
@@ -157,6 +186,11 @@ func (a *Access) Obtain(ctx context.Context) error {
 		return Refused(fmt.Errorf("the auth method %q of the bound service %q refuses the jwt: %w", creds.AuthMethod, creds.Binding, err))
 	case err != nil:
 		return err
+	}
+	if got.ExpirationTime == nil {
+		a.endless.Do(func() {
+			a.log("the tokens of the auth method %q never expire, so those of instances that are killed stay for ever: give it a MaxTokenTTL", creds.AuthMethod)
+		})
 	}
 	agent := creds.AgentToken
 	if agent == "" {

@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 )
 
 // What Consul knows of this instance and of its upstreams.
@@ -189,4 +191,76 @@ func (c *Client) Denied(ctx context.Context, source, destination string) (bool, 
 		err = nil // there is no such one, the default denies
 	}
 	return len(intention.Permissions) == 0, err
+}
+
+// CatalogNode is a node as the catalog lists it.
+type CatalogNode struct {
+	Node string
+	Meta map[string]string
+}
+
+// MetaAgentless is the node metadata of an instance without an agent.
+const MetaAgentless = "cf-agentless"
+
+// NodesAt lists the nodes of apps of this buildpack that have an address.
+func (c *Client) NodesAt(ctx context.Context, address string) (nodes []CatalogNode, err error) {
+	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
+	if err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(nodes, func(node CatalogNode) bool {
+		_, ours := node.Meta[instance.MetaApp]
+		return !ours
+	}), nil
+}
+
+// Lives says that a node of this buildpack shows a sign of life: the gossip has it, or
+// it has a session. Where ACLs hide that, nobody can say that it is dead.
+func (c *Client) Lives(ctx context.Context, node CatalogNode) (bool, error) {
+	if node.Meta[MetaAgentless] == "" {
+		var checks []Check
+		err := c.List(ctx, c.Access.AgentToken(), "/v1/health/node/"+url.PathEscape(node.Node)+"?filter="+url.QueryEscape(`CheckID == "serfHealth"`), &checks)
+		if errors.Is(err, ErrHidden) {
+			return true, nil
+		}
+		return len(checks) > 0 && checks[0].Status == Passing, err
+	}
+	ended, err := c.Ended(ctx, node.Node)
+	return !ended, err
+}
+
+// Ended says that a node has no session. Where the answer is not whole it has not
+// ended.
+func (c *Client) Ended(ctx context.Context, node string) (bool, error) {
+	var sessions []struct{}
+	err := c.List(ctx, c.Access.ServiceToken(), "/v1/session/node/"+url.PathEscape(node), &sessions)
+	var refused *StatusError
+	if errors.Is(err, ErrHidden) || errors.As(err, &refused) && refused.Status == http.StatusForbidden {
+		return false, nil
+	}
+	return err == nil && len(sessions) == 0, err
+}
+
+// SweepNode takes a node out of the catalog if it is there, whatever its agent
+// thinks.
+func (c *Client) SweepNode(ctx context.Context, name string) error {
+	var node *struct{}
+	err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
+	if err != nil || node == nil {
+		return err
+	}
+	return c.call(ctx, asNode, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
+}
+
+// ServerAddresses are those of the servers that the agent knows, whether they answer or
+// not. Where ACLs keep it from seeing them there are none.
+func (c *Client) ServerAddresses(ctx context.Context) (all []string, err error) {
+	var members []member
+	err = c.call(ctx, asSelf, http.MethodGet, "/v1/agent/members", nil, &members)
+	for _, m := range members {
+		if m.Tags["role"] == "consul" {
+			all = append(all, m.Addr)
+		}
+	}
+	return all, err
 }

@@ -97,7 +97,8 @@ func (c *Client) CallWith(ctx context.Context, token credentials.Secret, method,
 }
 
 // Watch reads what there is at path, which names the index of the last news,
-// and returns the index of these. What is not there is an empty answer.
+// and returns the index of these, 0 where that is less than what was named: servers
+// that were restored from a snapshot count anew. What is not there is an empty answer.
 func (c *Client) Watch(ctx context.Context, token credentials.Secret, path string, answer any) (index uint64, err error) {
 	header, err := c.Read(ctx, token, path, answer)
 	var status *StatusError
@@ -105,6 +106,11 @@ func (c *Client) Watch(ctx context.Context, token credentials.Secret, path strin
 		err = nil
 	}
 	index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64)
+	if at, parseErr := url.Parse(path); parseErr == nil {
+		if before, _ := strconv.ParseUint(at.Query().Get("index"), 10, 64); index < before {
+			index = 0
+		}
+	}
 	return index, err
 }
 
@@ -161,8 +167,11 @@ func (c *Client) do(request *http.Request, answer any) (http.Header, error) {
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
 		err := &StatusError{response.StatusCode, strings.TrimSpace(string(text))}
-		if err.Status == http.StatusBadRequest {
+		switch err.Status {
+		case http.StatusBadRequest:
 			return response.Header, wait.Final(err)
+		case http.StatusForbidden:
+			c.Access.noteRefused()
 		}
 		return response.Header, err
 	}
@@ -175,6 +184,7 @@ func (c *Client) do(request *http.Request, answer any) (http.Header, error) {
 
 // member is one of the gossip, as the agent sees it.
 type member struct {
+	Addr   string
 	Status int // one of serf's, below
 	Tags   map[string]string
 }
@@ -211,7 +221,7 @@ func (c *Client) Joined(ctx context.Context) error {
 // Leader is the address of the servers' leader, an error where there is none.
 func (c *Client) Leader(ctx context.Context) (string, error) {
 	var leader string
-	err := c.call(ctx, asService, http.MethodGet, "/v1/status/leader", nil, &leader)
+	err := c.call(ctx, asService, http.MethodGet, leaderPath, nil, &leader)
 	if err == nil && leader == "" {
 		err = errors.New("the servers have not elected a leader")
 	}
@@ -236,17 +246,6 @@ func (c *Client) Deregister(ctx context.Context, id string) error {
 		return nil
 	}
 	return err
-}
-
-// SweepNode takes a node out of the catalog if it is there, whatever its agent
-// thinks.
-func (c *Client) SweepNode(ctx context.Context, name string) error {
-	var node *struct{}
-	err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/node/"+url.PathEscape(name), nil, &node)
-	if err != nil || node == nil {
-		return err
-	}
-	return c.call(ctx, asNode, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
 }
 
 // Answers returns nil while the agent answers at all, whatever it says.
@@ -300,25 +299,6 @@ func (c *Client) AwaitGone(ctx context.Context, id string) error {
 		}
 		hash = service.ContentHash
 	}
-}
-
-// NodesAt lists the nodes of apps of this buildpack that have an address.
-func (c *Client) NodesAt(ctx context.Context, address string) ([]string, error) {
-	query := url.Values{"filter": {fmt.Sprintf("Address == %q", address)}}
-	var nodes []struct {
-		Node string
-		Meta map[string]string
-	}
-	if err := c.call(ctx, asNode, http.MethodGet, "/v1/catalog/nodes?"+query.Encode(), nil, &nodes); err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, node := range nodes {
-		if _, ours := node.Meta[instance.MetaApp]; ours {
-			names = append(names, node.Node)
-		}
-	}
-	return names, nil
 }
 
 // RegisterCheck gives the agent a check of its own.

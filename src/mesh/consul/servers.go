@@ -6,12 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,16 +39,24 @@ type Servers struct {
 	lookup     singleflight.Group
 
 	mutex       sync.Mutex
-	current     string             // host, empty before the first and after a failure
-	failed      string             // the last that did
-	currentLost context.Context    // ends when current is lost, nil while nobody waits for that
-	noteLost    context.CancelFunc // ends it
+	found       []string           // what the names were resolved to last; guarded by mutex
+	current     string             // host, empty before the first and after a failure; guarded by mutex
+	works       bool               // current has done what it was asked for; guarded by mutex
+	failed      string             // the last that did; guarded by mutex
+	currentLost context.Context    // ends when current is lost, nil while nobody waits for that; guarded by mutex
+	noteLost    context.CancelFunc // ends it; guarded by mutex
+
+	streams streams      // Envoy's
+	full    wait.Backoff // of questions for which no server has room
 }
 
 // NewServers takes the addresses of the bound service, and otherwise those of
 // mesh.hcl.
 func NewServers(config *droplet.Servers, a *Access) *Servers {
 	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC}
+	for _, again := range []*wait.Backoff{&s.streams.again, &s.full} {
+		again.First, again.Most = instance.AgainFirst, instance.StreamAgain
+	}
 	if creds := a.Current(); creds != nil {
 		if creds.RetryJoin != nil {
 			s.Names = creds.RetryJoin
@@ -69,7 +74,8 @@ func NewServers(config *droplet.Servers, a *Access) *Servers {
 	return s
 }
 
-// Pick is the host to ask.
+// Pick is the host to ask. Where the names do not resolve any more it is one of those
+// that they were resolved to last: a server is not gone because a name server is.
 func (s *Servers) Pick(ctx context.Context) (string, error) {
 	s.mutex.Lock()
 	current := s.current
@@ -105,15 +111,33 @@ func HostOf(address string) string {
 // hosts are the addresses of the servers. A lookup goes on when its caller no longer
 // waits for it, and the next call finds what it has found.
 func (s *Servers) hosts(ctx context.Context) ([]string, error) {
+	s.mutex.Lock()
+	before := s.found
+	s.mutex.Unlock()
 	found := s.lookup.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), instance.LookupTimeout)
 		defer cancel()
-		return Resolve(ctx, s.Names)
+		hosts, err := Resolve(ctx, s.Names)
+		if err == nil {
+			s.mutex.Lock()
+			defer s.mutex.Unlock()
+			s.found = hosts
+		}
+		return hosts, err
 	})
+	var enough <-chan time.Time
+	if before != nil {
+		enough = time.After(instance.LookupPatience)
+	}
 	select {
 	case result := <-found:
+		if result.Err != nil && before != nil {
+			return before, nil
+		}
 		hosts, _ := result.Val.([]string)
 		return hosts, result.Err
+	case <-enough:
+		return before, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the name servers have not answered yet: %w", ctx.Err())
 	}
@@ -164,17 +188,28 @@ func lookUp(ctx context.Context, names []string, look func(context.Context, stri
 
 var errNoAddress = errors.New("the servers are named by cloud auto-join (provider=…) alone, which an agent resolves, and says in its log how")
 
-// lost says that a server does not answer, or knows no leader.
-func (s *Servers) lost(host string) {
+// leave has another server asked from now on. Questions that are open at this one are
+// still answered; what it returns hangs them up.
+func (s *Servers) leave(host string) (hangUp func()) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.current != host {
-		return
+		return func() {}
 	}
-	s.current, s.failed = "", host
-	if s.currentLost != nil {
-		s.noteLost()
-		s.currentLost = nil
+	s.current, s.failed, s.works = "", host, false
+	if s.currentLost == nil {
+		return func() {}
+	}
+	s.currentLost = nil
+	return s.noteLost
+}
+
+// noteWorks notes that a server has done what it was asked for.
+func (s *Servers) noteWorks(host string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.current == host {
+		s.works = true
 	}
 }
 
@@ -192,95 +227,6 @@ func (s *Servers) UntilLost(ctx context.Context) (context.Context, context.Cance
 		stop()
 		cancel()
 	}
-}
-
-// ToServer sends requests to the server that is asked now, whatever host they
-// name.
-type ToServer struct {
-	*Servers
-	Port      int
-	Transport http.RoundTripper
-}
-
-// transport is for one of the servers' ports. It notes in its TLS configuration
-// what it speaks, so each has one of its own.
-func (s *Servers) transport() *http.Transport {
-	dialer := net.Dialer{Timeout: instance.ConnectTimeout}
-	return &http.Transport{TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext, TLSHandshakeTimeout: instance.ConnectTimeout}
-}
-
-// API is for Consul's HTTP API.
-func (s *Servers) API() http.RoundTripper {
-	return &ToServer{s, s.HTTP, s.transport()}
-}
-
-// XDS is for Envoy's streams, gRPC.
-func (s *Servers) XDS() http.RoundTripper {
-	t := s.transport()
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetUnencryptedHTTP2(s.tls == nil)
-	t.Protocols.SetHTTP2(s.tls != nil)
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: instance.PingAfter, PingTimeout: instance.PingTimeout}
-	return &ToServer{s, s.GRPC, t}
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *ToServer) RoundTrip(request *http.Request) (*http.Response, error) {
-	host, err := t.Pick(request.Context())
-	if err == nil {
-		err = request.Context().Err() // a server that nothing was sent to is not to blame
-	}
-	if err != nil {
-		if request.Body != nil {
-			request.Body.Close()
-		}
-		return nil, unsent(err)
-	}
-	request = request.Clone(request.Context())
-	request.URL.Scheme = "http"
-	if t.tls != nil {
-		request.URL.Scheme = "https"
-	}
-	request.URL.Host = net.JoinHostPort(host, strconv.Itoa(t.Port))
-	response, err := t.Transport.RoundTrip(request)
-	if err != nil {
-		// Who was asked is not to blame for who does not wait for the answer.
-		if request.Context().Err() == nil || errors.Is(err, context.DeadlineExceeded) {
-			t.lost(host)
-		}
-		return nil, err
-	}
-	// Too many requests are too many for this server.
-	if response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests || IsFull(response.Header) {
-		t.lost(host)
-	}
-	response.Body = &stream{response.Body, response, func() { t.lost(host) }}
-	return response, nil
-}
-
-// stream is an answer, which tells at its end whether its server is one to ask
-// again. That of gRPC has a status then.
-type stream struct {
-	io.ReadCloser
-	response *http.Response
-	lost     func()
-}
-
-// Read implements io.Reader.
-func (s *stream) Read(buffer []byte) (int, error) {
-	n, err := s.ReadCloser.Read(buffer)
-	broken := err != nil && !errors.Is(err, io.EOF) && s.response.Request.Context().Err() == nil
-	if broken || err != nil && IsFull(s.response.Trailer) {
-		s.lost()
-	}
-	return n, err
-}
-
-// IsFull says that a server has as many of Envoy's streams as is its share: it
-// wants this one to go to another.
-func IsFull(status http.Header) bool {
-	const resourceExhausted = "8"
-	return status.Get("Grpc-Status") == resourceExhausted
 }
 
 // serverTLS verifies the servers by the CA of the moment, so that one CA can
@@ -323,11 +269,6 @@ func (a *Access) verifyServer(state tls.ConnectionState) error {
 	return nil
 }
 
-// UnsentError says that nobody was asked.
-type UnsentError struct{ error }
-
-func (e *UnsentError) Unwrap() error { return e.error }
-
 // ChainOnly verifies who signed a certificate, and not for whom it is.
 func ChainOnly(roots *x509.CertPool) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
@@ -339,6 +280,3 @@ func ChainOnly(roots *x509.CertPool) func(tls.ConnectionState) error {
 		return err
 	}
 }
-
-// unsent says that nobody was asked.
-func unsent(err error) error { return &UnsentError{err} }

@@ -130,7 +130,7 @@ func TestAnotherServer(t *testing.T) {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			t.Parallel()
 			s := &Servers{Names: []string{"127.0.0.2", "127.0.0.3"}, current: "127.0.0.2"}
-			api := &ToServer{s, ServerHTTP, meshtest.Transport(func(string) (int, string) { return status, "" })}
+			api := &ToServer{Servers: s, Port: ServerHTTP, Transport: meshtest.Transport(func(string) (int, string) { return status, "" })}
 			request := httptest.NewRequest(http.MethodGet, "http://servers/v1/status/leader", nil)
 			if _, err := api.RoundTrip(request); err != nil {
 				t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -73,30 +72,11 @@ func (e *Envoy) Flushed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unsent := stats[statUnsentHTTP] + stats[statUnsentTCP] + queued(e.Port)
+	unsent := stats[statUnsentHTTP] + stats[statUnsentTCP] + instance.Unreceived(e.Port)
 	if requests := stats[statRequests]; requests > 0 || unsent > 0 {
 		return fmt.Errorf("%d requests in flight, and %d bytes of answers", requests, unsent)
 	}
 	return nil
-}
-
-// queued is what was sent from a TCP port of this container and has not been
-// received yet, in bytes (proc_net_tcp in the kernel's documentation).
-func queued(port int) int {
-	all := 0
-	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		text, _ := os.ReadFile(file) // without IPv6 there is no second
-		for line := range strings.Lines(string(text)) {
-			fields := strings.Fields(line) // number, local and remote address:port, state, sent:received, …
-			if len(fields) < 5 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
-				continue
-			}
-			sent, _, _ := strings.Cut(fields[4], ":")
-			n, _ := strconv.ParseInt(sent, 16, 64)
-			all += int(n)
-		}
-	}
-	return all
 }
 
 // What callers of this instance have in flight: their requests, of protocols

@@ -33,20 +33,20 @@ func TestQueued(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if n := queued(port); n != 0 {
+	if n := instance.Unreceived(port); n != 0 {
 		t.Errorf("%d bytes before anything was sent", n)
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	sent, _ := conn.Write(make([]byte, 64<<20)) // until the kernel takes no more
-	if n := queued(port); n == 0 || n > sent {
+	if n := instance.Unreceived(port); n == 0 || n > sent {
 		t.Errorf("%d bytes are queued, and %d were sent", n, sent)
 	}
 	if _, err := io.CopyN(io.Discard, caller, int64(sent)); err != nil {
 		t.Fatal(err)
 	}
-	meshtest.Eventually(t, "nothing is queued", func() bool { return queued(port) == 0 })
+	meshtest.Eventually(t, "nothing is queued", func() bool { return instance.Unreceived(port) == 0 })
 }
 
 // counting is an Envoy whose callers have sent some requests, none of which is in

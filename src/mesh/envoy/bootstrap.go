@@ -154,7 +154,7 @@ func statsAddress(text string) (Msg, error) {
 // when its stream has ended, and how long at most after several times. Its own
 // half second, which grows to 30, is for servers that are asked directly; here an
 // agent comes back, or the relay asks another server.
-var streamAgain = Msg{"base_interval": "0.025s", "max_interval": "5s"}
+var streamAgain = Msg{"base_interval": "0.025s", "max_interval": "1s"}
 
 // Http2 makes a cluster speak HTTP/2, with pings: an origin that is gone without
 // a word is noticed.

@@ -78,6 +78,7 @@ func Start(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []
 		if e.Reason = e.Process.Wait(); e.Reason == nil {
 			e.Reason = errors.New("exit status 0")
 		}
+		output.Flush()
 		close(e.Exited)
 	}()
 	return e, nil

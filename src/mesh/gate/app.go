@@ -24,8 +24,12 @@ type Exec func(program string, args, env []string) error
 // stopPatience is how long the app is kept from a SIGTERM while its proxy does
 // not say that callers have gone. It is longer than the proxy needs.
 func stopPatience(config droplet.Config) time.Duration {
-	return registry.GoodbyeBudget(config) + config.Lifecycle.DrainDelay + config.Lifecycle.DrainTimeout + 500*time.Millisecond
+	return registry.GoodbyeBudget(config) + instance.LongestDrain(config.Lifecycle) + 500*time.Millisecond
 }
+
+// stopTimes are how long after SIGTERM an app is kept from it at most, and when it is
+// killed.
+type stopTimes struct{ patience, killed time.Duration }
 
 // App runs a start command as the app of the mesh: it starts when the proxy
 // says so, with this process's input, output and environment. Signals are
@@ -85,7 +89,7 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command []st
 	defer conn.Close()
 	inst.NoteMemory(config, log)
 	orphaned := func() { registry.LeaveOrphaned(ctx, inst, config, log) }
-	return supervise(command, conn, signals, stopPatience(config), orphaned, log)
+	return supervise(command, conn, signals, stopTimes{stopPatience(config), instance.Within(config.Lifecycle, instance.StopBudget)}, orphaned, log)
 }
 
 func lookPath(name string) (string, error) {
@@ -175,7 +179,7 @@ func readWord(conn net.Conn) (string, error) {
 // ignores SIGTERM is killed before the platform would do it, so that its mesh
 // ends in order. Where the proxy ends without a word, orphaned does what it would
 // have done.
-func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patience time.Duration, orphaned func(), log wait.Log) (int, error) {
+func supervise(command []string, gate net.Conn, signals <-chan os.Signal, after stopTimes, orphaned func(), log wait.Log) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -219,7 +223,7 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 		case <-tooLong:
 			pass(syscall.SIGTERM)
 		case <-lastMoment:
-			log("the app has not ended %.0f s after SIGTERM and is killed", instance.StopBudget.Seconds())
+			log("the app has not ended %.0f s after SIGTERM and is killed", after.killed.Seconds())
 			pass(syscall.SIGKILL)
 		case sig := <-signals:
 			switch sig {
@@ -228,7 +232,7 @@ func supervise(command []string, gate net.Conn, signals <-chan os.Signal, patien
 			case syscall.SIGTERM:
 				switch {
 				case lastMoment == nil:
-					mayStop, tooLong, lastMoment = released, time.After(patience), time.After(instance.StopBudget)
+					mayStop, tooLong, lastMoment = released, time.After(after.patience), time.After(after.killed)
 				case mayStop == nil: // the first has been passed on
 					pass(sig)
 				}

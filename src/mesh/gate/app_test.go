@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
@@ -104,7 +105,7 @@ func (c *container) start(process, command, stdin string) *app {
 // end waits for the app and returns its exit status and output.
 func (a *app) end() (int, string) {
 	a.t.Helper()
-	timeout := time.AfterFunc(10*time.Second, func() { _ = a.Process.Kill() })
+	timeout := time.AfterFunc(30*time.Second, func() { _ = a.Process.Kill() })
 	defer timeout.Stop()
 	_ = a.Wait()
 	if a.ProcessState.ExitCode() < 0 {
@@ -152,8 +153,7 @@ func TestAppIsHeldUntilTheGateOpens(t *testing.T) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	const shell = `trap 'echo usr1' USR1; trap 'echo term; exit 3' TERM; touch "$0"; while :; do sleep 0.01; done`
-	running := func(t *testing.T, command string) (*Gate, *app) {
-		c := newContainer(t)
+	within := func(t *testing.T, c *container, command string) (*Gate, *app) {
 		gate := c.openGate()
 		gate.Open()
 		started := c.inst.RunDir + "/started"
@@ -161,6 +161,7 @@ func TestSignals(t *testing.T) {
 		meshtest.Eventually(t, "the app running", func() bool { return isFile(started) })
 		return gate, a
 	}
+	running := func(t *testing.T, command string) (*Gate, *app) { return within(t, newContainer(t), command) }
 	t.Run("SIGTERM waits for the proxy, others do not", func(t *testing.T) {
 		t.Parallel()
 		gate, a := running(t, shell)
@@ -192,6 +193,22 @@ func TestSignals(t *testing.T) {
 		status, output := a.end()
 		if status != 137 || !strings.Contains(output, "has not ended 8 s after SIGTERM and is killed") {
 			t.Errorf("exit status %d, output %q", status, output)
+		}
+	})
+	t.Run("with a longer grace it is killed later", func(t *testing.T) {
+		t.Parallel()
+		c := newContainer(t)
+		const config = `{"services":[{"id":"s","process":"web"}],"lifecycle":{"drain_delay":300000000,"drain_timeout":3000000000,"grace":15000000000}}`
+		if err := os.WriteFile(c.inst.Path(droplet.ConfigFile), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		gate, a := within(t, c, `trap '' TERM; touch "$0"; while :; do sleep 0.01; done`)
+		begun := time.Now()
+		a.signal(syscall.SIGTERM)
+		gate.Stop()
+		status, output := a.end()
+		if status != 137 || !strings.Contains(output, "has not ended 12 s after SIGTERM and is killed") || time.Since(begun) < 12*time.Second {
+			t.Errorf("exit status %d, output %q after %v", status, output, time.Since(begun))
 		}
 	})
 	t.Run("SIGTERM is passed on when the proxy is gone", func(t *testing.T) {

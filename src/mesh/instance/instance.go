@@ -26,6 +26,7 @@ type Instance struct {
 	Top    string // the droplet's top, /home/vcap
 	RunDir string // private to the sidecars, ends with the container
 
+	API          string // of the foundation, which tells it from others
 	App          string // application name
 	Space        string
 	Organization string
@@ -51,6 +52,7 @@ func New(program string, getenv func(string) string) (Instance, error) {
 		getenv: getenv,
 	}
 	var app struct {
+		API     string   `json:"cf_api"`
 		Name    string   `json:"application_name"`
 		Process string   `json:"process_type"`
 		Space   string   `json:"space_name"`
@@ -62,7 +64,7 @@ func New(program string, getenv func(string) string) (Instance, error) {
 			return inst, fmt.Errorf("failed to read VCAP_APPLICATION: %w", err)
 		}
 	}
-	inst.App, inst.Process, inst.Space, inst.Organization = app.Name, app.Process, app.Space, app.Org
+	inst.API, inst.App, inst.Process, inst.Space, inst.Organization = app.API, app.Name, app.Process, app.Space, app.Org
 	if len(app.URIs) > 0 {
 		inst.Route = app.URIs[0]
 	}
@@ -154,9 +156,26 @@ func (i Instance) SmallEnv() []string {
 	}
 }
 
-// Node metadata: the app's name, which tells nodes of this buildpack from
-// others, and the type of its process.
+// Node metadata.
 const (
-	MetaApp     = "cf-app"
+	metaAPI     = "cf-api"
+	MetaApp     = "cf-app" // which tells nodes of this buildpack from others
 	MetaProcess = "cf-process"
+	metaIndex   = "cf-index"
 )
+
+// NodeMeta is what the catalog is told of the instance's node.
+func (i Instance) NodeMeta() map[string]string {
+	meta := map[string]string{MetaApp: i.App, MetaProcess: i.Process, metaIndex: i.Index}
+	if i.API != "" {
+		meta[metaAPI] = i.API
+	}
+	return meta
+}
+
+// HasReused says that a node with this instance's address is of the same foundation,
+// so that the platform has given its address to this one: it is dead. Others may have
+// the same range of addresses.
+func (i Instance) HasReused(meta map[string]string) bool {
+	return i.API != "" && meta[metaAPI] == i.API
+}

@@ -52,31 +52,45 @@ var (
 	autoJoin       = regexp.MustCompile(`(?:\w+=\S+ )*provider=[^\n]*`)
 )
 
-// Write passes text on. That nothing could be kept is no reason to lose a log.
+// Write passes on whole lines: what is left out of one may come in two pieces. That
+// nothing could be kept is no reason to lose a log.
 func (j *journal) Write(text []byte) (int, error) {
-	n := len(text)
-	if bytes.Contains(text, []byte("provider=")) {
-		text = quotedAutoJoin.ReplaceAll(text, []byte(`"…"`))
-		text = autoJoin.ReplaceAll(text, []byte("…"))
-	}
-	_, err := j.out.Write(text)
 	j.part = append(j.part, text...)
-	for {
-		line, rest, ended := bytes.Cut(j.part, []byte("\n"))
-		if !ended {
-			break
-		}
+	end := bytes.LastIndexByte(j.part, '\n') + 1
+	if len(j.part)-end > JournalLimit { // that is no line
+		end = len(j.part)
+	}
+	lines := j.part[:end]
+	j.part = bytes.Clone(j.part[end:])
+	return len(text), j.pass(lines)
+}
+
+// Flush passes on a last line that has not ended.
+func (j *journal) Flush() {
+	rest := j.part
+	j.part = nil
+	_ = j.pass(rest) // there is nobody to tell
+}
+
+// pass passes on lines, and keeps what is worth it.
+func (j *journal) pass(lines []byte) error {
+	if bytes.Contains(lines, []byte("provider=")) {
+		lines = quotedAutoJoin.ReplaceAll(lines, []byte(`"…"`))
+		lines = autoJoin.ReplaceAll(lines, []byte("…"))
+	}
+	for line := range bytes.Lines(lines) {
+		line := bytes.TrimSuffix(line, []byte("\n"))
 		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
 		j.kept = continues || worthKeeping(string(line))
 		if j.kept && len(bytes.Trim(line, " |\t")) > 0 { // Consul ends a list of errors with lines that say nothing
-			j.keep(append(line, '\n'))
+			j.keep(append(bytes.Clone(line), '\n'))
 		}
-		j.part = rest
 	}
-	if len(j.part) > JournalLimit {
-		j.part = nil
+	if len(lines) == 0 {
+		return nil
 	}
-	return n, err
+	_, err := j.out.Write(lines)
+	return err
 }
 
 // worthKeeping knows how Consul ("[WARN]", "[ERROR]") and Envoy ("[warning]",

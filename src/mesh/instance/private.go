@@ -65,8 +65,16 @@ func makePrivate(dir string) error {
 
 // ForbidCores keeps the memory of this process, and of those that it starts,
 // out of core files: there are tokens in it.
+//
+// With a limit of 0 the kernel still hands the memory to the program that
+// kernel.core_pattern may name; with one of 1 it does neither (core(5), fs/coredump.c).
+// Where the platform's own limit is 0 nobody but root can set 1.
 func ForbidCores() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
+	if errors.Is(err, unix.EPERM) {
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	}
+	if err != nil {
 		return fmt.Errorf("failed to forbid core files: %w", err)
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
@@ -33,7 +32,7 @@ func (p *proxy) attend(ctx context.Context, e *served) {
 // tell looks at an Envoy, and tells how it is where that is news, or due.
 func (p *proxy) tell(ctx context.Context, e *served) {
 	r := e.service
-	status, output := p.look(ctx, e.Envoy)
+	status, output := p.judge(ctx, e)
 	changed := status != r.State()
 	if ctx.Err() != nil || !changed && time.Since(e.toldAt) < instance.Refresh {
 		return
@@ -53,15 +52,46 @@ func (p *proxy) tell(ctx context.Context, e *served) {
 	case changed:
 		p.Log("%s: %s", r.ID, output)
 	}
+	if status == consul.Passing && r.State() == consul.Critical {
+		e.flaps.Passes()
+	}
 	r.Said.Store(&status)
 	e.toldAt = time.Now()
 }
 
-func (p *proxy) look(ctx context.Context, e *envoy.Envoy) (status, output string) {
-	ctx, cancel := context.WithTimeout(ctx, instance.LookTimeout)
-	defer cancel()
-	if err := e.Ready(ctx); err != nil {
+// judge says how the sidecar's ready check is, critical for a while longer where it
+// fails and passes in turn.
+func (p *proxy) judge(ctx context.Context, e *served) (status, output string) {
+	status, output = e.look(ctx)
+	if status == consul.Critical {
+		e.flaps.Fails()
+	}
+	if status == consul.Critical || e.service.State() != consul.Critical {
+		return status, output
+	}
+	may, news := e.flaps.MayPass()
+	if may {
+		return status, output
+	}
+	output = fmt.Sprintf("out of rotation until app and Envoy work for %.0f s: they failed and worked in turn, %d times in a minute",
+		instance.FlapPause.Seconds(), instance.FlapsAtOnce)
+	if news {
+		p.Log("%s: %s", e.service.ID, output)
+	}
+	return consul.Critical, output
+}
+
+// look says how app and Envoy are. An app that opens its port again at the next look,
+// as after a reload, has never closed it.
+func (e *served) look(ctx context.Context) (status, output string) {
+	if err := wait.Look(ctx, instance.LookTimeout, e.Ready); err != nil {
 		return consul.Critical, fmt.Sprintf("out of rotation, Envoy is not ready: %v", err)
+	}
+	err := e.service.Listening()
+	if err == nil {
+		e.deaf = 0
+	} else if e.deaf++; e.deaf >= instance.DeafLooks {
+		return consul.Critical, fmt.Sprintf("out of rotation: %v", err)
 	}
 	return consul.Passing, "in rotation, app and Envoy are ready"
 }

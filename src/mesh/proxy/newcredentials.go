@@ -1,14 +1,14 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"reflect"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 // watchCredentials follows the credentials of a running instance: new ones in the file
@@ -19,7 +19,8 @@ func (p *proxy) watchCredentials(ctx context.Context) {
 		return
 	}
 	said := ""
-	for wait.Pause(ctx, instance.WatchInterval) == nil {
+	p.tokens.begin()
+	for p.awaitLook(ctx) == nil {
 		attempt, cancel := context.WithTimeout(ctx, instance.WatchInterval)
 		state := ""
 		if err := p.refresh(attempt); err != nil {
@@ -36,6 +37,18 @@ func (p *proxy) watchCredentials(ctx context.Context) {
 	}
 }
 
+// awaitLook waits until it is time to look at the credentials, or a call was refused.
+func (p *proxy) awaitLook(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(instance.WatchInterval):
+	case <-p.Access.Refused():
+		p.tokens.hurry()
+	}
+	return nil
+}
+
 // refresh does what is due, and returns what is wrong with the credentials. The
 // servers that cannot be asked are no news of the credentials.
 func (p *proxy) refresh(ctx context.Context) error {
@@ -43,22 +56,34 @@ func (p *proxy) refresh(ctx context.Context) error {
 	if !p.Access.Enabled() {
 		return wrong
 	}
-	if p.unmoved { // the last time it did not come through
+	if isTime(p.tokens.renew) {
+		if p.tokens.stuck = p.renew(ctx); p.tokens.stuck != nil {
+			p.tokens.renew = time.Now().Add(p.tokens.again.Next())
+		} else {
+			p.tokens.again.Reset()
+		}
+	}
+	if p.tokens.stuck != nil {
+		return p.tokens.stuck
+	}
+	if isTime(p.tokens.due) {
+		p.tokens.note(p.Access.Verify(ctx))
+	}
+	return cmp.Or(wrong, p.tokens.wrong)
+}
+
+// renew logs in again where that is due, and does what did not come through the last
+// time.
+func (p *proxy) renew(ctx context.Context) error {
+	if p.unmoved {
 		if err := p.moveServices(ctx); err != nil {
 			return err
 		}
 	}
 	if p.Access.Due() {
-		if err := p.renewLogin(ctx); err != nil {
-			return err
-		}
+		return p.renewLogin(ctx)
 	}
-	err := p.Access.Verify(ctx)
-	var refused *consul.RefusedError
-	if wrong == nil && errors.As(err, &refused) {
-		wrong = err
-	}
-	return wrong
+	return nil
 }
 
 // renewLogin logs in again, moves everything over to the new token and ends the old
@@ -90,6 +115,7 @@ func (p *proxy) moveServices(ctx context.Context) error {
 		p.XDS.Renew()
 	}
 	p.unmoved = false
+	p.tokens.due = time.Time{} // whether they are good is seen at once
 	return nil
 }
 

@@ -26,6 +26,7 @@ type proxy struct {
 	registry registry.Registry
 	seen     *credentials.Credentials // the binding at the last look; of watchCredentials alone
 	unmoved  bool                     // the services may have an old token; of watchCredentials alone
+	tokens   tokens                   // of watchCredentials alone
 	gate     *gate.Gate
 	envoys   []*served
 	started  sync.Map // the Envoys by their services' ids, for who asks how they are
@@ -39,6 +40,8 @@ type served struct {
 	service    *registry.Registration
 	inRotation *wait.StepStatus // done when callers send it requests
 	toldAt     time.Time        // how it is, last
+	flaps      registry.Flaps
+	deaf       int // looks in a row at which the app did not listen
 }
 
 // Run runs the sidecar proxies of the instance until ctx ends, which is the
@@ -129,16 +132,18 @@ func (p *proxy) serve(ctx context.Context) error {
 		for _, problem := range instance.MemoryProblems() {
 			p.Log("hint: %s", problem)
 		}
-		p.TakeOut(p.registry)
+		goodbye := p.TakeOut(p.registry)
 		// The platform ends the other processes of an instance when one has
 		// ended; until then callers are still being told.
 		select {
 		case <-ctx.Done():
-		case <-time.After(instance.StopBudget):
+		case <-time.After(p.within(instance.StopBudget)):
 		}
-		p.registry.Logout()
-		p.await(context.Background(), instance.FlushBudget, (*envoy.Envoy).Flushed, "ending Envoy")
-		p.end(ctx)
+		if goodbye.IsOut() {
+			p.registry.Logout()
+		}
+		p.await(context.Background(), p.within(instance.FlushBudget), (*envoy.Envoy).Flushed, "ending Envoy")
+		p.end(ctx, goodbye)
 		return nil
 	}
 }
@@ -154,14 +159,15 @@ func giveBack(ctx context.Context) {
 // giveUp takes back what was done, where this process ends before the platform
 // says so.
 func (p *proxy) giveUp(ctx context.Context) {
-	p.TakeOut(p.registry)
+	told := p.countCallers()
+	goodbye := p.TakeOut(p.registry)
 	serves := func(e *served) bool { return e.Runs() == nil && e.service.AppWorks() }
 	if slices.ContainsFunc(p.envoys, serves) {
-		p.awaitCallers(context.Background(), time.Now().Add(p.Config.Lifecycle.DrainDelay))
-		p.await(ctx, p.Config.Lifecycle.DrainTimeout, (*envoy.Envoy).Idle, "ending Envoy")
+		p.drain(context.Background(), goodbye, told, "ending Envoy")
 	}
 	p.gate.Stop()
 	p.abandon()
+	goodbye.End()
 	p.registry.Leave(ctx)
 	p.registry.Logout()
 }

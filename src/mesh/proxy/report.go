@@ -27,6 +27,9 @@ func (s Status) Print(out io.Writer) error {
 	for _, problem := range s.Problems {
 		row("problem", "%s", problem)
 	}
+	for _, note := range s.Notes {
+		row("note", "%s", note)
+	}
 	for _, step := range s.Stages {
 		if step.Done {
 			row("stage", "%s (%.3f s)", step.Name, step.Seconds)

@@ -30,6 +30,8 @@ type Status struct {
 	// Problems are likely causes of what does not work, each with what to try;
 	// without any the instance is healthy.
 	Problems []string `json:"problems"`
+	// Notes are what is worth knowing of an instance that works.
+	Notes []string `json:"notes,omitempty"`
 	// Warnings are the last ones that Consul and Envoy have printed, by program.
 	Warnings map[string][]string `json:"warnings,omitempty"`
 }
@@ -109,7 +111,7 @@ func (p *proxy) survey(ctx context.Context) Status {
 	s := Status{
 		App: p.Inst.App, Process: p.Inst.Process, Index: p.Inst.Index,
 		Stages: p.timeline.List(), Agent: AgentStatus{Node: p.Inst.NodeName()},
-		Services: make([]ServiceStatus, len(p.Services)), Warnings: p.Inst.Warnings(),
+		Services: make([]ServiceStatus, len(p.Services)), Warnings: p.Inst.Warnings(), Notes: p.registry.Notes(),
 	}
 	var group sync.WaitGroup
 	group.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -26,6 +27,7 @@ func (v ViaAgent) Keep(ctx context.Context) {
 	}
 	group.Go(func() { v.watchAgent(ctx) })
 	group.Go(func() { v.watchCatalog(ctx) })
+	group.Go(func() { v.watchServers(ctx) })
 	group.Wait()
 }
 
@@ -88,14 +90,12 @@ func (v ViaAgent) stays(ctx context.Context) error {
 func (v ViaAgent) watchAgent(ctx context.Context) {
 	left := false
 	for wait.Pause(ctx, instance.Beat) == nil {
-		look, cancel := context.WithTimeout(ctx, instance.HungAfter)
-		leaving, err := v.Consul.Leaving(look, v.Inst.NodeName())
-		cancel()
+		leaving, err := v.leaves(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, context.DeadlineExceeded):
-			v.Log("the Consul agent has not answered for %.1f s and is ended", instance.HungAfter.Seconds())
+		case errors.Is(err, wait.ErrLate):
+			v.Log("the Consul agent has not answered for %.1f s, asked twice, and is ended", instance.HungAfter.Seconds())
 			if err := agent.Kill(v.Inst); err != nil {
 				v.Log("failed to end the Consul agent: %v", err)
 			}
@@ -103,12 +103,23 @@ func (v ViaAgent) watchAgent(ctx context.Context) {
 		case leaving && !left:
 			left = true
 			v.Log("the Consul agent is leaving the mesh, and so is this instance")
-			v.TakeOut(v)
+			v.TakeOut(v).End() // another agent may be told of it again
 			v.sweepNode()
 		default:
 			left = leaving
 		}
 	}
+}
+
+// leaves says whether the agent leaves the mesh, or that it hangs.
+func (v ViaAgent) leaves(ctx context.Context) (bool, error) {
+	var leaving atomic.Bool
+	err := wait.Look(ctx, instance.HungAfter, func(ctx context.Context) error {
+		leaves, err := v.Consul.Leaving(ctx, v.Inst.NodeName())
+		leaving.Store(leaves)
+		return err
+	})
+	return leaving.Load(), err
 }
 
 // watchCatalog registers again what the servers have dropped: they reap a node
@@ -193,7 +204,7 @@ func (v ViaAgent) sweepNode() {
 	if v.Syncing() == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
+	ctx, cancel := context.WithTimeout(context.Background(), instance.Within(v.Config.Lifecycle, instance.StopBudget)/2)
 	defer cancel()
 	for v.Consul.SweepNode(ctx, v.Inst.NodeName()) == nil {
 		<-time.After(instance.SweepPause)

@@ -39,15 +39,13 @@ type checkState struct {
 // sidecarKind is that of the service of a sidecar.
 const sidecarKind = "connect-proxy"
 
-// metaAgentless is the node metadata of an instance without an agent.
-const metaAgentless = "cf-agentless"
-
 // nodeEntry is that of the node as it is meant to be. Every entry is one with more
 // in it: where the node has been taken away meanwhile, Consul makes it anew of what
 // there is in the entry, and callers' Envoys refuse a service whole that has an
 // endpoint without an address.
 func (v *viaServers) nodeEntry() catalogEntry {
-	meta := map[string]string{instance.MetaApp: v.Inst.App, instance.MetaProcess: v.Inst.Process, "cf-index": v.Inst.Index, metaAgentless: "true"}
+	meta := v.Inst.NodeMeta()
+	meta[consul.MetaAgentless] = "true"
 	if v.Config.Servers != nil {
 		maps.Copy(meta, v.Config.Servers.NodeMeta)
 	}

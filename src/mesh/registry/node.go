@@ -44,7 +44,7 @@ func (n *Node) NoteJoined() {
 // registry that this decides for.
 func hasAgent(config droplet.Config) bool { return config.Servers == nil }
 
-// GoodbyeBudget is for deregistering.
+// GoodbyeBudget is what deregistering takes at most as a rule.
 func GoodbyeBudget(config droplet.Config) time.Duration {
 	if hasAgent(config) {
 		return instance.DeregisterBudget
@@ -150,23 +150,15 @@ func (n *Node) retryJoin() ([]string, error) {
 	return n.Inst.RetryJoin()
 }
 
-// TakeOut takes every service that was registered out of the catalog.
-func (n *Node) TakeOut(r Registry) {
-	ctx, cancel := context.WithTimeout(context.Background(), GoodbyeBudget(n.Config))
-	defer cancel()
-	var group sync.WaitGroup
-	for _, service := range n.Services {
-		if !service.Registered.Load() {
-			continue
-		}
-		group.Go(func() {
-			err := wait.Poll(ctx, func(ctx context.Context) error { return r.deregister(ctx, service) })
-			if err != nil {
-				n.Log("%s: failed to deregister, Consul takes it out when the instance has left: %v", service.ID, err)
-			}
-		})
+// ServerCount is how many servers tell callers what changes: one where nobody says.
+// That of callers with agents of their own is the same, as the instances of a service
+// may be of both modes.
+func (n *Node) ServerCount(ctx context.Context) int {
+	var addresses []string
+	if err := n.Consul.List(ctx, n.Access.ServiceToken(), "/v1/status/peers", &addresses); err != nil {
+		return 1
 	}
-	group.Wait()
+	return max(1, len(addresses))
 }
 
 // NotePromotion says once that the droplet was staged for another place, and

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
@@ -34,6 +35,20 @@ func (r *Registration) AppReady(ctx context.Context) error {
 	}
 	if len(wrong) > 0 {
 		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// Listening returns nil while the app listens where it did. Of an app that was never
+// seen to listen there, as one on another host, it is nil too. One at a time may ask.
+func (r *Registration) Listening() error {
+	if !r.ListenCheck || r.network == "" {
+		return nil
+	}
+	if instance.Listens(r.network, r.address) {
+		r.listened = true
+	} else if r.listened {
+		return fmt.Errorf("the app does not listen on %s any more", r.address)
 	}
 	return nil
 }

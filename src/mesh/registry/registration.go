@@ -24,7 +24,8 @@ type Registration struct {
 	Protocol    string // of the sidecar, empty where none is declared
 	network     string // where the app listens: "tcp" or "unix", empty where it does not
 	address     string
-	SidecarPort int // the sidecar's public port
+	SidecarPort int  // the sidecar's public port
+	listened    bool // the app was seen to listen; of Listening alone
 
 	Registered atomic.Bool
 	away       atomic.Bool                       // the agent has dropped it, and is told again

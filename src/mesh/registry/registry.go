@@ -43,6 +43,8 @@ type Registry interface {
 
 	// CheckStatuses lists how the checks are of a service and its sidecar.
 	CheckStatuses(ctx context.Context, r *Registration) ([]consul.CheckStatus, error)
+	// Notes are what whoever looks at an instance should know, though it works.
+	Notes() []string
 	// Problems are the likely causes where no leader is known, for that reason.
 	Problems(ctx context.Context, seen string) []string
 }

@@ -51,7 +51,12 @@ func (v *viaServers) run(ctx context.Context, r *Registration, check probedCheck
 		if err != nil {
 			output, why = err.Error(), ": "+err.Error()
 		}
-		if state := results.add(err == nil); state != "" && v.set(check.CheckID, state, output) {
+		state, flaps := results.judge(err == nil)
+		if flaps {
+			v.Log("%s: check %q fails and passes in turn, %d times in a minute: it counts as passing again when it has passed for %.0f s",
+				r.ID, check.Name, instance.FlapsAtOnce, instance.FlapPause.Seconds())
+		}
+		if state != "" && v.set(check.CheckID, state, output) {
 			unsaid = true
 			v.Log("%s: check %q is %s%s", r.ID, check.Name, state, why)
 		}
@@ -67,7 +72,9 @@ func (v *viaServers) run(ctx context.Context, r *Registration, check probedCheck
 // StatusHandler): the first decides at once.
 type tally struct {
 	probedCheck
-	good, bad int // in a row
+	good, bad int  // in a row
+	critical  bool // what judge has said last
+	flaps     Flaps
 }
 
 func newTally(check probedCheck) *tally {
@@ -76,6 +83,26 @@ func newTally(check probedCheck) *tally {
 		t.bad = 0 // it has passed
 	}
 	return t
+}
+
+// judge is add for a check that may fail and pass in turn: then it takes more results for
+// it to pass, which flaps says once.
+func (t *tally) judge(good bool) (state string, flaps bool) {
+	if !good {
+		t.flaps.Fails()
+	}
+	state = t.add(good)
+	if state == consul.Passing && t.critical {
+		may, news := t.flaps.MayPass()
+		if !may {
+			return "", news
+		}
+		t.flaps.Passes()
+	}
+	if state != "" {
+		t.critical = state == consul.Critical
+	}
+	return state, false
 }
 
 // add returns the state that a result makes it, empty where it takes more of them.

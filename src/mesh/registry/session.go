@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,6 +50,18 @@ func (v *viaServers) giveSign(ctx context.Context) (err error) {
 	}
 	v.hasKey = err == nil
 	return err
+}
+
+// keepKey holds the key again where somebody has deleted it.
+func (v *viaServers) keepKey(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, instance.CallTimeout)
+	defer cancel()
+	var key []struct{}
+	_, err := v.Consul.Watch(ctx, v.Access.ServiceToken(), "/v1/kv/"+v.keyPrefix()+v.Inst.NodeName(), &key)
+	if err != nil || len(key) > 0 {
+		return err
+	}
+	return v.giveSignAgain(ctx)
 }
 
 // giveSignAgain is for an instance whose key somebody has deleted: its session
@@ -104,11 +117,25 @@ func (v *viaServers) holdKey(ctx context.Context, session string) error {
 // stayAlive keeps the session alive, once there is one, and the catalog as this
 // instance means it to be.
 func (v *viaServers) stayAlive(ctx context.Context) {
-	complete := true // the servers have all that was registered
-	for round := 1; ; round++ {
+	complete, away := true, false // the servers have all that was registered, could not be asked
+	again := wait.Backoff{First: instance.AgainFirst, Most: instance.RenewAgain}
+	look := nextLook()
+	var reached contact
+	for {
 		err := v.renewSession(ctx)
-		if err == nil && complete && (round%instance.CompareEvery == 0 || v.doubt.isDue()) {
-			err = v.compare(ctx)
+		if ctx.Err() == nil {
+			reached.note(v.Log, err)
+		}
+		if err == nil && away {
+			// They may have been told otherwise, or have lost something, meanwhile.
+			look = time.Now().Add(rand.N(instance.ListAgain - instance.RenewEvery))
+		}
+		away = err != nil
+		if err == nil && complete && (!time.Now().Before(look) || v.doubt.isDue()) {
+			if err = v.compare(ctx); err == nil {
+				look = nextLook()
+				err = v.keepKey(ctx)
+			}
 		}
 		var lost *lostError
 		if errors.As(err, &lost) && complete {
@@ -124,12 +151,19 @@ func (v *viaServers) stayAlive(ctx context.Context) {
 		}
 		next := min(instance.RenewEvery, max(v.doubt.dueIn(), instance.Beat))
 		if err != nil {
-			next = instance.RenewAgain // servers that are away end no session
+			next = again.Next() // servers that are away end no session
+		} else {
+			again.Reset()
 		}
 		if wait.Pause(ctx, next) != nil {
 			return
 		}
 	}
+}
+
+// nextLook is when how the catalog has this instance is compared again.
+func nextLook() time.Time {
+	return time.Now().Add(instance.CompareEvery + rand.N(instance.CompareEvery/4))
 }
 
 // noteRenewed notes when the session was made or renewed. v.mutex is held.
@@ -151,9 +185,9 @@ func (v *viaServers) mercy() time.Duration {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	if v.isOverdue() {
-		return instance.ReturnFor
+		return instance.Brake
 	}
-	return max(0, instance.ReturnFor-time.Since(v.back))
+	return max(0, instance.Brake-time.Since(v.back))
 }
 
 // lostError says that the servers have not, or not all, of this instance.

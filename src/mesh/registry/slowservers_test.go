@@ -34,8 +34,13 @@ type slowServers struct {
 	changed  chan struct{}           // closed with the next change
 	nodes    map[string]*slowNode    // by name
 	sessions map[string]*slowSession // by id
-	keys     map[string]string       // sessions by node
+	keys     map[string]string       // sessions by key
+	written  map[string]int          // index at which a key was last
 	removed  map[string]int          // how often a node was
+	asked    int                     // but for renewals of sessions, and how the catalog has who asks
+	acquired int                     // tries to be the janitor
+	silent   string                  // the server that answers nobody
+	cutOff   map[string]bool         // instances that reach no server, by GUID
 }
 
 type slowNode struct {
@@ -53,7 +58,7 @@ type slowSession struct {
 func newSlowServers(slow func() time.Duration) *slowServers {
 	return &slowServers{
 		slow: slow, index: 1, changed: make(chan struct{}), nodes: map[string]*slowNode{},
-		sessions: map[string]*slowSession{}, keys: map[string]string{}, removed: map[string]int{},
+		sessions: map[string]*slowSession{}, keys: map[string]string{}, written: map[string]int{}, removed: map[string]int{},
 	}
 }
 
@@ -61,6 +66,7 @@ func newSlowServers(slow func() time.Duration) *slowServers {
 type answer struct {
 	status int
 	body   any
+	index  int
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -69,7 +75,20 @@ func (s *slowServers) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	said := make(chan answer, 1)
+	s.mutex.Lock()
+	silent := s.silent == r.URL.Hostname() && s.silent != "" || s.cutOff[r.Header.Get(fromGUID)]
+	s.mutex.Unlock()
+	if silent {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
 	isRenewal := strings.HasPrefix(r.URL.Path, "/v1/session/renew/")
+	own := droplet.NodeName("app", r.Header.Get(fromGUID))
+	if !isRenewal && !strings.HasSuffix(r.URL.Path, "/"+own) {
+		s.mutex.Lock()
+		s.asked++
+		s.mutex.Unlock()
+	}
 	if r.Method == http.MethodPut && !isRenewal {
 		var body []byte
 		if r.Body != nil {
@@ -90,7 +109,7 @@ func (s *slowServers) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.mutex.Lock()
 		defer s.mutex.Unlock()
 		text, err := json.Marshal(a.body)
-		header := http.Header{"X-Consul-Index": {strconv.Itoa(s.index)}}
+		header := http.Header{"X-Consul-Index": {strconv.Itoa(max(1, a.index))}}
 		return &http.Response{StatusCode: a.status, Header: header, Body: io.NopCloser(strings.NewReader(string(text)))}, err
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
@@ -101,12 +120,8 @@ func (s *slowServers) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *slowServers) change(u *url.URL, body []byte) answer {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	defer func() {
-		s.index++
-		close(s.changed)
-		s.changed = make(chan struct{})
-	}()
-	refused := func(why string) answer { return answer{http.StatusInternalServerError, why} }
+	defer s.tick()
+	refused := func(why string) answer { return answer{status: http.StatusInternalServerError, body: why} }
 	switch {
 	case u.Path == "/v1/catalog/register":
 		var entry struct {
@@ -114,7 +129,7 @@ func (s *slowServers) change(u *url.URL, body []byte) answer {
 			SkipNodeUpdate bool
 		}
 		if err := json.Unmarshal(body, &entry); err != nil {
-			return answer{http.StatusBadRequest, err.Error()}
+			return answer{status: http.StatusBadRequest, body: err.Error()}
 		}
 		node := s.nodes[entry.Node]
 		if node == nil {
@@ -138,33 +153,40 @@ func (s *slowServers) change(u *url.URL, body []byte) answer {
 	case u.Path == "/v1/catalog/deregister":
 		var gone struct{ Node, ServiceID string }
 		if err := json.Unmarshal(body, &gone); err != nil {
-			return answer{http.StatusBadRequest, err.Error()}
+			return answer{status: http.StatusBadRequest, body: err.Error()}
 		}
 		s.remove(gone.Node)
 	case u.Path == "/v1/session/create":
 		var wanted struct{ Node string }
 		if err := json.Unmarshal(body, &wanted); err != nil {
-			return answer{http.StatusBadRequest, err.Error()}
+			return answer{status: http.StatusBadRequest, body: err.Error()}
 		}
 		if s.nodes[wanted.Node] == nil {
 			return refused("Missing node registration")
 		}
 		id := fmt.Sprint(s.index)
 		s.sessions[id] = &slowSession{wanted.Node, time.Now()}
-		return answer{http.StatusOK, map[string]string{"ID": id}}
+		return answer{status: http.StatusOK, body: map[string]string{"ID": id}}
 	case strings.HasPrefix(u.Path, "/v1/kv/"):
-		node, id := u.Path[strings.LastIndex(u.Path, "/")+1:], u.Query().Get("acquire")
+		key, id := strings.TrimPrefix(u.Path, "/v1/kv/"), u.Query().Get("acquire")
+		if id == "" && s.keys[key] == u.Query().Get("release") {
+			s.keys[key], s.written[key] = "", s.index
+			return answer{status: http.StatusOK, body: true}
+		}
+		if strings.Contains(key, ".janitor/") {
+			s.acquired++
+		}
 		if s.sessions[id] == nil {
 			return refused("invalid session")
 		}
-		if s.keys[node] == "" {
-			s.keys[node] = id
+		if s.keys[key] == "" {
+			s.keys[key], s.written[key] = id, s.index
 		}
-		return answer{http.StatusOK, s.keys[node] == id}
+		return answer{status: http.StatusOK, body: s.keys[key] == id}
 	default:
-		return answer{http.StatusNotFound, u.Path}
+		return answer{status: http.StatusNotFound, body: u.Path}
 	}
-	return answer{http.StatusOK, true}
+	return answer{status: http.StatusOK, body: true}
 }
 
 // remove takes a node away with all that it has. The mutex is held.
@@ -183,11 +205,30 @@ func (s *slowServers) remove(node string) {
 // end ends a session. The mutex is held.
 func (s *slowServers) end(id string) {
 	delete(s.sessions, id)
-	for node, holder := range s.keys {
+	for key, holder := range s.keys {
 		if holder == id {
-			delete(s.keys, node)
+			delete(s.keys, key)
+			s.written[key] = s.index
 		}
 	}
+}
+
+// tick is after a change. The mutex is held.
+func (s *slowServers) tick() {
+	s.index++
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// lastWritten is the index at which a key was written last, or any below a prefix. The
+// mutex is held.
+func (s *slowServers) lastWritten(key string) (index int) {
+	for written, at := range s.written {
+		if written == key || strings.HasSuffix(key, "/") && strings.HasPrefix(written, key) {
+			index = max(index, at)
+		}
+	}
+	return index
 }
 
 // endSessions ends those that are not renewed, as Consul does those of 10 s.
@@ -197,9 +238,7 @@ func (s *slowServers) endSessions(ctx context.Context) {
 		for id, session := range s.sessions {
 			if time.Since(session.renewed) > 20*time.Second {
 				s.end(id)
-				s.index++
-				close(s.changed)
-				s.changed = make(chan struct{})
+				s.tick()
 			}
 		}
 		s.mutex.Unlock()
@@ -214,10 +253,10 @@ func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
 	list := []any{}
 	switch {
 	case u.Path == "/v1/status/leader":
-		return answer{http.StatusOK, "10.0.0.1:8300"}
+		return answer{status: http.StatusOK, body: "10.0.0.1:8300"}
 	case strings.HasPrefix(u.Path, "/v1/session/renew/"):
 		if s.sessions[last] == nil {
-			return answer{http.StatusNotFound, "no session"}
+			return answer{status: http.StatusNotFound, body: "no session"}
 		}
 		s.sessions[last].renewed = time.Now()
 	case strings.HasPrefix(u.Path, "/v1/session/node/"):
@@ -227,25 +266,42 @@ func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
 			}
 		}
 	case strings.HasPrefix(u.Path, "/v1/kv/"):
-		if seen, err := strconv.Atoi(u.Query().Get("index")); err == nil && seen == s.index {
+		key := strings.TrimPrefix(u.Path, "/v1/kv/")
+		seen, _ := strconv.Atoi(u.Query().Get("index"))
+		open, _ := time.ParseDuration(u.Query().Get("wait"))
+		for over := time.After(open); seen > 0 && s.lastWritten(key) <= seen; {
 			changed := s.changed
 			s.mutex.Unlock()
 			select {
 			case <-changed:
-			case <-time.After(instance.SiblingWait):
+				s.mutex.Lock()
+				continue
+			case <-over:
 			case <-ctx.Done():
 			}
 			s.mutex.Lock()
+			break
 		}
-		for node := range s.keys {
-			list = append(list, strings.TrimPrefix(u.Path, "/v1/kv/")+node)
+		index := s.lastWritten(key)
+		if !strings.HasSuffix(key, "/") {
+			holder, there := s.keys[key]
+			if !there {
+				return answer{http.StatusNotFound, "", index}
+			}
+			return answer{http.StatusOK, []any{map[string]string{"Session": holder}}, index}
 		}
+		for other := range s.keys {
+			if strings.HasPrefix(other, key) {
+				list = append(list, other)
+			}
+		}
+		return answer{http.StatusOK, list, index}
 	case strings.HasPrefix(u.Path, "/v1/catalog/node/"), strings.HasPrefix(u.Path, "/v1/health/node/"):
 		node := s.nodes[last]
 		switch {
 		case node == nil:
 		case strings.HasPrefix(u.Path, "/v1/catalog/"):
-			return answer{http.StatusOK, map[string]any{"Node": map[string]string{"Address": node.address}, "Services": node.services}}
+			return answer{status: http.StatusOK, body: map[string]any{"Node": map[string]string{"Address": node.address}, "Services": node.services}}
 		default:
 			for _, check := range node.checks {
 				list = append(list, check)
@@ -256,13 +312,13 @@ func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
 			has := func(service map[string]any) bool { return service["Service"] == last }
 			isOne := last == "nodes" || slices.ContainsFunc(slices.Collect(maps.Values(node.services)), has)
 			if filter := u.Query().Get("filter"); isOne && node.fits(u.Query()["node-meta"]) && (filter == "" || filter == fmt.Sprintf("Node == %q", name)) {
-				list = append(list, map[string]string{"Node": name})
+				list = append(list, map[string]any{"Node": name, "NodeMeta": node.meta})
 			}
 		}
 	default:
-		return answer{http.StatusNotFound, u.Path}
+		return answer{status: http.StatusNotFound, body: u.Path}
 	}
-	return answer{http.StatusOK, list}
+	return answer{status: http.StatusOK, body: list}
 }
 
 // fits says that a node has all of some metadata, each as key:value.
@@ -273,12 +329,30 @@ func (n *slowNode) fits(meta []string) bool {
 	})
 }
 
+// fromGUID is the header that says which instance asks.
+const fromGUID = "X-From"
+
+// from are the servers as an instance reaches them.
+type from struct {
+	*slowServers
+	guid string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f from) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set(fromGUID, f.guid)
+	return f.slowServers.RoundTrip(r)
+}
+
 // live is an instance from its start until ctx ends.
-func (s *slowServers) live(ctx context.Context, t *testing.T, guid int) {
+func (s *slowServers) live(ctx context.Context, t *testing.T, guid int, with func(*viaServers)) {
 	t.Helper()
 	v := viaScripted(t, nil, "one")
-	v.Consul.HTTP.Transport, v.Log = s, func(string, ...any) {}
+	v.servers = &consul.Servers{Names: []string{"127.0.0.2", "127.0.0.3"}}
+	v.Consul.HTTP.Transport = &consul.ToServer{Servers: v.servers, Port: consul.ServerHTTP, Transport: from{s, strconv.Itoa(guid)}}
+	v.Log = func(string, ...any) {}
 	v.Inst.GUID, v.Inst.Address = strconv.Itoa(guid), netip.MustParseAddr(fmt.Sprintf("10.1.0.%d", guid))
+	with(v)
 	r := v.Services[0]
 	r.sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID(r.ID), Name: "ready"}}
 	go v.stayAlive(ctx)
@@ -316,7 +390,7 @@ func (s *slowServers) isWell(guid int) error {
 		return fmt.Errorf("the catalog has %d services of it", len(node.services))
 	case node.checks[droplet.ReadyCheckID("one")].Status != consul.Passing:
 		return fmt.Errorf("its check is %v", node.checks)
-	case s.keys[name] == "":
+	case s.keys[droplet.AliveKeys("one")+name] == "":
 		return fmt.Errorf("it has no key")
 	}
 	return nil
@@ -339,7 +413,7 @@ func TestSlowWrites(t *testing.T) {
 				go s.endSessions(ctx)
 				var lives sync.WaitGroup
 				for guid := range siblings + starts {
-					lives.Go(func() { s.live(ctx, t, guid) })
+					lives.Go(func() { s.live(ctx, t, guid, func(*viaServers) {}) })
 					if guid >= siblings {
 						time.Sleep(300 * time.Millisecond)
 					}

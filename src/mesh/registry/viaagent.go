@@ -215,7 +215,7 @@ func (v ViaAgent) Logout() {
 // Leave takes care of the node: it leaves the catalog with the agent, unless
 // that has only just joined.
 func (v ViaAgent) Leave(ctx context.Context) {
-	ending, cancel := context.WithTimeout(context.Background(), instance.StopBudget/2)
+	ending, cancel := context.WithTimeout(context.Background(), instance.Within(v.Config.Lifecycle, instance.StopBudget)/2)
 	defer cancel()
 	if v.TellOrphan() {
 		agent.AwaitEnd(ending, v.Inst)
@@ -279,6 +279,9 @@ func (v ViaAgent) consulBootstrap(ctx context.Context, r *Registration) ([]byte,
 	return text, err
 }
 
+// Notes are those of the credentials.
+func (v ViaAgent) Notes() []string { return v.Access.Notes() }
+
 // Problems are those of an agent that knows no leader.
 func (v ViaAgent) Problems(ctx context.Context, seen string) []string {
 	if err := v.Consul.Answers(ctx); err != nil {
@@ -287,6 +290,9 @@ func (v ViaAgent) Problems(ctx context.Context, seen string) []string {
 	// What the servers have said is better than any guess.
 	if problem := KnownProblem(v.Inst.JournalOf(instance.ConsulJournal)); problem != "" {
 		return []string{problem}
+	}
+	if moved := v.movedServers(ctx); moved != "" {
+		return []string{moved + ": it is started anew in a moment"}
 	}
 	problems := v.serverProblems(ctx)
 	if len(problems) == 0 {

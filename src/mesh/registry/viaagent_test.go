@@ -196,25 +196,38 @@ func TestAgentLeaves(t *testing.T) {
 	})
 }
 
-// TestHungAgent: one that holds a question is ended, one that refuses it is not.
+// TestHungAgent: one that holds two questions is ended, one that holds one or
+// refuses it is not.
 func TestHungAgent(t *testing.T) {
 	for name, test := range map[string]struct {
-		status int // 0: no answer in time
-		want   bool
-	}{"hangs": {0, true}, "refuses": {http.StatusForbidden, false}} {
+		holds func(before int) bool
+		want  bool
+	}{
+		"hangs":        {func(int) bool { return true }, true},
+		"is late once": {func(before int) bool { return before == 0 }, false},
+		"refuses":      {func(int) bool { return false }, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &meshtest.Script{Answers: map[string]func(int) (int, string){
 					meshtest.AskSidecar: func(int) (int, string) { return staysOpen() },
-					meshtest.AskMembers: func(int) (int, string) { return test.status, "" },
+					meshtest.AskMembers: func(int) (int, string) { return http.StatusForbidden, "" },
 				}}
 				v := scriptedAgent(t, s)
+				v.Consul.HTTP.Transport = meshtest.RoundTripper(func(r *http.Request) (*http.Response, error) {
+					if before := s.Count(meshtest.AskMembers); strings.HasPrefix(r.URL.Path, meshtest.AskMembers) && test.holds(before) {
+						_, _ = s.Answer(r.URL.Path)
+						<-r.Context().Done()
+						return nil, r.Context().Err()
+					}
+					return meshtest.Transport(s.Answer).RoundTrip(r)
+				})
 				v.Inst = instance.Instance{RunDir: t.TempDir(), App: "app", GUID: "guid"}
 				ended := false
 				v.Node.Log = func(format string, _ ...any) {
 					ended = ended || strings.Contains(format, "has not answered for")
 				}
-				keepFor(v, 2*time.Second)
+				keepFor(v, 10*time.Second)
 				if ended != test.want {
 					t.Errorf("it was ended: %v", ended)
 				}

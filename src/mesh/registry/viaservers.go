@@ -16,7 +16,7 @@ import (
 
 // viaServers asks the Consul servers themselves. The instance is a node of the
 // catalog that no gossip knows of: its checks are run here and written when
-// they change, and its siblings take it out when it has died (siblings.go).
+// they change, and the janitor takes it out when it has died (janitor.go).
 type viaServers struct {
 	*Node
 	servers *consul.Servers
@@ -33,6 +33,7 @@ type viaServers struct {
 	hasKey  bool                  // this instance holds its key; guarded by mutex
 	renewed time.Time             // when the session was last; guarded by mutex
 	back    time.Time             // when the session was renewed after it was overdue; guarded by mutex
+	noted   string                // what the janitor waits for; guarded by mutex
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
@@ -213,8 +214,6 @@ func (v *viaServers) datacenter(ctx context.Context) string {
 
 // deregister is for the sidecar first: it is what callers use.
 func (v *viaServers) deregister(ctx context.Context, r *Registration) error {
-	ctx, cancel := context.WithTimeout(ctx, instance.ServersBudget/2) // then another server is asked
-	defer cancel()
 	return v.writing.do(ctx, func() error {
 		for _, id := range []string{droplet.SidecarID(r.ID), r.ID} {
 			body := map[string]string{"Node": v.Inst.NodeName(), "ServiceID": id}
@@ -237,8 +236,9 @@ func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
 func (v *viaServers) Leave(context.Context) {
-	defer v.Access.Logout(instance.LogoutBudget)
-	ctx, cancel := context.WithTimeout(context.Background(), instance.LeaveBudget)
+	budget := instance.Within(v.Config.Lifecycle, instance.LeaveBudget)
+	defer v.Access.Logout(instance.Within(v.Config.Lifecycle, instance.LogoutBudget))
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	v.mutex.Lock()
 	entered := v.entered
@@ -247,7 +247,7 @@ func (v *viaServers) Leave(context.Context) {
 		return
 	}
 	err := wait.Poll(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, instance.LeaveBudget/2) // then another server is asked
+		ctx, cancel := context.WithTimeout(ctx, budget/2) // then another server is asked
 		defer cancel()
 		return v.writing.do(ctx, func() error { return v.removeNode(ctx, v.Inst.NodeName()) })
 	})
@@ -319,9 +319,11 @@ func (v *viaServers) noteOpen(ctx context.Context) {
 	for _, r := range v.Services {
 		query := url.Values{"source": {nobody}, "destination": {r.Name}}
 		var check struct{ Allowed bool }
-		err := consul.WhilePasses(ctx, func(ctx context.Context) error {
-			return v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
-		})
+		again := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
+		err := v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
+		for err != nil && consul.Passes(err) && again.Pause(ctx) == nil {
+			err = v.list(ctx, "/v1/connect/intentions/check?"+query.Encode(), &check)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -359,6 +361,17 @@ func (v *viaServers) CheckStatuses(ctx context.Context, r *Registration) ([]cons
 		all = append(all, consul.CheckStatus{ID: check.CheckID, Name: check.Name, Status: cmp.Or(found.Status, consul.Missing), Output: found.Output})
 	}
 	return all, nil
+}
+
+// Notes are those of the credentials, and what the janitor waits for.
+func (v *viaServers) Notes() []string {
+	notes := v.Access.Notes()
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.noted != "" {
+		notes = append(notes, v.noted)
+	}
+	return notes
 }
 
 // Problems tries to reach the servers.

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +28,7 @@ func viaScripted(t *testing.T, says meshtest.Transport, services ...string) *via
 		Inst: instance.Instance{App: "app", GUID: "guid"}, Log: t.Logf, Access: &consul.Access{},
 		Config: droplet.Config{Servers: &droplet.Servers{}}, Consul: &consul.Client{Base: "http://servers"},
 	}
-	n.Consul.HTTP.Transport = says
+	n.Consul.HTTP.Transport, n.Consul.Access = says, n.Access
 	n.XDS = &envoy.XDS{Access: n.Access, First: envoy.NewFirstStreams(meshtest.Transport(func(string) (int, string) { return http.StatusOK, "" }))}
 	for _, id := range services {
 		n.Services = append(n.Services, &Registration{
@@ -273,7 +272,7 @@ func TestLateWrite(t *testing.T) {
 					return http.StatusOK, "true"
 				}, "one")
 				v.Services[0].sidecar().Checks = []droplet.Check{{CheckID: droplet.ReadyCheckID("one"), Name: "ready"}}
-				ctx, cancel := context.WithTimeout(t.Context(), 3*instance.CompareEvery*instance.RenewEvery)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*instance.CompareEvery)
 				defer cancel()
 				v.stayAlive(ctx)
 				if registered != test.want {
@@ -328,35 +327,6 @@ func TestNodeIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestKeyIsHeldAgain: where somebody deletes the keys, nobody takes the others
-// for dead.
-func TestKeyIsHeldAgain(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		keys, held := `["consul-mesh-buildpack/one/app-other"]`, 0
-		v := running(t, func(path string) (int, string) {
-			switch {
-			case path == "/v1/kv/consul-mesh-buildpack/one/":
-				time.Sleep(time.Second)
-				return http.StatusOK, keys
-			case path == "/v1/kv/consul-mesh-buildpack/one/app-guid":
-				held++
-				keys = `["consul-mesh-buildpack/one/app-guid"]`
-				return http.StatusOK, "true"
-			case strings.HasSuffix(path, "deregister"), strings.HasPrefix(path, "/v1/session/"):
-				t.Errorf("asked for %s", path)
-			}
-			return http.StatusOK, "[]"
-		}, "one")
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		v.watchSiblings(ctx)
-		if held != 1 || !v.hasKey {
-			t.Errorf("the key was held %d times", held)
-		}
-	})
-}
-
 // TestChecksAreThoseOfTheCatalog: callers go by what the catalog has, whatever
 // the instance thinks that it has written.
 func TestChecksAreThoseOfTheCatalog(t *testing.T) {
@@ -392,98 +362,6 @@ func TestChecksSayWhy(t *testing.T) {
 	if diff := cmp.Diff(want, v.catalogChecks(r)); diff != "" {
 		t.Errorf("checks (-want +got):\n%s", diff)
 	}
-}
-
-// TestBareNodesAreBuried: the dead go, and what an instance leaves that is killed
-// between two words to the servers. What one is about to fill stays, and who
-// gives its sign of life under another service.
-func TestBareNodesAreBuried(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		v := viaScripted(t, func(path string) (int, string) {
-			switch path {
-			case "/v1/kv/consul-mesh-buildpack/one/":
-				return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
-			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-new"},{"Node":"app-old"},{"Node":"app-hidden"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
-			case "/v1/catalog/service/one":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"},{"Node":"app-elsewhere"}]`
-			case "/v1/session/node/app-elsewhere":
-				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
-			case "/v1/session/node/app-old":
-				return http.StatusOK, `[{"ID":"holds the key of another service"}]`
-			case "/v1/session/node/app-hidden":
-				return http.StatusForbidden, "Permission denied"
-			case "/v1/session/node/app-new":
-				if time.Since(begun) >= instance.BareFor {
-					return http.StatusOK, `[{"ID":"new"}]`
-				}
-			}
-			return http.StatusOK, `[]`
-		}, "one")
-		var buried []string
-		v.Log = func(_ string, args ...any) { buried = append(buried, fmt.Sprint(args...)) }
-		alive, _, err := v.siblings(t.Context(), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dead, err := v.dead(t.Context(), alive, func(string) bool { return false })
-		least := map[string]time.Duration{}
-		for _, b := range dead {
-			least[b.node] = b.least
-		}
-		want := map[string]time.Duration{"app-dead": 0, "app-bare": instance.BareFor, "app-new": instance.BareFor}
-		if diff := cmp.Diff(want, least); diff != "" || err != nil {
-			t.Fatalf("%v, dead at the first look (-want +got):\n%s", err, diff)
-		}
-		for _, b := range dead {
-			v.bury(t.Context(), b, alive)
-		}
-		slices.Sort(buried)
-		if diff := cmp.Diff([]string{"app-bare", "app-dead"}, buried); diff != "" {
-			t.Errorf("buried (-want +got):\n%s", diff)
-		}
-	})
-}
-
-// TestADeathBesideABareNode: a bare node is given some seconds, an instance that
-// has died meanwhile is not.
-func TestADeathBesideABareNode(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		v := running(t, func(path string) (int, string) {
-			switch path {
-			case "/v1/kv/consul-mesh-buildpack/one/":
-				time.Sleep(time.Second)
-				if time.Since(begun) > 2*time.Second {
-					return http.StatusOK, `["consul-mesh-buildpack/one/app-guid"]`
-				}
-				return http.StatusOK, `["consul-mesh-buildpack/one/app-dead","consul-mesh-buildpack/one/app-guid"]`
-			case "/v1/catalog/nodes":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-bare"},{"Node":"app-dead"}]`
-			case "/v1/catalog/service/one":
-				return http.StatusOK, `[{"Node":"app-guid"},{"Node":"app-dead"}]`
-			}
-			return http.StatusOK, `[]`
-		}, "one")
-		var mutex sync.Mutex
-		buried := map[string]time.Duration{}
-		v.Log = func(_ string, args ...any) {
-			mutex.Lock()
-			defer mutex.Unlock()
-			if node := fmt.Sprint(args...); buried[node] == 0 {
-				buried[node] = time.Since(begun)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*instance.BareFor)
-		defer cancel()
-		v.watchSiblings(ctx)
-		if dead, bare := buried["app-dead"], buried["app-bare"]; dead == 0 || dead > instance.BareFor || bare < instance.BareFor {
-			t.Errorf("buried after %v", buried)
-		}
-	})
 }
 
 // TestDoubtThatNobodyCanSettle: where ACLs hide how the catalog has an instance, it

@@ -1,0 +1,458 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+)
+
+// neighbourhood are instances of one service, by their GUIDs, and their servers.
+type neighbourhood struct {
+	*slowServers
+	t     *testing.T
+	ctx   context.Context
+	end   context.CancelFunc
+	lives sync.WaitGroup
+
+	lines []string // of their logs; guarded by slowServers.mutex
+	kill  map[int]context.CancelFunc
+	all   map[int]*viaServers // guarded by slowServers.mutex
+}
+
+// newNeighbourhood has instances with GUIDs from 0 that are in rotation, with the
+// session of each renewed at another moment.
+func newNeighbourhood(t *testing.T, count int) *neighbourhood {
+	t.Helper()
+	n := &neighbourhood{
+		slowServers: newSlowServers(func() time.Duration { return 5 * time.Millisecond }), t: t,
+		kill: map[int]context.CancelFunc{}, all: map[int]*viaServers{},
+	}
+	n.ctx, n.end = context.WithCancel(t.Context())
+	go n.endSessions(n.ctx)
+	for guid := range count {
+		n.start(guid)
+		time.Sleep(instance.RenewEvery * 7 / 10 / time.Duration(count))
+	}
+	time.Sleep(10 * time.Second)
+	return n
+}
+
+func (n *neighbourhood) start(guid int) {
+	ctx, kill := context.WithCancel(n.ctx)
+	n.kill[guid] = kill
+	n.lives.Go(func() {
+		n.slowServers.live(ctx, n.t, guid, func(v *viaServers) {
+			v.Log = func(format string, args ...any) {
+				n.mutex.Lock()
+				defer n.mutex.Unlock()
+				n.lines = append(n.lines, fmt.Sprintf(format, args...))
+			}
+			n.mutex.Lock()
+			defer n.mutex.Unlock()
+			n.all[guid] = v
+		})
+	})
+}
+
+// die kills instances at one moment.
+func (n *neighbourhood) die(guids ...int) {
+	for _, guid := range guids {
+		n.kill[guid]()
+	}
+}
+
+// close ends everything.
+func (n *neighbourhood) close() {
+	n.end()
+	n.lives.Wait()
+	synctest.Wait()
+}
+
+// janitorNow is the GUID of the janitor, -1 if there is none.
+func (n *neighbourhood) janitorNow() int {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	session := n.keys[droplet.JanitorKey("one", "app", "")]
+	for guid, v := range n.all {
+		if v.ownSession() == session && session != "" {
+			return guid
+		}
+	}
+	return -1
+}
+
+// count is what has been asked since it was last counted.
+func (n *neighbourhood) count() int {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	defer func() { n.asked = 0 }()
+	return n.asked
+}
+
+// buried is how often the nodes of instances were taken out of the catalog.
+func (n *neighbourhood) buried(guids ...int) (times int) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	for _, guid := range guids {
+		times += n.removed[droplet.NodeName("app", fmt.Sprint(guid))]
+	}
+	return times
+}
+
+func (n *neighbourhood) said(text string) bool {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	return slices.ContainsFunc(n.lines, func(line string) bool { return strings.Contains(line, text) })
+}
+
+// others are some of the instances that are not the janitor, and with it if all are
+// wanted.
+func (n *neighbourhood) others(count int) (guids []int) {
+	janitor := n.janitorNow()
+	for _, guid := range slices.Sorted(maps.Keys(n.kill)) {
+		if guid != janitor && len(guids) < count {
+			guids = append(guids, guid)
+		}
+	}
+	return guids
+}
+
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, test)
+}
+
+// TestBurialRequests: what a death costs the servers does not grow with the survivors,
+// nor what an instance asks for while nothing happens.
+func TestBurialRequests(t *testing.T) {
+	for _, survivors := range []int{20, 100} {
+		t.Run(fmt.Sprint(survivors), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				const deaths = 10
+				n := newNeighbourhood(t, survivors+deaths)
+				defer n.close()
+				n.count()
+				time.Sleep(2 * time.Minute)
+				idle := n.count()
+				// Two or three watches, and what the janitor does.
+				if most := 3*(survivors+deaths) + 20; idle > most {
+					t.Errorf("%d requests in two idle minutes, more than %d", idle, most)
+				}
+				dead := n.others(deaths)
+				for _, guid := range dead {
+					n.die(guid)
+					time.Sleep(12 * time.Second)
+				}
+				asked := n.count() - idle
+				time.Sleep(time.Minute)
+				if buried := n.buried(dead...); buried != deaths {
+					t.Errorf("%d of %d were buried", buried, deaths)
+				}
+				if asked > 5*deaths+idle/5 { // watches begin at other moments than before
+					t.Errorf("%d requests for %d deaths beside %d survivors", asked, deaths, survivors)
+				}
+			})
+		})
+	}
+}
+
+// TestJanitorDies: when the janitor is among the dead, another takes over, few try to,
+// and all are out in time.
+func TestJanitorDies(t *testing.T) {
+	for _, of := range []int{3, 30, 100} {
+		t.Run(fmt.Sprint(of), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				n := newNeighbourhood(t, of)
+				defer n.close()
+				dead := append(n.others(of/10), n.janitorNow())
+				if len(dead) != of/10+1 || slices.Contains(dead, -1) {
+					t.Fatalf("the janitor and others are %v", dead)
+				}
+				n.mutex.Lock()
+				n.acquired = 0
+				n.mutex.Unlock()
+				n.die(dead...)
+				time.Sleep(25 * time.Second)
+				if buried := n.buried(dead...); buried != len(dead) {
+					t.Errorf("%d of %d were buried after 25 s", buried, len(dead))
+				}
+				n.mutex.Lock()
+				acquired := n.acquired
+				n.mutex.Unlock()
+				if acquired > 5 {
+					t.Errorf("%d tried to be the janitor", acquired)
+				}
+				if again := n.janitorNow(); again < 0 || slices.Contains(dead, again) {
+					t.Errorf("the janitor is %d", again)
+				}
+				time.Sleep(2 * time.Minute)
+				if buried := n.buried(slices.Collect(maps.Keys(n.kill))...); buried != len(dead) {
+					t.Errorf("%d were buried, %d are dead", buried, len(dead))
+				}
+			})
+		})
+	}
+}
+
+// TestBrake: where most of a service have ended at once, with or without the janitor,
+// they are given time to be back; half of them is not most.
+func TestBrake(t *testing.T) {
+	for name, test := range map[string]struct {
+		of, dead    int
+		withJanitor bool
+		brakes      bool
+	}{
+		"half of many":                  {90, 45, false, false},
+		"two thirds of many":            {90, 60, false, true},
+		"two thirds, the janitor too":   {90, 60, true, true},
+		"two thirds of few":             {9, 6, false, true},
+		"three of five are not so many": {5, 3, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				n := newNeighbourhood(t, test.of)
+				defer n.close()
+				dead := n.others(test.dead)
+				if test.withJanitor {
+					dead[0] = n.janitorNow()
+				}
+				n.die(dead...)
+				time.Sleep(25 * time.Second)
+				early, said := n.buried(dead...), n.said("seem dead at once")
+				if noted := len(n.all[n.janitorNow()].Notes()) > 0; noted != test.brakes {
+					t.Errorf("mesh status notes it: %t", noted)
+				}
+				time.Sleep(35 * time.Second)
+				late := n.buried(dead...)
+				switch {
+				case late != test.dead:
+					t.Errorf("%d of %d were buried after a minute", late, test.dead)
+				case test.brakes && (early > 2 || !said):
+					t.Errorf("%d of %d were buried after 25 s; said: %t", early, test.dead, said)
+				case !test.brakes && (early != test.dead || said):
+					t.Errorf("%d of %d were buried after 25 s; said: %t", early, test.dead, said)
+				}
+				// Who dies next is not held up by these.
+				next := n.others(test.dead + 2)[test.dead:]
+				next = slices.DeleteFunc(next, func(guid int) bool { return slices.Contains(dead, guid) })
+				if len(next) == 0 {
+					return
+				}
+				n.die(next[0])
+				time.Sleep(25 * time.Second)
+				if n.buried(next[0]) != 1 {
+					t.Error("one that died later was not buried after 25 s")
+				}
+			})
+		})
+	}
+}
+
+// TestBrakeLetsGo: those whose sessions have ended and who are back in time are not
+// buried.
+func TestBrakeLetsGo(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 30)
+		defer n.close()
+		cut := n.others(20)
+		n.mutex.Lock()
+		n.cutOff = map[string]bool{}
+		for _, guid := range cut {
+			n.cutOff[fmt.Sprint(guid)] = true
+		}
+		n.mutex.Unlock()
+		time.Sleep(40 * time.Second)
+		n.mutex.Lock()
+		n.cutOff = nil
+		n.mutex.Unlock()
+		time.Sleep(2 * time.Minute)
+		if buried := n.buried(slices.Collect(maps.Keys(n.kill))...); buried > 0 {
+			t.Errorf("%d of the living were buried", buried)
+		}
+		for guid := range n.kill {
+			if err := n.isWell(guid); err != nil {
+				t.Errorf("instance %d: %v", guid, err)
+			}
+		}
+	})
+}
+
+// TestMercy: where all instances were cut off for so long that their sessions ended,
+// the first that is back leaves the others time to be, and then takes out who is not.
+func TestMercy(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 3)
+		defer n.close()
+		n.mutex.Lock()
+		n.cutOff = map[string]bool{"0": true, "1": true, "2": true}
+		n.mutex.Unlock()
+		time.Sleep(30 * time.Second)
+		n.die(2)
+		for _, guid := range []string{"0", "1"} {
+			n.mutex.Lock()
+			delete(n.cutOff, guid)
+			n.mutex.Unlock()
+			time.Sleep(20 * time.Second)
+		}
+		time.Sleep(time.Minute)
+		if living, dead := n.buried(0, 1), n.buried(2); living != 0 || dead != 1 {
+			t.Errorf("%d of the living and %d of the dead were buried", living, dead)
+		}
+	})
+}
+
+// TestServerAndInstanceDieTogether: a server that is gone without a word does not
+// keep an instance from seeing that another has died.
+func TestServerAndInstanceDieTogether(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 2)
+		defer n.close()
+		dead := n.others(1)[0]
+		asked, err := n.all[1-dead].servers.Pick(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.mutex.Lock()
+		n.silent = asked
+		n.mutex.Unlock()
+		n.die(dead)
+		time.Sleep(25 * time.Second)
+		if n.buried(dead) != 1 {
+			t.Error("it was not buried")
+		}
+	})
+}
+
+// TestDeletedKeys: where somebody deletes all keys, nobody is taken for dead, and all
+// have theirs again.
+func TestDeletedKeys(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 5)
+		defer n.close()
+		n.mutex.Lock()
+		for key := range n.keys {
+			delete(n.keys, key)
+			n.written[key] = n.index
+		}
+		n.tick()
+		n.mutex.Unlock()
+		time.Sleep(5 * time.Minute)
+		for guid := range n.kill {
+			if err := n.isWell(guid); err != nil {
+				t.Errorf("instance %d: %v", guid, err)
+			}
+		}
+		if n.janitorNow() < 0 {
+			t.Error("there is no janitor")
+		}
+	})
+}
+
+// TestGoodbye: who has left and is in the catalog again, by a write of his that came
+// late, is taken out soon.
+func TestGoodbye(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 3)
+		defer n.close()
+		left := n.others(1)[0]
+		node := droplet.NodeName("app", fmt.Sprint(left))
+		n.die(left)
+		n.mutex.Lock()
+		entry := n.nodes[node]
+		n.remove(node)
+		n.tick()
+		n.mutex.Unlock()
+		time.Sleep(5 * time.Second)
+		n.mutex.Lock()
+		n.nodes[node] = entry
+		n.tick()
+		n.mutex.Unlock()
+		time.Sleep(instance.HoldTime)
+		if got := n.buried(left); got != 2 {
+			t.Errorf("it was taken out %d times, by itself and by another", got)
+		}
+	})
+}
+
+// TestLeftovers: the dead go that no other lived to bury, and what an instance leaves
+// that is killed between two words to the servers. What one is about to fill stays,
+// and who gives its sign of life under another service, or cannot be seen.
+func TestLeftovers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 1)
+		defer n.close()
+		n.die(0)
+		node := func(guid int) string { return droplet.NodeName("app", fmt.Sprint(guid)) }
+		const bare, coming, elsewhere, foreign = 10, 11, 12, 13
+		n.mutex.Lock()
+		meta := n.nodes[node(0)].meta
+		add := func(guid int, services ...string) {
+			entry := &slowNode{meta: meta, services: map[string]map[string]any{}, checks: map[string]consul.Check{}}
+			for _, name := range services {
+				entry.services[name] = map[string]any{"Service": name}
+			}
+			n.nodes[node(guid)] = entry
+		}
+		add(bare)
+		add(coming)
+		add(elsewhere, "one")
+		add(foreign, "one")
+		n.nodes[node(foreign)].meta = maps.Clone(meta)
+		n.nodes[node(foreign)].meta[instance.MetaApp] = "another"
+		n.sessions["elsewhere"] = &slowSession{node(elsewhere), time.Now().Add(time.Hour)}
+		n.mutex.Unlock()
+		time.Sleep(time.Minute)
+		n.start(1)
+		time.Sleep(instance.ElectionTime + 2*time.Second)
+		if n.buried(0) != 1 || n.buried(bare, coming, elsewhere, foreign, 1) != 0 {
+			t.Errorf("at first: %v", n.removed)
+		}
+		n.mutex.Lock()
+		n.sessions["coming"] = &slowSession{node(coming), time.Now().Add(time.Hour)}
+		n.mutex.Unlock()
+		time.Sleep(2 * time.Minute)
+		if n.buried(0) != 1 || n.buried(bare) != 1 || n.buried(foreign) != 1 || n.buried(coming, elsewhere, 1) != 0 {
+			t.Errorf("in the end: %v", n.removed)
+		}
+	})
+}
+
+// TestTenThousandRenewals: instances that watch over each other for half a day take
+// the memory of those that have just begun.
+func TestTenThousandRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNeighbourhood(t, 2)
+		defer n.close()
+		state := func() (heap uint64, goroutines int) {
+			synctest.Wait()
+			runtime.GC()
+			var stats runtime.MemStats
+			runtime.ReadMemStats(&stats)
+			return stats.HeapAlloc, runtime.NumGoroutine()
+		}
+		time.Sleep(time.Hour)
+		heap, goroutines := state()
+		n.count()
+		time.Sleep(10_000 * instance.RenewEvery)
+		laterHeap, laterGoroutines := state()
+		if asked := n.count(); asked < 1_000 {
+			t.Errorf("only %d questions were asked", asked)
+		}
+		const most = 256 << 10
+		if laterHeap > heap+most || laterGoroutines > goroutines+2 {
+			t.Errorf("heap %d and then %d bytes, %d and then %d goroutines", heap, laterHeap, goroutines, laterGoroutines)
+		}
+	})
+}

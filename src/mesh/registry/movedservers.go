@@ -1,0 +1,64 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/agent"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
+)
+
+// An agent looks up the names of its servers until it has joined one, and never again:
+// from then on it knows the servers by their gossip. Where all of them have got other
+// addresses while it heard none, it would ask the old ones for ever.
+
+// watchServers starts the agent anew, on its data, where its servers have moved.
+func (v ViaAgent) watchServers(ctx context.Context) {
+	since := time.Now() // when there was a leader last, or the agent was started anew
+	for wait.Pause(ctx, instance.CatalogLook) == nil {
+		if v.Consul.Joined(ctx) == nil {
+			since = time.Now()
+			continue
+		}
+		if time.Since(since) < instance.AgentLeaderless {
+			continue
+		}
+		moved := v.movedServers(ctx)
+		if moved == "" {
+			continue
+		}
+		v.Log("%s: it is started anew on its data", moved)
+		if err := agent.Kill(v.Inst); err != nil {
+			v.Log("failed to end the Consul agent: %v", err)
+		}
+		since = time.Now()
+	}
+}
+
+// movedServers says that the servers answer at their names, and are others than all
+// that the agent knows; empty where they are not, or nobody can tell.
+func (v ViaAgent) movedServers(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, instance.AsideBudget)
+	defer cancel()
+	join, err := v.retryJoin()
+	if err != nil {
+		return ""
+	}
+	hosts, err := consul.Resolve(ctx, join)
+	if err != nil {
+		return ""
+	}
+	known, err := v.Consul.ServerAddresses(ctx)
+	if err != nil || len(known) == 0 || slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(known, host) }) {
+		return ""
+	}
+	if wait.DialAny(ctx, hosts, serverRPC) != nil {
+		return ""
+	}
+	return fmt.Sprintf("the servers have all moved to %s, and the agent knows those at %s", strings.Join(hosts, ", "), strings.Join(known, ", "))
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  listen_check = false
+}
