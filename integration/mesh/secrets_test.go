@@ -117,7 +117,7 @@ func scanFiles(t *testing.T, top string, secrets map[string]string, allowed func
 	return with
 }
 
-var noCore = regexp.MustCompile(`(?m)^Max core file size +0 +0 `)
+var noCore = regexp.MustCompile(`(?m)^Max core file size +[01] +[01] `)
 
 // scanContainer looks into the files and the processes of an instance.
 func scanContainer(t *testing.T, app *cell.RunningApp, w closedMode, secrets map[string]string) {

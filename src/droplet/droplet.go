@@ -26,6 +26,7 @@ const (
 	ConfigFile  = "mesh.json"
 	LaunchFile  = "launch.yml"
 	ProfileFile = "profile.d/mesh.sh"
+	SidecarFile = "sidecar.sh"
 	BinDir      = "bin"
 )
 

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"slices"
+	"strings"
 	"text/template"
 
 	"go.yaml.in/yaml/v3"
@@ -64,10 +65,28 @@ func launchYML(mesh *meshfile.Mesh, depsIndex string) []byte {
 	return text
 }
 
-// sidecarCommand is the start command of a sidecar. PATH does not have
-// deps/IDX/bin with every last buildpack, DEPS_DIR is always set.
+// sidecarCommand is the start command of a sidecar, for the launcher's bash. PATH does
+// not have deps/IDX/bin with every last buildpack, DEPS_DIR is always set.
 func sidecarCommand(depsIndex, subcommand string) string {
-	return fmt.Sprintf(`exec "$DEPS_DIR/%s/bin/mesh" %s`, depsIndex, subcommand)
+	return fmt.Sprintf(`. "$DEPS_DIR/%s/%s" %s`, depsIndex, droplet.SidecarFile, subcommand)
+}
+
+//go:embed sidecar.sh.tmpl
+var sidecarText string
+
+var sidecarTemplate = template.Must(template.New("sidecar").Parse(sidecarText))
+
+func sidecarScript(depsIndex string) []byte {
+	return execute(sidecarTemplate, map[string]any{"DepsIndex": depsIndex, "Names": strings.Join(droplet.Environment, " | ")})
+}
+
+// execute fills in a template of this package.
+func execute(t *template.Template, data map[string]any) []byte {
+	var text bytes.Buffer
+	if err := t.Execute(&text, data); err != nil {
+		panic(err) // the template is part of the program and its data has fixed types
+	}
+	return text.Bytes()
 }
 
 //go:embed profile.sh.tmpl
@@ -87,8 +106,7 @@ func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
 			}
 		}
 	}
-	var text bytes.Buffer
-	err := profileTemplate.Execute(&text, map[string]any{
+	return execute(profileTemplate, map[string]any{
 		"DepsIndex": depsIndex,
 		"HoldApp":   mesh.Lifecycle.HoldApp,
 		"Services":  mesh.Services,
@@ -96,8 +114,4 @@ func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
 		"Agent":     sidecarCommand(depsIndex, "agent"),
 		"Proxy":     sidecarCommand(depsIndex, "proxy"),
 	})
-	if err != nil {
-		panic(err) // the template is part of the program and its data has fixed types
-	}
-	return text.Bytes()
 }

@@ -23,6 +23,7 @@ type File struct {
 func Files(mesh *meshfile.Mesh, depsIndex string) []File {
 	files := []File{
 		{droplet.LaunchFile, launchYML(mesh, depsIndex)},
+		{droplet.SidecarFile, sidecarScript(depsIndex)},
 		{droplet.ProfileFile, profileScript(mesh, depsIndex)},
 	}
 	if !mesh.Agentless() {

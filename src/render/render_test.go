@@ -6,11 +6,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 )
 
@@ -35,6 +37,9 @@ func TestGolden(t *testing.T) {
 			t.Parallel()
 			for _, file := range renderFile(t, source) {
 				golden := filepath.Join(dir, file.Path)
+				if file.Path == droplet.SidecarFile && filepath.Base(dir) != "everything" {
+					continue // it is the same for all
+				}
 				if *update {
 					if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 						t.Fatal(err)
@@ -60,6 +65,45 @@ var context = meshfile.NewContext([]string{
 	`VCAP_APPLICATION={"application_id":"0f1e","application_name":"Shop","space_name":"dev","organization_name":"acme","application_uris":["shop.example.com"]}`,
 	"COLOUR=blue",
 })
+
+// TestSidecarScript: of all that the app and other buildpacks export, a sidecar has what
+// it needs, each value as it was, however it is quoted; and its program is started
+// with that.
+func TestSidecarScript(t *testing.T) {
+	t.Parallel()
+	deps := t.TempDir()
+	program := filepath.Join(deps, "0", "bin", "mesh")
+	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$@\"\ntr '\\0' '\\1' </proc/$$/environ\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(deps, "0", "sidecar.sh"), sidecarScript("0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{
+		"DEPS_DIR=" + deps, "PATH=" + os.Getenv("PATH"), "CF_INSTANCE_INDEX=0",
+		"VCAP_SERVICES={\"a\": [\"it's\", \"$HOME\", \"two\\nlines\"]}\n", "MEMORY_LIMIT=",
+	}
+	cmd := exec.Command("bash", "-c", sidecarCommand("0", "proxy"))
+	cmd.Env = append(slices.Clone(kept), "GODEBUG=http2debug=1", "LD_LIBRARY_PATH=/nowhere", "IFS=E", "SHELLOPTS=braceexpand:errexit:nounset", "BASH_FUNC_exec%%=() { echo hijacked; }", "not-a-name=1")
+	output, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, environment, _ := strings.Cut(string(output), "\n")
+	got := strings.Split(strings.TrimSuffix(environment, "\x01"), "\x01")
+	// What bash adds, and what is no variable to it, is no variable to Go's runtime either.
+	got = slices.DeleteFunc(got, func(entry string) bool {
+		return slices.ContainsFunc([]string{"_=", "PWD=", "OLDPWD=", "SHLVL=", "not-a-name="}, func(own string) bool { return strings.HasPrefix(entry, own) })
+	})
+	slices.Sort(got)
+	slices.Sort(kept)
+	if diff := cmp.Diff(kept, got); diff != "" || said != "proxy" {
+		t.Errorf("started with %q, in the environment (-want +got):\n%s", said, diff)
+	}
+}
 
 func renderFile(t *testing.T, source string) []File {
 	t.Helper()
@@ -117,8 +161,8 @@ func TestProfileScript(t *testing.T) {
 		"the app":                 {program: "launcher", command: "./run 'a b' && x", want: wrapped + "|./run 'a b' && x"},
 		"the app under set -eu":   {program: "launcher", command: "./run", prelude: "set -eu", want: wrapped + "|./run"},
 		"the app, sourced twice":  {program: "launcher", command: "./run", prelude: `source "$SCRIPT"`, want: wrapped + "|./run"},
-		"our agent":               {program: "launcher", command: `exec "$DEPS_DIR/0/bin/mesh" agent`, want: `exec "$DEPS_DIR/0/bin/mesh" agent`},
-		"our proxy":               {program: "launcher", command: `exec "$DEPS_DIR/0/bin/mesh" proxy`, want: `exec "$DEPS_DIR/0/bin/mesh" proxy`},
+		"our agent":               {program: "launcher", command: `. "$DEPS_DIR/0/sidecar.sh" agent`, want: `. "$DEPS_DIR/0/sidecar.sh" agent`},
+		"our proxy":               {program: "launcher", command: `. "$DEPS_DIR/0/sidecar.sh" proxy`, want: `. "$DEPS_DIR/0/sidecar.sh" proxy`},
 		"a person's shell":        {program: "shell", command: "bash", want: "bash"},
 		"a shell by the launcher": {program: "launcher", command: "bash", want: "bash"},
 		"an entrypoint prefix":    {program: "launcher", command: "./run", staging: `{"config":{"entrypoint_prefix":"x"}}`, want: "./run"},

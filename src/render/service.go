@@ -129,6 +129,11 @@ func addressText(address netip.Addr) string {
 	return address.String()
 }
 
+// asWithoutMesh lets through what an app without a mesh gets: Envoy's own limits are a
+// request of 15 s and headers of 60 KB. The platform's router has none for the one, and
+// 1 MB for the other (gorouter, max_request_header_bytes).
+var asWithoutMesh = map[string]any{"local_request_timeout_ms": 0, "max_request_headers_kb": 1024}
+
 // proxyConfig is the opaque configuration of the n-th service's sidecar.
 func proxyConfig(mesh *meshfile.Mesh, n int) map[string]any {
 	s := mesh.Services[n]
@@ -137,6 +142,11 @@ func proxyConfig(mesh *meshfile.Mesh, n int) map[string]any {
 	maps.Copy(config, mesh.Envoy.Bootstrap)
 	if s.Protocol != meshfile.DefaultProtocol {
 		config["protocol"] = s.Protocol
+	}
+	for key, value := range asWithoutMesh {
+		if config[key] == nil {
+			config[key] = value
+		}
 	}
 	set := func(key, value string) {
 		if value != "" {

@@ -16,7 +16,7 @@ func TestSupplyLeavesADropletThatIsWhole(t *testing.T) {
 	}
 	want := []string{
 		"agent.json", "bin/consul", "bin/envoy", "bin/mesh", "config.yml",
-		"launch.yml", "mesh.json", "profile.d/mesh.sh", "service.json",
+		"launch.yml", "mesh.json", "profile.d/mesh.sh", "service.json", "sidecar.sh",
 	}
 	if got := tree(t, filepath.Join(f.deps, "0")); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("deps/0 has %q, want %q", got, want)

@@ -98,7 +98,11 @@ func run(args []string, log wait.Log) (status int, err error) {
 	case args[0] == "status" && (len(args) == 1 || len(args) == 2 && strings.TrimLeft(args[1], "-") == "json"):
 		return printStatus(inst, len(args) == 2)
 	case args[0] == "app" && len(args) > 2 && args[1] == "--":
-		return gate.App(context.Background(), inst, log, args[2:], syscall.Exec)
+		environment, err := gate.AppEnvironment(syscall.Exec)
+		if err != nil {
+			return 0, err
+		}
+		return gate.App(context.Background(), inst, log, args[2:], environment, syscall.Exec)
 	}
 	return 0, fmt.Errorf("cannot run %q\n%s", strings.Join(args, " "), usage)
 }

@@ -17,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
@@ -310,28 +309,6 @@ func (c *Client) RegisterCheck(ctx context.Context, check map[string]any) error 
 func (c *Client) UpdateTTL(ctx context.Context, id, status, output string) error {
 	return c.call(ctx, asService, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id),
 		map[string]string{"Status": status, "Output": output}, nil)
-}
-
-// ServiceDefaults is a configuration entry: what a service says to its callers
-// (Protocol) and what Consul takes from no registration (EnvoyExtensions).
-type ServiceDefaults struct {
-	Kind            string // service-defaults
-	Name            string
-	Protocol        string                   `json:",omitempty"`
-	EnvoyExtensions []droplet.EnvoyExtension `json:",omitempty"`
-}
-
-// EnsureDefaults makes an entry where there is none. One that is there is never
-// touched. It returns the entry that Consul then has.
-func (c *Client) EnsureDefaults(ctx context.Context, entry ServiceDefaults) (ServiceDefaults, error) {
-	var made bool
-	err := c.call(ctx, asService, http.MethodPut, "/v1/config?cas=0", entry, &made)
-	if err != nil || made {
-		return entry, err
-	}
-	var there ServiceDefaults
-	err = c.call(ctx, asService, http.MethodGet, "/v1/config/service-defaults/"+url.PathEscape(entry.Name), nil, &there)
-	return there, err
 }
 
 // readToken returns nil if the servers know a token. Any of them may answer.

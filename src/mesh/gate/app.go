@@ -32,13 +32,13 @@ func stopPatience(config droplet.Config) time.Duration {
 type stopTimes struct{ patience, killed time.Duration }
 
 // App runs a start command as the app of the mesh: it starts when the proxy
-// says so, with this process's input, output and environment. Signals are
+// says so, with this process's input and output, in its own environment. Signals are
 // passed on, SIGTERM when the instance is out of rotation. The result is the
 // command's exit status, 128+n where signal n ended it.
 //
 // A command that is not the app's (a task's, a sidecar's, a person's, one of a
 // process without a service) takes this process's place at once.
-func App(ctx context.Context, inst instance.Instance, log wait.Log, command []string, exec Exec) (int, error) {
+func App(ctx context.Context, inst instance.Instance, log wait.Log, command, environment []string, exec Exec) (int, error) {
 	// From here on no signal may end this process before it is decided what
 	// the signal means.
 	signals := make(chan os.Signal, 16)
@@ -49,7 +49,7 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command []st
 		if err != nil {
 			return 0, err
 		}
-		return 0, exec(path, command, os.Environ())
+		return 0, exec(path, command, environment)
 	}
 	if instance.UnderSSH() {
 		return replace()
@@ -89,7 +89,7 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command []st
 	defer conn.Close()
 	inst.NoteMemory(config, log)
 	orphaned := func() { registry.LeaveOrphaned(ctx, inst, config, log) }
-	return supervise(command, conn, signals, stopTimes{stopPatience(config), instance.Within(config.Lifecycle, instance.StopBudget)}, orphaned, log)
+	return supervise(command, environment, conn, signals, stopTimes{stopPatience(config), instance.Within(config.Lifecycle, instance.StopBudget)}, orphaned, log)
 }
 
 func lookPath(name string) (string, error) {
@@ -179,8 +179,9 @@ func readWord(conn net.Conn) (string, error) {
 // ignores SIGTERM is killed before the platform would do it, so that its mesh
 // ends in order. Where the proxy ends without a word, orphaned does what it would
 // have done.
-func supervise(command []string, gate net.Conn, signals <-chan os.Signal, after stopTimes, orphaned func(), log wait.Log) (int, error) {
+func supervise(command, environment []string, gate net.Conn, signals <-chan os.Signal, after stopTimes, orphaned func(), log wait.Log) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("failed to start the app: %w", err)

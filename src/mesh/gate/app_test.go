@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		inst, err := instance.New(program, os.Getenv)
 		var status int
 		if err == nil {
-			status, err = App(context.Background(), inst, log, os.Args[1:], syscall.Exec)
+			status, err = App(context.Background(), inst, log, os.Args[1:], os.Environ(), syscall.Exec)
 		}
 		if err != nil {
 			log("failed: %v", err)

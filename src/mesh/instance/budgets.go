@@ -160,6 +160,10 @@ const HungAfter = 1400 * time.Millisecond
 // whether its servers have moved: an election takes some seconds.
 const AgentLeaderless = 10 * time.Second
 
+// EntriesLook is how often the first of an app's instances looks whether its
+// configuration entries are there.
+const EntriesLook = 90 * time.Second
+
 // CatalogLook is how often an instance looks whether the catalog still has it.
 const CatalogLook = 5 * time.Second
 

@@ -28,6 +28,7 @@ type Instance struct {
 
 	API          string // of the foundation, which tells it from others
 	App          string // application name
+	AppGUID      string
 	Space        string
 	Organization string
 	Route        string // the first, empty without one
@@ -53,6 +54,7 @@ func New(program string, getenv func(string) string) (Instance, error) {
 	}
 	var app struct {
 		API     string   `json:"cf_api"`
+		GUID    string   `json:"application_id"`
 		Name    string   `json:"application_name"`
 		Process string   `json:"process_type"`
 		Space   string   `json:"space_name"`
@@ -64,7 +66,7 @@ func New(program string, getenv func(string) string) (Instance, error) {
 			return inst, fmt.Errorf("failed to read VCAP_APPLICATION: %w", err)
 		}
 	}
-	inst.API, inst.App, inst.Process, inst.Space, inst.Organization = app.API, app.Name, app.Process, app.Space, app.Org
+	inst.API, inst.App, inst.AppGUID, inst.Process, inst.Space, inst.Organization = app.API, app.Name, app.GUID, app.Process, app.Space, app.Org
 	if len(app.URIs) > 0 {
 		inst.Route = app.URIs[0]
 	}

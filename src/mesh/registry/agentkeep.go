@@ -28,6 +28,7 @@ func (v ViaAgent) Keep(ctx context.Context) {
 	group.Go(func() { v.watchAgent(ctx) })
 	group.Go(func() { v.watchCatalog(ctx) })
 	group.Go(func() { v.watchServers(ctx) })
+	group.Go(func() { v.keepEntries(ctx) })
 	group.Wait()
 }
 

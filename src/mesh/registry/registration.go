@@ -27,12 +27,13 @@ type Registration struct {
 	SidecarPort int  // the sidecar's public port
 	listened    bool // the app was seen to listen; of Listening alone
 
-	Registered atomic.Bool
-	away       atomic.Bool                       // the agent has dropped it, and is told again
-	remembered atomic.Pointer[map[string]string] // states of checks by id, as an agent had them
-	shown      atomic.Bool                       // it was in rotation once
-	Works      atomic.Bool                       // the app has passed its checks once
-	Said       atomic.Pointer[string]            // the state of the ready check that the agent was told last
+	Registered  atomic.Bool
+	away        atomic.Bool                       // the agent has dropped it, and is told again
+	remembered  atomic.Pointer[map[string]string] // states of checks by id, as an agent had them
+	shown       atomic.Bool                       // it was in rotation once
+	Works       atomic.Bool                       // the app has passed its checks once
+	Said        atomic.Pointer[string]            // the state of the ready check that the agent was told last
+	entriesSaid string                            // what was said last of its configuration entries
 
 	// writing is held while an agent is told of the service, so that what it hears
 	// last is what was made last; doubt is about what it was told.

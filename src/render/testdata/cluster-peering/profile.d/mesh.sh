@@ -11,7 +11,7 @@ export MESH_UPSTREAM_BILLING_HERE_ADDR=127.0.0.1:20931 MESH_UPSTREAM_BILLING_HER
 if [ -z "${mesh_profile_done:-}" ]; then
   mesh_profile_done=1
   case "${0##*/} ${2:-}" in
-    'launcher exec "$DEPS_DIR/0/bin/mesh" agent' | 'launcher exec "$DEPS_DIR/0/bin/mesh" proxy' | 'launcher bash' | 'launcher ') ;;
+    'launcher . "$DEPS_DIR/0/sidecar.sh" agent' | 'launcher . "$DEPS_DIR/0/sidecar.sh" proxy' | 'launcher bash' | 'launcher ') ;;
     launcher\ *)
       mesh_staging=
       { IFS= read -r -d '' mesh_staging <../staging_info.yml; } 2>/dev/null || :

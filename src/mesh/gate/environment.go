@@ -1,0 +1,66 @@
+package gate
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+)
+
+// environVariable has the number of the descriptor at which the app's environment is,
+// each entry with a zero byte at its end.
+const environVariable = "MESH_APP_ENVIRONMENT"
+
+// AppEnvironment is the app's environment, for `mesh app`, which is started in it. It
+// is no environment for this program: so that takes its own place once more with what
+// it needs, and finds the rest in memory that nobody else can read.
+func AppEnvironment(exec Exec) ([]string, error) {
+	if text, again := os.LookupEnv(environVariable); again {
+		return inherited(text)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("failed to find this program: %w", err)
+	}
+	fd, err := unix.MemfdCreate("environment", 0)
+	if err != nil {
+		return os.Environ(), nil // the app comes first
+	}
+	file := os.NewFile(uintptr(fd), "environment")
+	for _, entry := range os.Environ() {
+		if _, err := file.WriteString(entry + "\x00"); err != nil {
+			return nil, fmt.Errorf("failed to keep the app's environment: %w", err)
+		}
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("failed to keep the app's environment: %w", err)
+	}
+	own := []string{environVariable + "=" + strconv.Itoa(fd)}
+	for _, name := range droplet.Environment {
+		if value, is := os.LookupEnv(name); is {
+			own = append(own, name+"="+value)
+		}
+	}
+	return nil, exec(program, os.Args, own)
+}
+
+// inherited reads what this program has kept before it started anew.
+func inherited(descriptor string) ([]string, error) {
+	fd, err := strconv.Atoi(descriptor)
+	if err != nil || fd <= unix.Stderr {
+		return nil, fmt.Errorf("%s is %q: it is this buildpack's own, and not for the app to set", environVariable, descriptor)
+	}
+	file := os.NewFile(uintptr(fd), "environment")
+	defer file.Close()
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return nil, fmt.Errorf("failed to read the app's environment: %w", err)
+	}
+	return strings.Split(string(bytes.TrimSuffix(text, []byte{0})), "\x00"), nil
+}
