@@ -229,7 +229,7 @@ func (c *Cell) deleteApp(name string) error {
 	maps.DeleteFunc(c.guids, func(key, _ string) bool {
 		return key == "app/"+name || key == "version/"+name || strings.HasPrefix(key, "process/"+name+"/")
 	})
-	return c.enforce(rules{withoutApp(c.rules.allowed, guid), withoutApp(c.rules.cut, guid)})
+	return c.enforce(rules{withoutApp(c.rules.allowed, guid), withoutApp(c.rules.cut, guid), c.rules.apart})
 }
 
 func (c *Cell) appGUID(app App) string { return c.guid("app", app.Name) }

@@ -137,6 +137,14 @@ func (f *firewall) set(all rules) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conn.FlushChain(f.cuts)
+	for _, a := range all.apart {
+		app, err := f.appSet(a.app)
+		if err != nil {
+			return err
+		}
+		f.add(f.cuts, is(source, a.address), inSet(destination, app), drop())
+		f.add(f.cuts, inSet(source, app), is(destination, a.address), drop())
+	}
 	for _, r := range all.cut {
 		from, to, err := f.ends(r)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -118,6 +119,40 @@ func TestCut(t *testing.T) {
 	}
 	must(t, c.Allow(policy))
 	until(t, "it is mended", answers)
+}
+
+// TestCutInstance: packets between one instance and another app vanish, those of its
+// sibling do not, and neither do its own to others.
+func TestCutInstance(t *testing.T) {
+	c := newCell(t, cell.Options{})
+	for _, to := range []string{"back", "other"} {
+		must(t, c.Allow(cell.Policy{Source: "front", Destination: to, Protocol: "tcp", Start: 8080}))
+	}
+	two := app(t, "front", nil)
+	two.Instances = 2
+	front, back, other := push(t, c, two), push(t, c, app(t, "back", nil)), push(t, c, app(t, "other", nil))
+	to := back.Instance(0).Address() + ":8080"
+	open, err := front.Instance(0).Dial(timeout(t), "tcp", to)
+	must(t, err)
+	defer open.Close()
+	restore, err := c.CutInstance(front.Instance(0), "back")
+	must(t, err)
+	_, err = fmt.Fprint(open, "GET / HTTP/1.0\r\n\r\n")
+	must(t, err)
+	must(t, open.SetReadDeadline(time.Now().Add(300*time.Millisecond)))
+	if _, err := open.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the open connection says %v", err)
+	}
+	ctx, cancel := context.WithTimeout(timeout(t), 300*time.Millisecond)
+	defer cancel()
+	var timedOut net.Error
+	if _, err := front.Instance(0).Dial(ctx, "tcp", to); !errors.As(err, &timedOut) || !timedOut.Timeout() {
+		t.Errorf("a new connection says %v", err)
+	}
+	must(t, knock(t, front.Instance(1).Guest, to))
+	must(t, knock(t, front.Instance(0).Guest, other.Instance(0).Address()+":8080"))
+	must(t, restore())
+	must(t, knock(t, front.Instance(0).Guest, to))
 }
 
 // lookup asks the name server from an instance. Where there is nothing it finds

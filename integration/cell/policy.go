@@ -2,6 +2,7 @@ package cell
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -66,6 +67,13 @@ func (c *Cell) Cut(policies ...Policy) error {
 type rules struct {
 	allowed []rule
 	cut     []rule // refused also on connections that exist
+	apart   []apart
+}
+
+// apart are an instance's address and an app, by its GUID, between which nothing passes.
+type apart struct {
+	address netip.Addr
+	app     string
 }
 
 // rule is a policy between two apps by their GUIDs.
@@ -104,7 +112,7 @@ func (c *Cell) Policies() []Policy {
 func (c *Cell) change(policies []Policy, how func(*rules, rule)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changed := rules{slices.Clone(c.rules.allowed), slices.Clone(c.rules.cut)}
+	changed := rules{slices.Clone(c.rules.allowed), slices.Clone(c.rules.cut), c.rules.apart}
 	for _, p := range policies {
 		p, err := p.normal()
 		if err != nil {
@@ -113,6 +121,23 @@ func (c *Cell) change(policies []Policy, how func(*rules, rule)) error {
 		how(&changed, rule{p, c.guidOf("app", p.Source), c.guidOf("app", p.Destination)})
 	}
 	return c.enforce(changed)
+}
+
+// CutInstance has all packets between an instance and an app's vanish, as when one of
+// two networks that a cell has is gone. restore lets them through again.
+func (c *Cell) CutInstance(i *Instance, app string) (restore func() error, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := apart{i.address, c.guidOf("app", app)}
+	changed := c.rules
+	changed.apart = append(slices.Clone(changed.apart), a)
+	return func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		changed := c.rules
+		changed.apart = slices.DeleteFunc(slices.Clone(changed.apart), func(other apart) bool { return other == a })
+		return c.enforce(changed)
+	}, c.enforce(changed)
 }
 
 // enforce is called with mu held.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 )
@@ -93,6 +94,9 @@ func (t *ToServer) try(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return unsent(request, err)
 	}
+	if asked, ok := request.Context().Value(askedKey{}).(*Asked); ok {
+		asked.host.Store(&host)
+	}
 	request = t.addressed(request, host)
 	ended := func() {}
 	if t.isXDS {
@@ -144,6 +148,34 @@ func refusal(request *http.Request) *http.Response {
 	return &http.Response{
 		StatusCode: http.StatusTooManyRequests, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(why)), Request: request,
 	}
+}
+
+// Asked is who was asked for something.
+type Asked struct{ host atomic.Pointer[string] }
+
+type askedKey struct{}
+
+// Note has requests note in a who was asked last.
+func (a *Asked) Note(ctx context.Context) context.Context {
+	return context.WithValue(ctx, askedKey{}, a)
+}
+
+// StillAnswers asks the same server something that it answers at once by itself,
+// whoever else it waits for: that there is a leader, or none.
+func (t *ToServer) StillAnswers(ctx context.Context, a *Asked) error {
+	host := a.host.Load()
+	if host == nil {
+		return nil // nobody was asked yet
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://servers"+leaderPath, nil)
+	if err != nil {
+		return err
+	}
+	response, err := t.Transport.RoundTrip(t.addressed(request, *host))
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
 }
 
 // broke says that a server does not answer, or breaks off.

@@ -33,10 +33,14 @@ type janitor struct {
 
 func newJanitor(v *viaServers) *janitor {
 	now := time.Now()
-	return &janitor{
+	j := &janitor{
 		viaServers: v, gone: map[string]bool{}, firstGone: now, lastGone: now,
 		left: map[string]time.Time{}, suspected: map[string]time.Time{},
 	}
+	if before := v.predecessor; before != "" && before != v.Inst.NodeName() { // nobody else has seen it leave
+		j.left[before] = now
+	}
+	return j
 }
 
 // round waits until there is something to look at, and looks.

@@ -237,22 +237,36 @@ func (v *viaServers) nodeAddress(ctx context.Context) (string, error) {
 func (v *viaServers) put(ctx context.Context, token credentials.Secret, path string, body, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, instance.HoldTime)
 	defer cancel()
-	waiting, done := v.servers.UntilLost(ctx)
-	defer done()
-	// A server that says nothing to another question either is lost.
+	waiting, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	// Only a server that says nothing to another question either is given up: one that
+	// has no leader holds what it is asked.
+	var asked consul.Asked
 	asking := time.AfterFunc(instance.CallTimeout, func() {
 		for waiting.Err() == nil {
 			ask, cancel := context.WithTimeout(waiting, instance.ConnectTimeout)
-			_, _ = v.Consul.Leader(ask)
+			err := v.stillAnswers(ask, &asked)
 			cancel()
+			if err != nil && waiting.Err() == nil {
+				giveUp()
+			}
 			_ = wait.Pause(waiting, instance.ConnectTimeout)
 		}
 	})
 	defer asking.Stop()
-	err := v.Consul.CallWith(waiting, token, http.MethodPut, path, body, answer)
+	err := v.Consul.CallWith(asked.Note(waiting), token, http.MethodPut, path, body, answer)
 	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%s: the server that was asked does not answer any more: %w", path, err)
 	}
+	return err
+}
+
+// stillAnswers returns nil where the server that was asked is there.
+func (v *viaServers) stillAnswers(ctx context.Context, asked *consul.Asked) error {
+	if servers, ok := v.Consul.HTTP.Transport.(*consul.ToServer); ok {
+		return servers.StillAnswers(ctx, asked)
+	}
+	_, err := v.Consul.Leader(ctx)
 	return err
 }
 

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -32,7 +33,7 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 	tries := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
 	index := uint64(0)
 	for ctx.Err() == nil {
-		session, next, err := v.janitor(ctx, index)
+		session, next, err := v.janitor(ctx, index) // which also says who it is
 		if err == nil && session == "" {
 			session, err = v.stand(ctx)
 			next = 0
@@ -54,10 +55,14 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 // janitor is the session of the janitor, empty where there is none, when that is news
 // since index.
 func (v *viaServers) janitor(ctx context.Context, index uint64) (session string, next uint64, err error) {
-	var key []struct{ Session string }
+	var key []struct {
+		Session string
+		Value   []byte
+	}
 	next, err = v.watch(ctx, "/v1/kv/"+v.janitorKey()+"?", index, instance.WatchWait, &key)
 	if len(key) > 0 {
 		session = key[0].Session
+		_ = json.Unmarshal(key[0].Value, &v.predecessor) // it is written so
 	}
 	return session, next, err
 }
@@ -90,7 +95,7 @@ func (v *viaServers) stand(ctx context.Context) (session string, err error) {
 		return "", errEnded
 	}
 	var held bool
-	err = v.put(ctx, v.Access.ServiceToken(), "/v1/kv/"+v.janitorKey()+"?acquire="+url.QueryEscape(own), nil, &held)
+	err = v.put(ctx, v.Access.ServiceToken(), "/v1/kv/"+v.janitorKey()+"?acquire="+url.QueryEscape(own), v.Inst.NodeName(), &held)
 	if err != nil || !held {
 		return "", err
 	}

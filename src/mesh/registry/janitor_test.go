@@ -363,27 +363,36 @@ func TestDeletedKeys(t *testing.T) {
 // TestGoodbye: who has left and is in the catalog again, by a write of his that came
 // late, is taken out soon.
 func TestGoodbye(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		n := newNeighbourhood(t, 3)
-		defer n.close()
-		left := n.others(1)[0]
-		node := droplet.NodeName("app", fmt.Sprint(left))
-		n.die(left)
-		n.mutex.Lock()
-		entry := n.nodes[node]
-		n.remove(node)
-		n.tick()
-		n.mutex.Unlock()
-		time.Sleep(5 * time.Second)
-		n.mutex.Lock()
-		n.nodes[node] = entry
-		n.tick()
-		n.mutex.Unlock()
-		time.Sleep(instance.HoldTime)
-		if got := n.buried(left); got != 2 {
-			t.Errorf("it was taken out %d times, by itself and by another", got)
-		}
-	})
+	for _, isJanitor := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the janitor: %t", isJanitor), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) { goodbye(t, isJanitor) })
+		})
+	}
+}
+
+func goodbye(t *testing.T, isJanitor bool) {
+	n := newNeighbourhood(t, 3)
+	defer n.close()
+	left := n.others(1)[0]
+	if isJanitor {
+		left = n.janitorNow()
+	}
+	node := droplet.NodeName("app", fmt.Sprint(left))
+	n.die(left)
+	n.mutex.Lock()
+	entry := n.nodes[node]
+	n.remove(node)
+	n.tick()
+	n.mutex.Unlock()
+	time.Sleep(5 * time.Second)
+	n.mutex.Lock()
+	n.nodes[node] = entry
+	n.tick()
+	n.mutex.Unlock()
+	time.Sleep(instance.HoldTime)
+	if got := n.buried(left); got != 2 {
+		t.Errorf("it was taken out %d times, by itself and by another", got)
+	}
 }
 
 // TestLeftovers: the dead go that no other lived to bury, and what an instance leaves

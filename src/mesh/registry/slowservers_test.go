@@ -36,6 +36,7 @@ type slowServers struct {
 	sessions map[string]*slowSession // by id
 	keys     map[string]string       // sessions by key
 	written  map[string]int          // index at which a key was last
+	values   map[string][]byte       // by key
 	removed  map[string]int          // how often a node was
 	asked    int                     // but for renewals of sessions, and how the catalog has who asks
 	acquired int                     // tries to be the janitor
@@ -58,7 +59,7 @@ type slowSession struct {
 func newSlowServers(slow func() time.Duration) *slowServers {
 	return &slowServers{
 		slow: slow, index: 1, changed: make(chan struct{}), nodes: map[string]*slowNode{},
-		sessions: map[string]*slowSession{}, keys: map[string]string{}, written: map[string]int{}, removed: map[string]int{},
+		sessions: map[string]*slowSession{}, keys: map[string]string{}, written: map[string]int{}, values: map[string][]byte{}, removed: map[string]int{},
 	}
 }
 
@@ -180,7 +181,7 @@ func (s *slowServers) change(u *url.URL, body []byte) answer {
 			return refused("invalid session")
 		}
 		if s.keys[key] == "" {
-			s.keys[key], s.written[key] = id, s.index
+			s.keys[key], s.written[key], s.values[key] = id, s.index, body
 		}
 		return answer{status: http.StatusOK, body: s.keys[key] == id}
 	default:
@@ -288,7 +289,7 @@ func (s *slowServers) tell(ctx context.Context, u *url.URL) answer {
 			if !there {
 				return answer{http.StatusNotFound, "", index}
 			}
-			return answer{http.StatusOK, []any{map[string]string{"Session": holder}}, index}
+			return answer{http.StatusOK, []any{map[string]any{"Session": holder, "Value": s.values[key]}}, index}
 		}
 		for other := range s.keys {
 			if strings.HasPrefix(other, key) {

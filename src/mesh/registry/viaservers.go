@@ -34,6 +34,8 @@ type viaServers struct {
 	renewed time.Time             // when the session was last; guarded by mutex
 	back    time.Time             // when the session was renewed after it was overdue; guarded by mutex
 	noted   string                // what the janitor waits for; guarded by mutex
+
+	predecessor string // node of the last janitor; of watchSiblings alone
 }
 
 // nowhere is the address of a node none of whose sidecars was ever in rotation
