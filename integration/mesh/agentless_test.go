@@ -189,8 +189,7 @@ func TestSiblings(t *testing.T) {
 		if err := shared.Consul(t.Context(), http.MethodDelete, "/v1/kv/consul-mesh-buildpack/"+agentless.back+"/?recurse", nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		// An instance looks every two minutes how the servers have it.
-		within(t, 3*time.Minute, "both are there again, and a janitor", func(ctx ctx) error {
+		within(t, lookedAt, "both are there again, and a janitor", func(ctx ctx) error {
 			want := []string{droplet.JanitorKey(agentless.back, agentless.back, "web")}
 			for _, i := range backend.Instances() {
 				want = append(want, droplet.AliveKeys(agentless.back)+foundation.NodeOf(i))
@@ -221,7 +220,10 @@ func TestSiblings(t *testing.T) {
 		if err := shared.Consul(t.Context(), http.MethodPut, "/v1/catalog/register", old, nil); err != nil {
 			t.Fatal(err)
 		}
-		waitLog(t, backend, fmt.Sprintf("the catalog has this instance at %q, not at", nowhere))
+		within(t, lookedAt, "the instance sees it", func(ctx ctx) error {
+			_, err := backend.WaitLog(ctx, fmt.Sprintf("the catalog has this instance at %q, not at", nowhere))
+			return err
+		})
 		eventually(t, "it is where it was", func(ctx ctx) error {
 			var now struct{ Node map[string]any }
 			err := shared.Consul(ctx, http.MethodGet, "/v1/catalog/node/"+node, nil, &now)
@@ -311,6 +313,10 @@ func nodesAre(ctx context.Context, instances []*cell.Instance) error {
 	}
 	return nil
 }
+
+// lookedAt is when each instance has looked how the servers have it: it does so every
+// two minutes.
+const lookedAt = 3 * time.Minute
 
 func within(t *testing.T, bound time.Duration, what string, condition func(context.Context) error) {
 	t.Helper()
