@@ -160,8 +160,8 @@ const HungAfter = 1400 * time.Millisecond
 // whether its servers have moved: an election takes some seconds.
 const AgentLeaderless = 10 * time.Second
 
-// EntriesLook is how often the first of an app's instances looks whether its
-// configuration entries are there.
+// EntriesLook is how often one instance for all looks whether their configuration
+// entries are there: within two minutes they are again.
 const EntriesLook = 90 * time.Second
 
 // CatalogLook is how often an instance looks whether the catalog still has it.

@@ -28,7 +28,9 @@ func (v ViaAgent) Keep(ctx context.Context) {
 	group.Go(func() { v.watchAgent(ctx) })
 	group.Go(func() { v.watchCatalog(ctx) })
 	group.Go(func() { v.watchServers(ctx) })
-	group.Go(func() { v.keepEntries(ctx) })
+	if v.Inst.Index == "0" {
+		group.Go(func() { v.keepEntries(ctx) })
+	}
 	group.Wait()
 }
 

@@ -149,7 +149,6 @@ func (j *janitor) look(ctx context.Context) error {
 	}
 	if all {
 		j.looked = begun
-		j.keepEntries(ctx)
 	}
 	clear(j.gone)
 	if len(dead) == 0 {

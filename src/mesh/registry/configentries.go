@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
@@ -20,39 +21,58 @@ func longRequests(service string) consul.Entry {
 	return consul.Entry{Kind: "service-resolver", Name: service, Fields: map[string]any{"RequestTimeout": "24h0m0s"}}
 }
 
-// keepEntries writes the entries of this app's services that are missing. One instance
-// does so for all, now and then; a failure is said when it changes.
+// keepEntries has the entries of this app's services be there until ctx ends. One
+// instance does so for all: with agents the first, without them the janitor.
 func (n *Node) keepEntries(ctx context.Context) {
+	var group sync.WaitGroup
 	for _, r := range n.Services {
-		if !slices.Contains(withRequests, r.Protocol) || !r.Registered.Load() {
-			continue
+		if slices.Contains(withRequests, r.Protocol) {
+			group.Go(func() { n.keepEntry(ctx, r, longRequests(r.Name)) })
 		}
+	}
+	group.Wait()
+}
+
+// keepEntry writes an entry where it is missing, from when the service was first in
+// rotation: a deployment that does not get there changes no traffic. A failure is said
+// when it changes.
+func (n *Node) keepEntry(ctx context.Context, r *Registration, entry consul.Entry) {
+	for !r.shown.Load() && wait.Pause(ctx, instance.Beat) == nil {
+	}
+	tries := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
+	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, instance.AsideBudget)
-		err := n.Consul.KeepEntry(asking, n.Inst.AppGUID, longRequests(r.Name))
+		err := n.Consul.KeepEntry(asking, n.Inst.AppGUID, entry)
 		cancel()
-		var other *consul.NotOwnError
-		said := ""
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case errors.As(err, &other):
-			if timeout, _ := other.Fields["RequestTimeout"].(string); timeout == "" || timeout == "0s" {
-				said = err.Error() + ": callers give requests up after 15 s, unless it has a RequestTimeout"
-			}
-		case err != nil:
-			said = "failed to write the service-resolver entry, callers give requests up after 15 s: " + err.Error()
 		}
-		if before := r.entriesSaid; before != said && said != "" {
+		said := failure(err)
+		if said != r.entriesSaid && said != "" {
 			n.Log("%s: %s", r.ID, said)
 		}
 		r.entriesSaid = said
+		var other *consul.NotOwnError
+		next := instance.EntriesLook
+		if err != nil && !errors.As(err, &other) && consul.Passes(err) {
+			next = tries.Next()
+		} else {
+			tries.Reset()
+		}
+		_ = wait.Pause(ctx, next)
 	}
 }
 
-// keepEntries is for the first instance, where there are agents.
-func (v ViaAgent) keepEntries(ctx context.Context) {
-	for v.Inst.Index == "0" && ctx.Err() == nil {
-		v.Node.keepEntries(ctx)
-		_ = wait.Pause(ctx, instance.EntriesLook)
+// failure says what longRequests not being there means, empty where that is nothing.
+func failure(err error) string {
+	var other *consul.NotOwnError
+	switch {
+	case errors.As(err, &other):
+		if timeout, _ := other.Fields["RequestTimeout"].(string); timeout == "" || timeout == "0s" {
+			return err.Error() + ": callers give requests up after 15 s, unless it has a RequestTimeout"
+		}
+	case err != nil:
+		return "failed to write the service-resolver entry, callers give requests up after 15 s: " + err.Error()
 	}
+	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
@@ -124,6 +125,11 @@ var errSucceeded = errors.New("another instance is the janitor")
 // for too long, it gives its key back: another may reach the servers.
 func (v *viaServers) clean(ctx context.Context, session string) {
 	defer v.note("")
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	entries, cancel := context.WithCancel(ctx)
+	defer cancel()
+	aside.Go(func() { v.keepEntries(entries) })
 	tries := wait.Backoff{First: instance.AgainFirst, Most: instance.ListAgain}
 	j := newJanitor(v)
 	said, looked := false, time.Now()
