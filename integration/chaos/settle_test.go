@@ -206,6 +206,12 @@ func survive(t *testing.T, bound time.Duration, do func(ctx context.Context) (fr
 	default:
 		bound = 3*bound + 2*time.Second
 	}
+	return carry(t, bound, timeout, do)
+}
+
+// carry is survive with a timeout for each answer, and no more time in the short form.
+func carry(t *testing.T, bound, timeout time.Duration, do func(ctx context.Context) (from time.Time, err error)) load.Result {
+	t.Helper()
 	roll(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*settledWithin)
 	defer cancel()
