@@ -33,7 +33,11 @@ func TestGitURL(t *testing.T) {
 
 	url := address + "/git/" + filepath.Base(repository) + "#v" + version
 	app := frontend(t, cell.Buildpack{Name: url}, shared.Last)
-	app.Env = map[string]string{"GOPROXY": address + "/modules"}
+	app.Env = map[string]string{
+		"GOPROXY": address + "/modules",
+		// What an app says to its own Go is not said to ours.
+		"GO111MODULE": "off", "GOFLAGS": "-mod=nonsense", "GOWORK": "/nowhere/go.work", "GOEXPERIMENT": "nonsense", "GOOS": "plan9",
+	}
 	forget(t, app)
 	droplet, err := stage(t, app)
 	if err != nil {

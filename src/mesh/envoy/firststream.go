@@ -227,23 +227,28 @@ func (s *replay) sayAgain(to *io.PipeWriter) {
 // it.
 func (s *FirstStreams) take(sidecar string) *firstStream {
 	s.mutex.Lock()
-	defer s.mutex.Unlock()
 	known := s.of(sidecar)
 	e := known.begun
-	if e == nil {
-		return nil
-	}
 	known.begun = nil
-	select {
-	case <-e.answered:
-		if e.err == nil {
-			_ = e.response.Body.Close()
-		}
-		e.cancel()
-		return nil
-	default:
-		known.served = true
+	refused := e != nil && isClosed(e.answered)
+	known.served = known.served || e != nil && !refused
+	s.mutex.Unlock()
+	if !refused {
 		return e
+	}
+	if e.err == nil {
+		_ = e.response.Body.Close() // it may wait for the server, so not with the mutex
+	}
+	e.cancel()
+	return nil
+}
+
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -264,10 +269,7 @@ func (s *FirstStreams) Answered(sidecar string) <-chan struct{} {
 func (s *FirstStreams) noteAnswer(sidecar string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	heard := s.of(sidecar).heard
-	select {
-	case <-heard:
-	default:
+	if heard := s.of(sidecar).heard; !isClosed(heard) {
 		close(heard)
 	}
 }

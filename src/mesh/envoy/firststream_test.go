@@ -229,3 +229,42 @@ func fieldAt(t *testing.T, message []byte, path ...protowire.Number) string {
 	}
 	return ""
 }
+
+// slowToClose is the body of an answer, which is not closed before it may be.
+type slowToClose struct {
+	io.Reader
+	closes, may chan struct{}
+}
+
+func (b slowToClose) Close() error {
+	close(b.closes)
+	<-b.may
+	return nil
+}
+
+// TestStatusWaitsForNoServer: while a refused stream is being closed, a status is told.
+func TestStatusWaitsForNoServer(t *testing.T) {
+	t.Parallel()
+	body := slowToClose{strings.NewReader(""), make(chan struct{}), make(chan struct{})}
+	s := NewFirstStreams(nil)
+	answered := make(chan struct{})
+	close(answered)
+	s.of("s").begun = &firstStream{cancel: func() {}, answered: answered, response: &http.Response{Body: body}}
+	taken := make(chan *firstStream)
+	go func() { taken <- s.take("s") }()
+	<-body.closes
+	told := make(chan bool)
+	go func() { told <- s.Served("s") }()
+	select {
+	case served := <-told:
+		if served {
+			t.Error("a refused stream has served")
+		}
+	case <-time.After(time.Minute):
+		t.Error("a status waits for the server")
+	}
+	close(body.may)
+	if e := <-taken; e != nil {
+		t.Errorf("got a refused stream %v", e)
+	}
+}

@@ -28,18 +28,9 @@ func AppEnvironment(exec Exec) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("failed to find this program: %w", err)
 	}
-	fd, err := unix.MemfdCreate("environment", 0)
+	fd, err := keep(os.Environ())
 	if err != nil {
 		return os.Environ(), nil // the app comes first
-	}
-	file := os.NewFile(uintptr(fd), "environment")
-	for _, entry := range os.Environ() {
-		if _, err := file.WriteString(entry + "\x00"); err != nil {
-			return nil, fmt.Errorf("failed to keep the app's environment: %w", err)
-		}
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("failed to keep the app's environment: %w", err)
 	}
 	own := []string{environVariable + "=" + strconv.Itoa(fd)}
 	for _, name := range droplet.Environment {
@@ -48,6 +39,28 @@ func AppEnvironment(exec Exec) ([]string, error) {
 		}
 	}
 	return nil, exec(program, os.Args, own)
+}
+
+// keep writes an environment into memory, and gives the descriptor of it.
+func keep(entries []string) (fd int, err error) {
+	fd, err = unix.MemfdCreate("environment", 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, entry := range entries {
+		for rest := []byte(entry + "\x00"); len(rest) > 0 && err == nil; {
+			var n int
+			n, err = unix.Write(fd, rest)
+			rest = rest[max(n, 0):]
+		}
+	}
+	if err == nil {
+		_, err = unix.Seek(fd, 0, io.SeekStart)
+	}
+	if err != nil {
+		_ = unix.Close(fd) // nothing was kept
+	}
+	return fd, err
 }
 
 // inherited reads what this program has kept before it started anew.

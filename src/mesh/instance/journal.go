@@ -3,6 +3,7 @@ package instance
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,11 +18,15 @@ type journal struct {
 	out  io.Writer
 	Path string
 	part []byte // of a line that has not ended yet
+	cut  bool   // that line was too long, and what comes of it is left out
 	kept bool   // the last line was, so what continues it is too
 }
 
 // JournalLimit is when a file loses its older half, in bytes.
 const JournalLimit = 32 << 10
+
+// longestLine is more than Envoy and Consul print in one, in bytes.
+const longestLine = 256 << 10
 
 // NewJournal starts the file of one program anew.
 func (i Instance) NewJournal(program string, out io.Writer) (*journal, error) {
@@ -49,19 +54,26 @@ func (i Instance) JournalPath(program string) string {
 // the provider, and Consul says all of it where it finds none.
 var (
 	quotedAutoJoin = regexp.MustCompile(`"(?:\\.|[^"\\\n])*provider=(?:\\.|[^"\\\n])*"`)
-	autoJoin       = regexp.MustCompile(`(?:\w+=\S+ )*provider=[^\n]*`)
+	autoJoin       = regexp.MustCompile(`(?:[\w-]+=[^\n]*)?provider=[^\n]*`)
 )
 
-// Write passes on whole lines: what is left out of one may come in two pieces. That
-// nothing could be kept is no reason to lose a log.
+// Write passes on whole lines: what is left out of one may come in two pieces. Of a
+// line that is longer than longestLine it passes on nothing but that. That nothing
+// could be kept is no reason to lose a log.
 func (j *journal) Write(text []byte) (int, error) {
 	j.part = append(j.part, text...)
-	end := bytes.LastIndexByte(j.part, '\n') + 1
-	if len(j.part)-end > JournalLimit { // that is no line
-		end = len(j.part)
+	if end := bytes.IndexByte(j.part, '\n') + 1; j.cut && end > 0 {
+		j.part, j.cut = j.part[end:], false
 	}
-	lines := j.part[:end]
-	j.part = bytes.Clone(j.part[end:])
+	end := bytes.LastIndexByte(j.part, '\n') + 1
+	lines, rest := j.part[:end], bytes.Clone(j.part[end:])
+	if len(rest) > longestLine || j.cut {
+		if !j.cut {
+			lines = fmt.Appendf(lines[:end:end], "mesh: a line of more than %d bytes is left out\n", longestLine)
+		}
+		rest, j.cut = nil, true
+	}
+	j.part = rest
 	return len(text), j.pass(lines)
 }
 

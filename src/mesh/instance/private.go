@@ -68,8 +68,12 @@ func makePrivate(dir string) error {
 //
 // With a limit of 0 the kernel still hands the memory to the program that
 // kernel.core_pattern may name; with one of 1 it does neither (core(5), fs/coredump.c).
-// Where the platform's own limit is 0 nobody but root can set 1.
+// Where the platform's own limit is 0 nobody but root can set 1, so what is handed
+// over has no part of the memory, either.
 func ForbidCores() error {
+	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
+		return fmt.Errorf("failed to keep memory out of core files: %w", err)
+	}
 	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
 	if errors.Is(err, unix.EPERM) {
 		err = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
