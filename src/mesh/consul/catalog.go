@@ -252,15 +252,16 @@ func (c *Client) SweepNode(ctx context.Context, name string) error {
 	return c.call(ctx, asNode, http.MethodPut, "/v1/catalog/deregister", map[string]string{"Node": name}, nil)
 }
 
-// ServerAddresses are those of the servers that the agent knows, whether they answer or
-// not. Where ACLs keep it from seeing them there are none.
-func (c *Client) ServerAddresses(ctx context.Context) (all []string, err error) {
+// KnownServers are the addresses of the servers that the agent knows, and whether it
+// sees one of them alive. Where ACLs keep it from seeing them there are none.
+func (c *Client) KnownServers(ctx context.Context) (all []string, alive bool, err error) {
 	var members []member
 	err = c.call(ctx, asSelf, http.MethodGet, "/v1/agent/members", nil, &members)
 	for _, m := range members {
 		if m.Tags["role"] == "consul" {
 			all = append(all, m.Addr)
+			alive = alive || m.Status == memberAlive
 		}
 	}
-	return all, err
+	return all, alive, err
 }

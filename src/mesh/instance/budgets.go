@@ -160,6 +160,9 @@ const HungAfter = 1400 * time.Millisecond
 // whether its servers have moved: an election takes some seconds.
 const AgentLeaderless = 10 * time.Second
 
+// AgentLeaderlessMost is the same where starting the agent anew has not helped.
+const AgentLeaderlessMost = 5 * time.Minute
+
 // EntriesLook is how often one instance for all looks whether their configuration
 // entries are there: within two minutes they are again.
 const EntriesLook = 90 * time.Second

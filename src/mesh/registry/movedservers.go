@@ -17,15 +17,17 @@ import (
 // from then on it knows the servers by their gossip. Where all of them have got other
 // addresses while it heard none, it would ask the old ones for ever.
 
-// watchServers starts the agent anew, on its data, where its servers have moved.
+// watchServers starts the agent anew, on its data, where its servers have moved. Where
+// that does not help it waits twice as long before it does so again.
 func (v ViaAgent) watchServers(ctx context.Context) {
 	since := time.Now() // when there was a leader last, or the agent was started anew
+	patience := instance.AgentLeaderless
 	for wait.Pause(ctx, instance.CatalogLook) == nil {
 		if v.Consul.Joined(ctx) == nil {
-			since = time.Now()
+			since, patience = time.Now(), instance.AgentLeaderless
 			continue
 		}
-		if time.Since(since) < instance.AgentLeaderless {
+		if time.Since(since) < patience {
 			continue
 		}
 		moved := v.movedServers(ctx)
@@ -36,12 +38,14 @@ func (v ViaAgent) watchServers(ctx context.Context) {
 		if err := agent.Kill(v.Inst); err != nil {
 			v.Log("failed to end the Consul agent: %v", err)
 		}
-		since = time.Now()
+		since, patience = time.Now(), min(2*patience, instance.AgentLeaderlessMost)
 	}
 }
 
 // movedServers says that the servers answer at their names, and are others than all
-// that the agent knows; empty where they are not, or nobody can tell.
+// that the agent knows, of which it sees none alive; empty where that is not so, or
+// nobody can tell. Behind a load balancer names and members never have an address in
+// common: there servers without a leader are still alive to the agent.
 func (v ViaAgent) movedServers(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, instance.AsideBudget)
 	defer cancel()
@@ -49,12 +53,12 @@ func (v ViaAgent) movedServers(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	hosts, err := consul.Resolve(ctx, join)
-	if err != nil {
+	known, alive, err := v.Consul.KnownServers(ctx)
+	if err != nil || alive || len(known) == 0 {
 		return ""
 	}
-	known, err := v.Consul.ServerAddresses(ctx)
-	if err != nil || len(known) == 0 || slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(known, host) }) {
+	hosts, err := consul.Resolve(ctx, join)
+	if err != nil || slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(known, host) }) {
 		return ""
 	}
 	if wait.DialAny(ctx, hosts, serverRPC) != nil {
