@@ -30,13 +30,26 @@ func (d *decoder) fail(key, format string, args ...any) {
 	d.wrong = append(d.wrong, key+": "+fmt.Sprintf(format, args...))
 }
 
+// unresolved says what helps where a CredHub reference is not resolved, by the
+// variable that has led to it: the platform resolves references in VCAP_SERVICES alone.
+var unresolved = map[string]string{
+	envServices: "the instance needs an identity that CredHub knows, which the platform's operator gives it",
+	envFile:     withoutFeature("file-based-vcap-services"),
+	envRoot:     withoutFeature("service-binding-k8s"),
+}
+
+func withoutFeature(name string) string {
+	return fmt.Sprintf("it resolves none in files: turn the app feature %s off, by "+
+		`cf curl -X PATCH /v3/apps/$(cf app APP --guid)/features/%s -d '{"enabled": false}', and restart the app`, name, name)
+}
+
 // decode checks the binding, and says every mistake at once.
 func (b *binding) decode() (*Credentials, []string, error) {
 	d := &decoder{values: b.Credentials}
 	c := &Credentials{Binding: b.Name}
 	if _, reference := d.values[keyCredHub]; reference {
-		return nil, nil, fmt.Errorf("the platform has not resolved the CredHub reference of the bound service %s\n"+
-			"hint: the instance needs an identity that CredHub knows, which the platform's operator gives it", shown(b.Name))
+		return nil, nil, fmt.Errorf("the platform has not resolved the CredHub reference of the bound service %s\nhint: %s",
+			shown(b.Name), unresolved[b.from])
 	}
 	c.Datacenter = d.name(keyDatacenter)
 	c.Namespace = d.name(keyNamespace)

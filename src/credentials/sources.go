@@ -17,6 +17,9 @@ type binding struct {
 	Label       string         `json:"label"`
 	Tags        []string       `json:"tags"`
 	Credentials map[string]any `json:"credentials"`
+
+	// from is the variable that has led to it.
+	from string
 }
 
 // Where the platform says which services are bound.
@@ -68,6 +71,7 @@ func parseServices(source string, text []byte) (all []*binding, err error) {
 			if b.Label == "" {
 				b.Label = label
 			}
+			b.from = source
 			all = append(all, b)
 		}
 	}
@@ -76,7 +80,7 @@ func parseServices(source string, text []byte) (all []*binding, err error) {
 
 // readRoot reads the folders of servicebinding.io: one for each binding, with a file
 // for each key. What else Cloud Foundry knows of a binding it adds as files of the
-// names that readBinding lists.
+// names that readBinding lists (cloud_controller_ng, ServiceBindingFilesBuilder).
 func readRoot(root string) ([]*binding, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
@@ -108,7 +112,7 @@ func readBinding(dir string) (*binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &binding{Credentials: map[string]any{}}
+	b := &binding{Credentials: map[string]any{}, from: envRoot}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		if info, err := os.Stat(path); err != nil || info.IsDir() || hidden(entry.Name()) {
@@ -119,23 +123,22 @@ func readBinding(dir string) (*binding, error) {
 			return nil, err
 		}
 		value := strings.TrimRight(string(text), "\r\n")
-		switch entry.Name() {
+		// The platform's own files have dashes in their names, or since September 2025
+		// underscores; those of keys have what the key has, or dashes.
+		switch key := strings.ReplaceAll(entry.Name(), "-", "_"); key {
 		case "name":
 			b.Name = value
-		case "instance-name":
+		case "instance_name":
 			b.Instance = value
 		case "type", "label":
 			b.Label = value
 		case "tags":
 			b.Tags = list(value)
-		case "provider", "plan", "binding-guid", "binding-name", "instance-guid", "syslog-drain-url", "volume-mounts":
+		case "provider", "plan", "binding_guid", "binding_name", "instance_guid", "syslog_drain_url", "volume_mounts":
 			// Not about Consul.
+		case strings.ReplaceAll(keyCredHub, "-", "_"):
+			b.Credentials[keyCredHub] = value
 		default:
-			// File names have dashes where keys have underscores.
-			key := entry.Name()
-			if key != keyCredHub {
-				key = strings.ReplaceAll(key, "-", "_")
-			}
 			b.Credentials[key] = value
 		}
 	}
