@@ -20,6 +20,9 @@ func (m *Mesh) fillDefaults() {
 	for _, s := range m.Services {
 		s.Name = cmp.Or(s.Name, s.Label)
 		s.ID = cmp.Or(s.ID, s.Name)
+		if s.Port == AppPort && s.Process == webProcess && s.Sidecar.LocalSocketPath == "" {
+			s.Port = 0 // whoever writes 8080 means PORT
+		}
 		for _, u := range s.Upstreams {
 			u.Service = cmp.Or(u.Service, u.Name)
 		}
