@@ -277,3 +277,36 @@ func TestClearText(t *testing.T) {
 		}
 	}
 }
+
+// TestSystemCA: the binding may name the authorities that the platform trusts.
+func TestSystemCA(t *testing.T) {
+	t.Parallel()
+	one, two := testCA(t, true), testCA(t, true)
+	full := folder(t, map[string]string{"a.crt": one, "b.crt": testCA(t, false), "c.crt": "no PEM", "d.pem": two, "below/e.crt": one})
+	for name, test := range map[string]struct{ dir, binding, want, wrong string }{
+		"all":          {full, `{"ca":"system"}`, one + two, ""},
+		"with a name":  {full, `{"ca":"system","verify_server_hostname":true}`, one + two, ""},
+		"any name":     {full, `{"ca":"system","verify_server_hostname":false}`, "", "verify_server_hostname: has to be true"},
+		"empty":        {t.TempDir(), `{"ca":"system"}`, "", "CF_SYSTEM_CERT_PATH has none"},
+		"no folder":    {"", `{"ca":"system"}`, "", "failed to read CF_SYSTEM_CERT_PATH"},
+		"its own only": {full, `{"ca":` + fmt.Sprintf("%q", one) + `}`, one, ""},
+	} {
+		getenv := services(t, test.binding)
+		c, _, err := Read(func(name string) string {
+			if name == envSystem {
+				return test.dir
+			}
+			return getenv(name)
+		}, "")
+		switch {
+		case test.wrong != "":
+			if err == nil || !strings.Contains(err.Error(), test.wrong) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.CA != test.want:
+			t.Errorf("%s: the CA is\n%s", name, c.CA)
+		}
+	}
+}

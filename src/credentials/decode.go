@@ -23,6 +23,7 @@ const (
 // once.
 type decoder struct {
 	values map[string]any
+	system string // the folder of the certificates that the platform trusts
 	wrong  []string
 }
 
@@ -44,8 +45,8 @@ func withoutFeature(name string) string {
 }
 
 // decode checks the binding, and says every mistake at once.
-func (b *binding) decode() (*Credentials, []string, error) {
-	d := &decoder{values: b.Credentials}
+func (b *binding) decode(system string) (*Credentials, []string, error) {
+	d := &decoder{values: b.Credentials, system: system}
 	c := &Credentials{Binding: b.Name}
 	if _, reference := d.values[keyCredHub]; reference {
 		return nil, nil, fmt.Errorf("the platform has not resolved the CredHub reference of the bound service %s\nhint: %s",
@@ -226,6 +227,9 @@ func (d *decoder) gossipKey() Secret {
 	return key
 }
 
+// systemCA in place of a PEM text stands for the certificates that the platform trusts.
+const systemCA = "system"
+
 // certificates checks a PEM text and gives it back without what else stands
 // between the certificates.
 func (d *decoder) certificates() string {
@@ -241,6 +245,15 @@ func (d *decoder) certificates() string {
 	case len(text) > maxCA:
 		d.fail(keyCA, "has %d bytes, and at most %d make sense", len(text), maxCA)
 		return ""
+	case text == systemCA:
+		trusted, err := readSystem(d.system)
+		if err != nil {
+			d.fail(keyCA, "is %q, and the certificates that the platform trusts cannot be read: %v", systemCA, err)
+		}
+		if !d.flag(keyServerName, true) {
+			d.fail(keyServerName, "has to be true: the platform trusts the certificates of other containers too")
+		}
+		return trusted
 	}
 	bundle, err := bundle([]byte(text))
 	if err != nil {

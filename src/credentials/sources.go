@@ -29,6 +29,10 @@ const (
 	envRoot     = "SERVICE_BINDING_ROOT"
 )
 
+// envSystem has the folder of the certificates that the platform's operators trust, a
+// file in PEM each.
+const envSystem = "CF_SYSTEM_CERT_PATH"
+
 // maxSource bounds what is read: Cloud Foundry allows a megabyte in files.
 const maxSource = 4 << 20
 
@@ -160,6 +164,29 @@ func readFile(path string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, maxSource)
 	}
 	return text, err
+}
+
+// readSystem reads the certificates of authorities in a folder, as PEM. What is not one
+// is left out: the folder is not the binding's.
+func readSystem(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("failed to read %s: %w", envSystem, err)
+	}
+	var all strings.Builder
+	for _, entry := range entries {
+		text, err := readFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			continue
+		}
+		if authorities, err := bundle(text); err == nil {
+			all.WriteString(authorities)
+		}
+	}
+	if all.Len() == 0 {
+		return "", fmt.Errorf("%s has none", envSystem)
+	}
+	return all.String(), nil
 }
 
 // list takes a JSON array, or words with commas or spaces between them.
