@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,14 +160,17 @@ func (c *command) format() func(string) error {
 	}
 }
 
-//go:embed starter.hcl
-var starter []byte
+// starters are the kinds of files that init writes, KIND.hcl each.
+//
+//go:embed starters
+var starters embed.FS
 
 func (c *command) init() func(string) error {
 	force := c.flags.Bool("force", false, "write over a file that is there")
-	return func(file string) error {
-		if file == "" {
-			file = meshfile.Name
+	return func(string) error {
+		starter, file, err := chosen(c.files)
+		if err != nil {
+			return err
 		}
 		mode := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 		if !*force {
@@ -183,6 +186,25 @@ func (c *command) init() func(string) error {
 		_, err = out.Write(starter)
 		return errors.Join(err, out.Close())
 	}
+}
+
+// chosen is the starter that init writes, and the file: KIND, FILE, both or none.
+func chosen(args []string) (starter []byte, file string, err error) {
+	kind, file := "app", meshfile.Name
+	if len(args) > 0 {
+		if _, err := starters.ReadFile("starters/" + args[0] + ".hcl"); err == nil {
+			kind, args = args[0], args[1:]
+		}
+	}
+	switch len(args) {
+	case 0:
+	case 1:
+		file = args[0]
+	default:
+		return nil, "", fmt.Errorf("init: want a kind of starter and a file, got %q\n%s", args, usage)
+	}
+	starter, err = starters.ReadFile("starters/" + kind + ".hcl")
+	return starter, file, err
 }
 
 func (c *command) schema() func(string) error {

@@ -13,7 +13,7 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   validate   say everything that is wrong with the file     [-json]
   render     show the files that staging would write        [-out DIR] [-index N]
   fmt        write the file in HCL's own format             [-check]
-  init       write a starter with comments                  [-force]
+  init       write a starter with comments: init [app]      [-force]
   schema     describe the whole language as JSON
   acl        show the ACL policies that the file needs      [-out DIR] [-servers PREFIX]
   intentions show the intentions that upstreams need, of any

@@ -65,7 +65,7 @@ func run(args []string, out, stderr io.Writer) error {
 	}
 	file := ""
 	switch {
-	case len(c.files) > 1 && name != "intentions":
+	case len(c.files) > 1 && name != "intentions" && name != "init":
 		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.files, usage)
 	case len(c.files) > 0:
 		file = c.files[0]
