@@ -48,6 +48,7 @@ var cfCommands = map[string]cfCommand{
 	"remove-network-policy":                  {2, 2, "-s: -o: --protocol: --port:"},
 	"rename":                                 {2, 2, ""},
 	"restage":                                {1, 1, "--strategy: --max-in-flight: --no-wait"},
+	"restart-app-instance":                   {2, 2, "--process:"},
 	"restart":                                {1, 1, strings.TrimSpace(rolling)},
 	"revisions":                              {1, 1, ""},
 	"rollback":                               {1, 1, "--version: -f --strategy: --max-in-flight: --instance-steps:"},
