@@ -206,6 +206,9 @@ func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 	where := ""
 	if at.Filename != "" && other.at.Filename != "" {
 		where = fmt.Sprintf(" on line %d", other.at.Start.Line)
+		if other.at.Filename != at.Filename {
+			where += " of " + other.at.Filename
+		}
 	}
 	switch platform := platformPort(port); {
 	case port > 65535:

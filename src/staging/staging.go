@@ -39,7 +39,11 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err := p.checkStack(); err != nil {
 		return err
 	}
-	mesh, warnings, err := meshfile.Load(p.appDir(), meshfile.NewContext(os.Environ()))
+	context := meshfile.NewContext(os.Environ())
+	if context.Defaults, err = meshfile.ReadDefaults(filepath.Join(buildpackDir, meshfile.DefaultsName)); err != nil {
+		return err
+	}
+	mesh, warnings, err := meshfile.Load(p.appDir(), context)
 	if err != nil {
 		return err
 	}
@@ -240,6 +244,15 @@ func (p *platform) report(mesh *meshfile.Mesh) {
 		for _, upstream := range service.Upstreams {
 			p.info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
 		}
+	}
+	var operators []string
+	for _, origin := range mesh.Origins() {
+		if origin.File == meshfile.DefaultsName {
+			operators = append(operators, origin.Name)
+		}
+	}
+	if len(operators) > 0 {
+		p.info("of the operator's %s: %s", meshfile.DefaultsName, strings.Join(operators, ", "))
 	}
 	p.info("its sidecars take %d MB off the memory of each instance (%s): push with more than %[1]d MB, the platform refuses less without a reason",
 		mesh.SidecarMemory(), strings.Join(mesh.Processes(), ", "))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"text/tabwriter"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -102,8 +103,28 @@ func (c *command) render() func(string) error {
 		if err != nil {
 			return err
 		}
+		if c.context.Defaults != nil {
+			if err := c.listOrigins(mesh); err != nil {
+				return err
+			}
+		}
 		return c.write(*dir, render.Files(mesh, *index))
 	}
+}
+
+// listOrigins says where the values come from that an operator may say for all apps.
+func (c *command) listOrigins(mesh *meshfile.Mesh) error {
+	fmt.Fprintln(c.out, "==> origins <==")
+	table := tabwriter.NewWriter(c.out, 0, 0, 3, ' ', 0)
+	for _, origin := range mesh.Origins() {
+		from := "built in"
+		if origin.File != "" {
+			from = fmt.Sprintf("%s:%d", origin.File, origin.Line)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", origin.Name, origin.Value, from)
+	}
+	fmt.Fprintln(table)
+	return table.Flush()
 }
 
 // write prints files, or writes them below a folder if there is one.

@@ -51,6 +51,7 @@ func run(args []string, out, stderr io.Writer) error {
 			return nil
 		})
 	}
+	defaults := c.flags.String("defaults", "", "what the operator says for all apps")
 	work := prepare()
 	for rest := args[1:]; len(rest) > 0; { // options may follow a file
 		if err := c.flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
@@ -61,6 +62,15 @@ func run(args []string, out, stderr io.Writer) error {
 		}
 		if rest = c.flags.Args(); len(rest) > 0 {
 			c.files, rest = append(c.files, rest[0]), rest[1:]
+		}
+	}
+	if *defaults != "" {
+		var err error
+		if c.context.Defaults, err = meshfile.ReadDefaults(*defaults); err != nil {
+			return err
+		}
+		if c.context.Defaults == nil {
+			return fmt.Errorf("there is no file %s", *defaults)
 		}
 	}
 	file := ""
