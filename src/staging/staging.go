@@ -100,7 +100,7 @@ func namedLast(other string) string {
 		order = fmt.Sprintf("name mesh_buildpack before %s_buildpack", other)
 	}
 	return "the mesh buildpack is the last one, and Cloud Foundry takes the start command from the last one, which has to finish its own staging too.\n" +
-		"This one has no start command: without a Procfile or cf push -c the push fails, and the reason is not said.\n" +
+		"This one has no start command: the app needs a Procfile or cf push -c then.\n" +
 		"hint: " + order
 }
 
