@@ -23,6 +23,24 @@ type section struct {
 
 type row struct{ Name, Type, Without, Doc string }
 
+// keyRow is one of Consul's own keys in the reference.
+type keyRow struct{ Name, Value, Listens, Hatch string }
+
+func keyRows(keys map[string]opaqueKey) (rows []keyRow) {
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		k := keys[name]
+		row := keyRow{Name: name, Value: words[k.is]}
+		if k.listens != nil {
+			row.Listens = "yes"
+		}
+		if k.hatch {
+			row.Hatch = "yes"
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
 // TestReference: docs/mesh-hcl.md is what the schema says.
 func TestReference(t *testing.T) {
 	t.Parallel()
@@ -53,7 +71,8 @@ func TestReference(t *testing.T) {
 	err := parsed.Execute(&text, map[string]any{
 		"Blocks": sections, "Variables": AppVariables,
 		"Functions": code(slices.Sorted(maps.Keys(Functions))),
-		"Secret":    code(SecretEnv), "Instance": code(InstanceEnv),
+		"Sidecar":   keyRows(sidecarKeys), "Upstream": keyRows(upstreamKeys),
+		"Secret": code(SecretEnv), "Instance": code(InstanceEnv),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -44,11 +44,22 @@ func at(body hcl.Body, name string) hcl.Range {
 	if body == nil {
 		return hcl.Range{}
 	}
-	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
-	if content != nil && content.Attributes[name] != nil {
-		return content.Attributes[name].Expr.Range()
+	if attribute := attributeOf(body, name); attribute != nil {
+		return attribute.Expr.Range()
 	}
 	return body.MissingItemRange()
+}
+
+// attributeOf is an attribute of a block, nil where it has none of the name.
+func attributeOf(body hcl.Body, name string) *hcl.Attribute {
+	if body == nil {
+		return nil
+	}
+	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	if content == nil {
+		return nil
+	}
+	return content.Attributes[name]
 }
 
 // mesh checks everything that the schema's tags cannot say. Its input may be half
@@ -94,6 +105,7 @@ func (v *validator) mesh(m *Mesh) {
 		}
 	}
 	v.configs(m)
+	v.opaqueValues(m)
 	v.agentless(m)
 	v.ports(m)
 	v.variables(m)

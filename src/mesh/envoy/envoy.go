@@ -27,6 +27,9 @@ type Sidecar struct {
 	Port      int    // for callers
 	AdminPort int
 	Config    map[string]any // proxy.config of the registration
+
+	Nth   int          // among the services of the instance, from 0
+	Taken map[int]bool // ports of the instance that are not free for what proxy-defaults want
 }
 
 // Envoy is the sidecar proxy of one service.

@@ -189,7 +189,8 @@ const serverCluster = "consul-server"
 
 // Bootstrap leads Envoy to what stands before the servers.
 func (v *viaServers) Bootstrap(ctx context.Context, r *Registration) ([]byte, error) {
-	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), r.EnvoySidecar(), v.Log)
+	sidecar := v.envoySidecar(r)
+	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), sidecar, v.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +199,7 @@ func (v *viaServers) Bootstrap(ctx context.Context, r *Registration) ([]byte, er
 			v.Log("%s: %s in the sidecar's config or in proxy-defaults has no effect: only Consul's own program reads it, which an agent brings", r.ID, key)
 		}
 	}
-	return envoy.WriteBootstrap(r.EnvoySidecar(), envoy.Origin{
+	return envoy.WriteBootstrap(sidecar, envoy.Origin{
 		Name: serverCluster, Cluster: envoy.Http2(envoy.Cluster(serverCluster, "STATIC", envoy.Pipe(v.XDS.Socket))),
 		Metadata:   envoy.Msg{"node_name": v.Inst.NodeName()},
 		Datacenter: func() string { return v.datacenter(ctx) },
