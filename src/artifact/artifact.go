@@ -68,6 +68,9 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 		defer mu.Unlock()
 		log(format, args...)
 	}
+	if err := trimProxies(); err != nil {
+		return fmt.Errorf("failed to read the proxies: %w", err)
+	}
 	release, err := s.open(artifacts)
 	if err != nil {
 		return hinted(fmt.Errorf("failed to open the build cache: %w", err))

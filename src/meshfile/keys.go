@@ -46,12 +46,11 @@ var words = map[valueKind]string{
 // reader is who reads a key, and under which names.
 type reader int
 
+// The zero value are the servers: they read names in any case, take numbers, truths and
+// lists of one for text, and text for numbers.
 const (
-	// servers read names in any case. They take numbers, truths and lists of one for
-	// text, and text for numbers.
-	servers reader = iota
 	// fields is read by servers too, also by names without underscores.
-	fields
+	fields reader = iota + 1
 	// apart is read by servers apart from the others: without it the rest still counts.
 	apart
 	// sidecar reads a name as it stands, and takes nothing but text for text.

@@ -38,8 +38,9 @@ type Envoy struct {
 	Admin   string // base URL of its admin API
 	http    http.Client
 	Process *exec.Cmd
-	Exited  chan struct{} // closed when the process has ended
-	Reason  error         // why it has, never nil then
+	Exited  chan struct{}   // closed when the process has ended
+	Reason  error           // why it has, never nil then
+	journal func() []string // its warnings and errors, oldest first
 
 	requests    int       // that callers have sent, at the last look; of Idle alone
 	lastRequest time.Time // when that was seen to have changed; of Idle alone
@@ -56,6 +57,7 @@ func Start(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []
 		Sidecar: s,
 		Admin:   "http://" + wait.Loopback(s.AdminPort),
 		Exited:  make(chan struct{}),
+		journal: func() []string { return inst.JournalOf(instance.EnvoyJournal(s.ID)) },
 	}
 	args := []string{
 		"--config-path", path,
