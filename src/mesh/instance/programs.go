@@ -6,21 +6,31 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"syscall"
+
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// CheckPrograms says plainly that a program is not there, or not to be run.
-func CheckPrograms(inst Instance, names ...string) error {
+// ReadyPrograms unpacks programs that are packed, and says plainly that one is not
+// there, or not to be run.
+func ReadyPrograms(inst Instance, names ...string) error {
 	for _, name := range names {
-		info, err := os.Stat(inst.Program(name))
+		path, err := droplet.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
 		switch {
 		case err != nil:
 			return fmt.Errorf("failed to find %s in the droplet: %w\nhint: restage the app", name, err)
 		case info.Mode()&0o111 == 0:
-			return fmt.Errorf("%s is not executable\nhint: restage the app", inst.Program(name))
+			return fmt.Errorf("%s is not executable\nhint: restage the app", path)
 		}
 	}
+	debug.FreeOSMemory() // what unpacking took would stay with this process
 	return nil
 }
 

@@ -63,7 +63,7 @@ func NewNode(inst instance.Instance, config droplet.Config, log wait.Log) (n *No
 			return nil, err
 		}
 	}
-	if err := instance.CheckPrograms(inst, programs...); err != nil {
+	if err := instance.ReadyPrograms(inst, programs...); err != nil {
 		return nil, err
 	}
 	n.Consul = &consul.Client{Base: "http://" + wait.Loopback(n.Ports.HTTP)}
