@@ -36,7 +36,7 @@ func Program(bin, name string) (path string, err error) {
 		return path, nil // another process has unpacked it meanwhile
 	}
 	if err := unpack(packed, path); err != nil {
-		return "", fmt.Errorf("failed to unpack %s: %w%s", name, err, roomHint(err))
+		return "", fmt.Errorf("failed to unpack %s: %w\nhint: %s", name, err, unpackHint(err))
 	}
 	return path, os.Remove(packed.Name())
 }
@@ -77,10 +77,10 @@ func unpack(packed io.Reader, path string) error {
 	return os.Rename(part, path)
 }
 
-// roomHint is what helps where there is no room.
-func roomHint(err error) string {
+// unpackHint is what helps where a program cannot be unpacked.
+func unpackHint(err error) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return "\nhint: the disk quota of the app is full; `cf push -k` or `cf scale -k` make it larger"
+		return "the disk quota of the app is full: `cf push -k` or `cf scale -k` make it larger"
 	}
-	return ""
+	return "restage the app"
 }

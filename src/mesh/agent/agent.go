@@ -30,7 +30,10 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err := inst.RequirePlatform(); err != nil {
 		return err
 	}
-	if err := instance.ReadyPrograms(inst, "consul"); err != nil {
+	if err := instance.CheckPrograms(inst, "consul"); err != nil {
+		return err
+	}
+	if err := instance.Unpack(inst, "consul"); err != nil {
 		return err
 	}
 	if err := checkAgentPorts(ctx, inst); err != nil {

@@ -14,24 +14,29 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
-// ReadyPrograms unpacks programs that are packed, and says plainly that one is not
-// there, or not to be run.
-func ReadyPrograms(inst Instance, names ...string) error {
+// CheckPrograms says plainly that a program is not there, or not to be run. One that is
+// packed is there.
+func CheckPrograms(inst Instance, names ...string) error {
 	for _, name := range names {
-		path, err := droplet.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
-		if err != nil {
-			return err
+		if _, err := os.Stat(inst.Program(name) + droplet.PackedSuffix); err == nil {
+			continue
 		}
-		info, err := os.Stat(path)
+		info, err := os.Stat(inst.Program(name))
 		switch {
 		case err != nil:
 			return fmt.Errorf("failed to find %s in the droplet: %w\nhint: restage the app", name, err)
 		case info.Mode()&0o111 == 0:
-			return fmt.Errorf("%s is not executable\nhint: restage the app", path)
+			return fmt.Errorf("%s is not executable\nhint: restage the app", inst.Program(name))
 		}
 	}
-	debug.FreeOSMemory() // what unpacking took would stay with this process
 	return nil
+}
+
+// Unpack unpacks a program that is packed.
+func Unpack(inst Instance, name string) error {
+	_, err := droplet.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
+	debug.FreeOSMemory() // what that took would stay with this process
+	return err
 }
 
 // CheckPort tries to listen and stops again at once.
