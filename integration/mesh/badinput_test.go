@@ -105,7 +105,7 @@ func envoyBroken(t *testing.T, m mode) {
 		t.Fatal(err)
 	}
 	running := m.launchDroplet(t, app, staged)
-	waitLog(t, running, "mesh: failed: failed to unpack envoy: ")
+	waitLog(t, running, ": failed to unpack envoy: ")
 	waitLog(t, running, "mesh: hint: restage the app")
 }
 
