@@ -111,3 +111,29 @@ func TestCachedBuildpack(t *testing.T) {
 		t.Errorf("with another file in the buildpack: %v", err)
 	}
 }
+
+// TestDefaultsOfTheOperator: they are at the buildpack's top, count where the app's file
+// says nothing, and are named in the log.
+func TestDefaultsOfTheOperator(t *testing.T) {
+	f := newFoundation(t)
+	f.write(f.buildpack, "defaults.hcl", "consul {\n  mode      = \"agentless\"\n  addresses = [\"consul.example.com\"]\n}\n")
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(f.dep("mesh.json"), `"consul.example.com"`) || f.requests["consul.zip"] != 0 {
+		t.Errorf("after %v mesh.json is %s", f.requests, f.dep("mesh.json"))
+	}
+	if !strings.Contains(f.output, "of the operator's defaults.hcl: consul.mode, consul.addresses") {
+		t.Errorf("output: %s", f.output)
+	}
+	f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { mode = \"agent\" }")
+	f.deps = f.newDeps()
+	if err := f.supply(); err != nil || f.dep("bin/consul") != consulText {
+		t.Errorf("the app's own mode does not count: %v", err)
+	}
+	f.write(f.buildpack, "defaults.hcl", "consul {\n  datacenter = \"cf\"\n  log_level  = \"loud\"\n}\n")
+	f.deps = f.newDeps()
+	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "on defaults.hcl line 3, in consul") {
+		t.Errorf("a mistake of the operator's: %v", err)
+	}
+}
