@@ -141,7 +141,7 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if source == "" {
 		return p.choose(name, version)
 	}
-	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum}
+	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum, Packed: true}
 	if strings.Contains(source, "://") {
 		return found, nil
 	}
@@ -205,7 +205,15 @@ func (p *platform) tryAgentConfig(ctx context.Context) error {
 		return fmt.Errorf("failed to try the agent's configuration: %w", err)
 	}
 	defer os.Remove(overlay)
-	consul := filepath.Join(p.depDir(), droplet.BinDir, "consul")
+	dir, err := os.MkdirTemp("", "consul-")
+	if err != nil {
+		return fmt.Errorf("failed to try the agent's configuration: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	consul := filepath.Join(dir, "consul")
+	if err := droplet.Unpack(filepath.Join(p.depDir(), droplet.BinDir, "consul"+droplet.PackedSuffix), consul); err != nil {
+		return fmt.Errorf("failed to unpack Consul: %w", err)
+	}
 	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.depDir(), droplet.AgentFile), overlay).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: consul: Consul refuses what config adds to its own: %s\n"+

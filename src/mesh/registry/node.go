@@ -29,6 +29,9 @@ type Node struct {
 	Access   *consul.Access
 	XDS      *envoy.XDS // nil: Envoy asks the agent itself
 	Services []*Registration
+	// EnvoyUnpacked waits until Envoy can be started, which is made ready beside the
+	// registration.
+	EnvoyUnpacked func() error
 
 	joined     atomic.Pointer[time.Time] // when the agent of now knew a leader
 	orphanOnce sync.Once
@@ -67,6 +70,9 @@ func NewNode(inst instance.Instance, config droplet.Config, log wait.Log) (n *No
 	if err := instance.CheckPrograms(inst, programs...); err != nil {
 		return nil, err
 	}
+	unpacked := make(chan error, 1)
+	go func() { unpacked <- instance.Unpack(inst, "envoy") }()
+	n.EnvoyUnpacked = sync.OnceValue(func() error { return <-unpacked })
 	n.Consul = &consul.Client{Base: "http://" + wait.Loopback(n.Ports.HTTP)}
 	n.Services, err = Registrations(inst, config)
 	return n, err
