@@ -142,6 +142,9 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err != nil {
 		return err
 	}
+	if err := r.MakeSocketFolders(); err != nil {
+		return err
+	}
 	if err := p.EnvoyUnpacked(); err != nil {
 		return err
 	}
