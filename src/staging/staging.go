@@ -12,12 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -109,9 +109,7 @@ func namedLast(other string) string {
 // this buildpack has not made is neither written over nor removed; one of an earlier
 // staging of the same folder is.
 func (p *platform) checkProfile() error {
-	mine, err := filepath.Glob(filepath.Join(p.stager.DepsDir(), "*", droplet.ConfigFile))
-	own := filepath.Join(p.depDir(), droplet.ConfigFile)
-	if err == nil && slices.ContainsFunc(mine, func(path string) bool { return path != own }) {
+	if p.isListedTwice() {
 		return errors.New("this buildpack is listed twice\nhint: name it once, in the app's manifest or with cf push -b")
 	}
 	path := filepath.Join(p.appDir(), appProfile)
@@ -235,7 +233,7 @@ func (p *platform) tryAgentConfig(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	consul := filepath.Join(dir, "consul")
-	if err := droplet.Unpack(filepath.Join(p.depDir(), droplet.BinDir, "consul"+droplet.PackedSuffix), consul); err != nil {
+	if err := packed.Unpack(filepath.Join(p.depDir(), droplet.BinDir, "consul"+packed.Suffix), consul); err != nil {
 		return fmt.Errorf("failed to unpack Consul: %w", err)
 	}
 	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.depDir(), droplet.AgentFile), overlay).CombinedOutput()
