@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -52,8 +51,8 @@ func TestReference(t *testing.T) {
 	parsed := template.Must(template.ParseFiles("testdata/reference.md.tmpl"))
 	err := parsed.Execute(&text, map[string]any{
 		"Blocks": sections, "Variables": AppVariables,
-		"Functions": code(slices.Sorted(maps.Keys(Functions))),
-		"Secret":    code(SecretEnv), "Instance": code(InstanceEnv),
+		"Functions": Functions, "Foreign": Foreign,
+		"Secret": code(SecretEnv), "Instance": code(InstanceEnv),
 	})
 	if err != nil {
 		t.Fatal(err)
