@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -28,6 +29,7 @@ type Node struct {
 	Access   *consul.Access
 	XDS      *envoy.XDS // nil: Envoy asks the agent itself
 	Services []*Registration
+	From     net.Addr // where it asks the servers from; nil: the system chooses
 
 	joined     atomic.Pointer[time.Time] // when the agent of now knew a leader
 	orphanOnce sync.Once
