@@ -29,8 +29,8 @@ type crowdOf struct {
 	living  int
 	janitor *crowd.Group   // who starts first
 	mortal  []*crowd.Group // who dies, one each
-	most    float64        // requests that a death has cost
-	mostNew float64        // those that the death of the janitor has
+	deaths  []float64      // how many requests each has cost
+	last    float64        // how many the death of the janitor has
 }
 
 // burialRequests counts what a death costs in requests to the servers, where few
@@ -71,10 +71,10 @@ func burialRequests(ctx context.Context, b *bench) (all []result, err error) {
 		return result{Name: fmt.Sprintf("%s-%d", name, living), Unit: "requests", Ours: n}
 	}
 	for _, of := range services {
-		all = append(all, row("burial-requests", of.living, of.most).aimedAt(goal{atMost: burialMost}))
+		all = append(all, row("burial-requests", of.living, median(of.deaths)).aimedAt(goal{atMost: burialMost}))
 	}
 	for _, of := range services {
-		all = append(all, row("burial-requests-janitor", of.living, of.mostNew))
+		all = append(all, row("burial-requests-janitor", of.living, of.last))
 	}
 	buried := result{Name: "burial-living-buried", Unit: "instances", Ours: saidOf("burial-requests", c.LivingBuried())}
 	return append(all, buried.aimedAt(goal{none: true})), nil
@@ -121,9 +121,9 @@ func countDeath(ctx context.Context, c *crowd.Crowd, f *crowd.Front, services []
 	for _, of := range services {
 		n := of.count(c, asked, begun, janitors)
 		if janitors {
-			of.mostNew = n
+			of.last = n
 		} else {
-			of.most = max(of.most, n)
+			of.deaths = append(of.deaths, n)
 		}
 	}
 	return nil
@@ -165,7 +165,7 @@ func isIdle(r crowd.Request, node string, death time.Time) bool {
 		return true
 	}
 	open, err := time.ParseDuration(r.Query.Get("wait"))
-	if err != nil || open < instance.WatchWait/2 {
+	if err != nil || open <= instance.QuietMost { // it is no watch, or one that was begun because of a death
 		return r.Begun.Before(death)
 	}
 	return r.Ended.IsZero() || r.Ended.Sub(r.Begun) >= open

@@ -2,6 +2,7 @@ package crowd
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -13,6 +14,9 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// patience is for a machine that is busy with other tests: it takes half a minute.
+const patience = 3 * time.Minute
+
 // newCrowd starts servers for a test.
 func newCrowd(t *testing.T) *Crowd {
 	t.Helper()
@@ -20,7 +24,7 @@ func newCrowd(t *testing.T) *Crowd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c, err := New(ctx, programs.Consul(), t.TempDir())
 	if err != nil {
@@ -34,7 +38,7 @@ func newCrowd(t *testing.T) *Crowd {
 // without a word are taken out of the catalog, a janitor among them, and nobody else.
 func TestDieAtOnce(t *testing.T) {
 	c := newCrowd(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	services := func(count int) map[string]int { return map[string]int{"one": count, "two": count, "three": count} }
 	first, err := c.Start(services(3), 50*time.Millisecond)
@@ -64,10 +68,15 @@ func TestDieAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("out after %.1f s", time.Since(killed).Seconds())
+	if there, err := c.Nodes(ctx); err != nil || len(there) != 21 {
+		t.Errorf("%d instances are in the catalog, want 21: %v", len(there), err)
+	}
 	for service, left := range services(7) {
-		passing, err := c.Passing(ctx, service)
-		if err != nil || passing != left {
-			t.Errorf("%d instances of %s pass, want %d: %v", passing, service, left, err)
+		for passing := 0; passing != left; {
+			if passing, err = c.Passing(ctx, service); err != nil || passing > left {
+				t.Fatalf("%d instances of %s pass, want %d: %v", passing, service, left, err)
+			}
+			time.Sleep(look)
 		}
 	}
 	if buried := c.Said(burial, killed); len(buried) < len(first.Members) {
@@ -78,5 +87,49 @@ func TestDieAtOnce(t *testing.T) {
 	}
 	if usage, err := c.Usage(); err != nil || usage.Streams < 21 || usage.Connections < 21 {
 		t.Errorf("the servers have %+v: %v", usage, err)
+	}
+}
+
+// TestFront: what a front notes is who has asked, and for how long that was open; what
+// changes something takes as long as it is delayed.
+func TestFront(t *testing.T) {
+	c := newCrowd(t)
+	const late = 200 * time.Millisecond
+	front, err := c.NewFront(func(r *http.Request) time.Duration {
+		if r.Method == http.MethodGet {
+			return 0
+		}
+		return late
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	group, err := c.Start(map[string]int{"one": 2}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.AwaitPassed(ctx); err != nil {
+		t.Fatal(err)
+	}
+	writes := map[string]int{} // by who has asked
+	for _, r := range front.Asked(time.Time{}) {
+		if r.Method == http.MethodGet {
+			continue
+		}
+		writes[r.From]++
+		if took := r.Ended.Sub(r.Begun); !r.Ended.IsZero() && took < late {
+			t.Errorf("%s %s took %v", r.Method, r.Path, took)
+		}
+	}
+	for _, m := range group.Members {
+		if writes[m.Address.String()] < 8 {
+			t.Errorf("%s has written %d times", m.Node, writes[m.Address.String()])
+		}
+	}
+	if least := 8 * late; group.SlowestStart() < least {
+		t.Errorf("a start took %v, less than %v", group.SlowestStart(), least)
 	}
 }
