@@ -66,8 +66,8 @@ audit: ## known vulnerabilities, by a database on the network (GOVULNDB names an
 golden: ## write the golden files and the reference anew
 	go test ./src/meshfile ./src/render -update
 
-package: programs ## a zip for cf create-buildpack and meshctl for each system, into OUT=build (STACK=cflinuxfs4, CACHED=1, MANIFEST=manifest.yml)
-	@go run ./src/cmd/package -stack $(STACK) -manifest $(MANIFEST) -out $(OUT) $(if $(CACHED),-cached)
+package: programs ## a zip for cf create-buildpack and meshctl for each system, into OUT=build (STACK=cflinuxfs4, CACHED=1, MANIFEST=manifest.yml, DEFAULTS=FILE)
+	@go run ./src/cmd/package -stack $(STACK) -manifest $(MANIFEST) -out $(OUT) $(if $(CACHED),-cached) $(if $(DEFAULTS),-defaults $(DEFAULTS))
 	@GOOS=linux GOARCH=amd64 $(GO_BUILD) -o $(OUT)/meshctl-linux-amd64 ./src/cmd/meshctl
 	@GOOS=darwin GOARCH=amd64 $(GO_BUILD) -o $(OUT)/meshctl-darwin-amd64 ./src/cmd/meshctl
 	@GOOS=darwin GOARCH=arm64 $(GO_BUILD) -o $(OUT)/meshctl-darwin-arm64 ./src/cmd/meshctl

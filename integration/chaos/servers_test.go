@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,59 +75,56 @@ func hasNoLeader(ctx context.Context, server *cell.Instance) error {
 	return err
 }
 
-// listedFor is how long apps.internal goes on naming a server that is gone, and nobody
-// else has its address: longer than it takes to replace them all.
-const listedFor = 3 * time.Minute
+// slowFor is how long servers write slowly. At a time their followers rest for at most
+// slowest, which is less than what makes them elect another leader, and catch up then.
+const (
+	slowFor = time.Minute
+	slowest = 3 * time.Second
+	catchUp = 300 * time.Millisecond
+)
 
-// TestServersReplaced: each server dies with its cell, and is another one at another
-// address, until none is where it was.
-func TestServersReplaced(t *testing.T) {
+// TestSlowWrites: the leader answers, and what it is to write waits for the others. An
+// instance that starts meanwhile comes into rotation.
+func TestSlowWrites(t *testing.T) {
 	if !long {
 		t.Skip("in the long form only")
 	}
-	inEachMode(t, false, serversReplaced)
+	inEachMode(t, false, slowWrites)
 }
 
-func serversReplaced(t *testing.T) {
+func slowWrites(t *testing.T) {
 	unharmed(t, func(ctx context.Context) error {
-		var before []string
-		for _, server := range mesh.Servers.Instances() {
-			before = append(before, server.Address())
+		leader, err := mesh.leader(ctx)
+		if err != nil {
+			return err
 		}
-		for index := range before {
-			if err := mesh.Lose(mesh.Servers.Instance(index), listedFor); err != nil {
+		var followers []int
+		for _, server := range mesh.Servers.Instances() {
+			parts, err := foundation.Parts(server)
+			if err != nil {
 				return err
 			}
-			if err := foundation.Eventually(ctx, "the servers are whole", func(ctx context.Context) error { return mesh.raftIsWhole(ctx) }); err != nil {
-				return err
+			if server != leader {
+				followers = append(followers, parts[foundation.Consul].HostPid)
 			}
 		}
-		for _, server := range mesh.Servers.Instances() {
-			if slices.Contains(before, server.Address()) {
-				return fmt.Errorf("a server is at %s, where one was before", server.Address())
-			}
+		instances := len(mesh.service.Instances())
+		grown := make(chan error, 1)
+		go func() {
+			grown <- errors.Join(mesh.service.Scale(ctx, instances+1), mesh.service.WaitRunning(ctx))
+		}()
+		for begun := time.Now(); time.Since(begun) < slowFor && err == nil; <-time.After(catchUp) {
+			err = signalAll(followers, syscall.SIGSTOP)
+			<-time.After(time.Duration(dice.Int64N(int64(slowest))))
+			err = errors.Join(err, signalAll(followers, syscall.SIGCONT))
 		}
-		return nil
+		return errors.Join(err, <-grown, mesh.service.Scale(ctx, instances))
 	})
 }
 
-// raftIsWhole returns nil when those who vote are the servers that run.
-func (s *system) raftIsWhole(ctx context.Context) error {
-	var raft struct {
-		Servers []struct {
-			Address string
-			Voter   bool
-		}
+func signalAll(processes []int, signal syscall.Signal) (failed error) {
+	for _, pid := range processes {
+		failed = errors.Join(failed, syscall.Kill(pid, signal))
 	}
-	if err := s.Consul(ctx, http.MethodGet, "/v1/operator/raft/configuration", nil, &raft); err != nil {
-		return err
-	}
-	var want, got []string
-	for _, server := range s.Servers.Instances() {
-		want = append(want, fmt.Sprintf("%s:8300 true", server.Address()))
-	}
-	for _, server := range raft.Servers {
-		got = append(got, fmt.Sprintf("%s %v", server.Address, server.Voter))
-	}
-	return foundation.Same(want, got, "those who vote are not the servers that run")
+	return failed
 }

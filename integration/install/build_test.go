@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -258,6 +259,34 @@ func TestGoThatCannotBeHad(t *testing.T) {
 				t.Errorf("the cache has %v: %v", left, err)
 			}
 		})
+	}
+}
+
+// TestAProxyThatThePlatformTrusts: its certificate is of an authority that the platform's
+// operator has put into the staging container, and no stack knows.
+func TestAProxyThatThePlatformTrusts(t *testing.T) {
+	c := newClone(t)
+	if err := artifact.Copy(filepath.Join(checkout, "bin/run"), filepath.Join(c.dir, "bin/run")); err != nil {
+		t.Fatal(err)
+	}
+	trusting := httptest.NewTLSServer(c.proxy.Config.Handler)
+	t.Cleanup(trusting.Close)
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: trusting.Certificate().Raw})
+	trusted := t.TempDir()
+	if err := os.WriteFile(filepath.Join(trusted, "trusted-ca-1.crt"), authority, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{filepath.Join(trusted, "nowhere"), trusted} { // what is built once is in the cache
+		want := "failed to fetch Go 1."
+		if folder == trusted {
+			want = "\n1\n"
+		}
+		cmd := c.script("GOPROXY="+trusting.URL, "CF_SYSTEM_CERT_PATH="+folder)
+		cmd.Path, cmd.Args = filepath.Join(c.dir, "bin/run"), []string{"run", "supply", t.TempDir(), c.cache}
+		output, err := cmd.CombinedOutput()
+		if (err == nil) != (folder == trusted) || !strings.Contains(string(output), want) {
+			t.Errorf("with %s: %v\n%s", folder, err, output)
+		}
 	}
 }
 

@@ -18,18 +18,23 @@ var forFoundation = regexp.MustCompile(`^ *(cf |consul |meshctl acl |for |done$)
 
 var shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
 
-// commands are the blocks of docs/operators.md that can be run here, and those
+// commands are the blocks of the operators' documents that can be run here, and those
 // that need a foundation.
 func commands() (here, foundation []string, err error) {
-	text, err := os.ReadFile(filepath.Join(checkout, "docs", "operators.md"))
-	for _, block := range shell.FindAllStringSubmatch(string(text), -1) {
-		if marked, found := strings.CutPrefix(strings.TrimLeft(block[1], " "), needsFoundation); found {
-			foundation = append(foundation, marked)
-		} else {
-			here = append(here, block[1])
+	for _, document := range []string{"operators.md", "closing.md"} {
+		text, err := os.ReadFile(filepath.Join(checkout, "docs", document))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, block := range shell.FindAllStringSubmatch(string(text), -1) {
+			if marked, found := strings.CutPrefix(strings.TrimLeft(block[1], " "), needsFoundation); found {
+				foundation = append(foundation, marked)
+			} else {
+				here = append(here, block[1])
+			}
 		}
 	}
-	return here, foundation, err
+	return here, foundation, nil
 }
 
 // runDocument runs the commands in the checkout, in their order: the zips that
@@ -66,12 +71,12 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(here) < 4 || len(foundation) == 0 {
-		t.Errorf("docs/operators.md has %d blocks to run and %d for a foundation", len(here), len(foundation))
+		t.Errorf("the documents have %d blocks to run and %d for a foundation", len(here), len(foundation))
 	}
 	for _, block := range foundation {
 		for line := range strings.Lines(block) {
 			if strings.TrimSpace(line) != "" && !forFoundation.MatchString(strings.TrimRight(line, "\n")) {
-				t.Errorf("docs/operators.md marks %q as needing a foundation", line)
+				t.Errorf("a document marks %q as needing a foundation", line)
 			}
 		}
 	}

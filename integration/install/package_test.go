@@ -52,6 +52,37 @@ func TestZipHasWhatIsNeeded(t *testing.T) {
 	}
 }
 
+// TestDefaults: what an operator says for all apps is in the zip, counts for an app whose
+// file says nothing, and is judged when the zip is made.
+func TestDefaults(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "consul.hcl")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"run", "./src/cmd/package", "-manifest", "mirror.yml", "-defaults", file, "-out", "defaults"}
+	write("consul { mode = \"agentles\" }\n")
+	if said, err := command(checkout, "go", args...); err == nil || !strings.Contains(err.Error(), "on consul.hcl line 1") {
+		t.Errorf("a mistake is packed: %v\n%s", err, said)
+	}
+	write("consul {\n  mode      = \"agentless\"\n  addresses = [\"0.consul-server.apps.internal\"]\n}\nenvoy { memory = 48 }\n")
+	must(t, checkout, "go", args...)
+	app := frontend(t, unpacked(t, filepath.Join(checkout, "defaults", filepath.Base(zipPath("")))), shared.Last)
+	if err := os.WriteFile(filepath.Join(app.Dir, "mesh.hcl"), []byte("service \"frontend\" {}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	forget(t, app)
+	droplet, err := stage(t, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(droplet.Sidecars) != 1 || droplet.Sidecars[0].Memory != 48 || !strings.Contains(droplet.Log, "of the operator's defaults.hcl: consul.mode, consul.addresses, envoy.memory") {
+		t.Errorf("the sidecars are %+v:\n%s", droplet.Sidecars, droplet.Log)
+	}
+}
+
 func TestCachedZipHasTheDownloads(t *testing.T) {
 	files := open(t, zipPath("-cached"))
 	var downloads []string

@@ -1,12 +1,17 @@
 package install
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
+	"net"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 )
@@ -21,6 +26,50 @@ func TestZip(t *testing.T) {
 	}
 	runs(t, app, droplet)
 	testWeights(t, droplet)
+}
+
+// TestMirrorThatThePlatformTrusts: the mirror's certificate is of an authority that the
+// platform's operator has put into containers, and no stack knows.
+func TestMirrorThatThePlatformTrusts(t *testing.T) {
+	buildpack := mirrored(t)
+	app := frontend(t, buildpack, shared.Last)
+	forget(t, app)
+	certificate, key, err := shared.IssueIdentity(app, "mirror", shared.Outside(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(shared.Binaries.Mirror())
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	listener, err := net.Listen("tcp", shared.Outside()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Listener = listener
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	manifest := filepath.Join(buildpack.Dir, "manifest.yml")
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := strings.ReplaceAll(string(text), "http://"+shared.Outside(), server.URL)
+	if err := os.WriteFile(manifest, []byte(moved), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	droplet, err := stage(t, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(droplet.Log, "from "+server.URL) {
+		t.Errorf("it was not asked:\n%s", droplet.Log)
+	}
+	app.Name, app.Env = "untrusting", map[string]string{"CF_SYSTEM_CERT_PATH": ""}
+	forget(t, app)
+	fails(t, app, "certificate signed by unknown authority", "CF_SYSTEM_CERT_PATH")
 }
 
 // TestCachedZip stages where there is no network at all.

@@ -25,7 +25,7 @@ import (
 func TestNoAgent(t *testing.T) {
 	backend, caller := agentless.pair(t, 2)
 	staged := filepath.Join(backend.Droplet().Dir, "deps", "0")
-	for _, file := range []string{"bin/consul", droplet.AgentFile} {
+	for _, file := range []string{"bin/consul", "bin/consul" + droplet.PackedSuffix, droplet.AgentFile} {
 		if _, err := os.Stat(filepath.Join(staged, file)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the droplet has %s: %v", file, err)
 		}

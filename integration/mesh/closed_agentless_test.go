@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,23 +85,24 @@ func (c *closedMesh) agentless(t *testing.T) {
 }
 
 // loginAlone: an instance may have nothing but a login, for its node too, from
-// a folder of bindings with a file for each key.
+// a folder of bindings with a file for each key, and trust what the platform does.
 func (c *closedMesh) loginAlone(t *testing.T) {
 	back := c.direct(t, "direct-login", "", `protocol = "http"`)
-	const root = "/home/vcap/app/bindings"
-	back.VcapServices, back.Env = "-", map[string]string{"SERVICE_BINDING_ROOT": root}
+	const root, trusted = "/home/vcap/app/bindings", "/home/vcap/app/trusted"
+	back.VcapServices, back.Env = "-", map[string]string{"SERVICE_BINDING_ROOT": root, "CF_SYSTEM_CERT_PATH": trusted}
 	jwt := c.authMethod(t, "direct-jwt", back)
 	c.keepSecret("jwt of "+back.Name, jwt)
 	// The platform's own files are not in the app's source. These stand for them.
-	dir := filepath.Join(back.Dir, filepath.Base(root), "mesh")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	files := map[string]string{filepath.Base(trusted) + "/servers.crt": c.Secure.CA.PEM}
 	for key, value := range map[string]string{
-		"type": "consul", "auth-method": "direct-jwt", "jwt": jwt, "ca": c.Secure.CA.PEM, "datacenter": "cf",
+		"type": "consul", "instance_name": "mesh", "auth-method": "direct-jwt", "jwt": jwt, "ca": "system", "datacenter": "cf",
 		"addresses": "secure-server.apps.internal",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, key), []byte(value+"\n"), 0o644); err != nil {
+		files[filepath.Base(root)+"/mesh/"+key] = value
+	}
+	for name, text := range files {
+		path := filepath.Join(back.Dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text+"\n"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -224,16 +224,38 @@ func processWithoutService(t *testing.T, m mode) {
 	}
 }
 
-// TestLastBuildpack: this buildpack finalizes a droplet too.
+// TestLastBuildpack: this buildpack finalizes a droplet too, and says that it should
+// not have to.
 func TestLastBuildpack(t *testing.T) { inBothModes(t, lastBuildpack) }
 
 func lastBuildpack(t *testing.T, m mode) {
 	app := m.echo(t, "last")
-	app.Buildpacks = []cell.Buildpack{shared.Mesh}
+	app.Buildpacks = []cell.Buildpack{script(t, "ruby", "supply", `
+echo '{name: ruby, config: {}}' > "$3/$4/config.yml"
+`), shared.Mesh}
 	running := m.start(t, app)
 	eventually(t, "the sidecar is in rotation", inRotation("last"))
 	if got := count(commandLines(t, running.Instance(0)), "mesh app"); got != 1 {
 		t.Errorf("%d wrappers", got)
+	}
+	if log := running.Droplet().Log; !strings.Contains(log, "name mesh_buildpack before ruby_buildpack") {
+		t.Errorf("the log does not say in which order buildpacks belong:\n%s", log)
+	}
+}
+
+// TestTooLittleMemory: the platform refuses a push whose sidecars leave the app
+// nothing, and the staging log alone has the reason.
+func TestTooLittleMemory(t *testing.T) { inBothModes(t, tooLittleMemory) }
+
+func tooLittleMemory(t *testing.T, m mode) {
+	app := m.echo(t, "little-"+m.name)
+	app.Memory = 64 * (m.agents + 1)
+	droplet := stage(t, app)
+	if _, err := shared.Start(t.Context(), app, droplet); err == nil || !strings.Contains(err.Error(), "CF-UnknownError") {
+		t.Errorf("the platform says %v", err)
+	}
+	if said := fmt.Sprintf("push with more than %d MB", app.Memory); !strings.Contains(droplet.Log, said) {
+		t.Errorf("the log does not say %q:\n%s", said, droplet.Log)
 	}
 }
 

@@ -92,7 +92,7 @@ func hintFor(err error) string {
 	case !errors.As(err, &fetch) || errors.Is(err, context.Canceled):
 		return ""
 	case errors.As(err, &certificate):
-		return "the certificate of " + fetch.from.url.Host + " has to be signed by one that the staging container trusts, in /etc/ssl/certs or SSL_CERT_FILE"
+		return "the certificate of " + fetch.from.url.Host + " has to be signed by one that the staging container trusts, in /etc/ssl/certs, SSL_CERT_FILE, or the folder CF_SYSTEM_CERT_PATH, which the platform's operator fills"
 	case errors.Is(err, exec.ErrNotFound):
 		return "git is needed for an address that begins with git::, and the staging container has none; an https address needs no program"
 	case errors.As(err, &network) && network.Op == "proxyconnect":

@@ -103,7 +103,7 @@ func Read(getenv func(string) string, name string) (c *Credentials, unknown []st
 	if b == nil || err != nil {
 		return nil, nil, err
 	}
-	return b.decode()
+	return b.decode(getenv(envSystem))
 }
 
 // find returns the bound service that is meant, nil where none is.

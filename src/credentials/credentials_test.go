@@ -41,6 +41,22 @@ func services(t *testing.T, credentials string) func(string) string {
 		`{"user-provided":[{"name":"mesh","label":"user-provided","tags":["Consul"],"credentials":%s}]}`, credentials)})
 }
 
+// folder is a folder with files of these names.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func environment(env map[string]string) func(string) string {
 	return func(name string) string { return env[name] }
 }
@@ -80,24 +96,17 @@ func TestWholeBinding(t *testing.T) {
 func TestWaysToBind(t *testing.T) {
 	t.Parallel()
 	const vcap = `{"consul":[{"name":"b","instance_name":"i","label":"consul","tags":[],"credentials":{"token":"t","retry_join":["x","y"],"auto_encrypt":false}}]}`
-	dir := t.TempDir()
-	files := map[string]string{
+	dir := folder(t, map[string]string{
 		"vcap_services":   vcap,
 		"root/b/type":     "consul",
 		"root/b/provider": "consul", "root/b/binding-guid": "1", "root/b/instance-name": "i", "root/b/name": "b",
 		"root/b/tags": "[]", "root/b/token": "t\n", "root/b/retry-join": `["x","y"]`, "root/b/auto_encrypt": "false",
 		"root/b/..data/token": "other", "root/other/type": "mysql", "root/.hidden/type": "consul",
+		"2025/b/type": "consul", "2025/b/provider": "consul", "2025/b/label": "consul", "2025/b/name": "b", "2025/b/plan": "small",
+		"2025/b/binding_guid": "1", "2025/b/binding_name": "b", "2025/b/instance_guid": "2", "2025/b/instance_name": "i",
+		"2025/b/syslog_drain_url": "x", "2025/b/volume_mounts": "[{}]", "2025/b/token": "t", "2025/b/retry_join": `["x","y"]`,
 		"words/b/type": "consul", "words/b/token": "t", "words/b/retry_join": "x, y",
-	}
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	want := &Credentials{Binding: "b", RetryJoin: []string{"x", "y"}, AgentToken: "t", ServiceToken: "t", VerifyServerName: true, DefaultPolicy: "deny"}
 	for way, env := range map[string]map[string]string{
 		"environment":       {envServices: vcap},
@@ -105,8 +114,12 @@ func TestWaysToBind(t *testing.T) {
 		"file, empty first": {envServices: "{}", envFile: filepath.Join(dir, "vcap_services")},
 		"root":              {envRoot: filepath.Join(dir, "root")},
 		"root, with words":  {envRoot: filepath.Join(dir, "words")},
+		"root, since 2025":  {envRoot: filepath.Join(dir, "2025")},
 	} {
-		for _, name := range []string{"", "b"} {
+		for _, name := range []string{"", "b", "i"} {
+			if name == "i" && way == "root, with words" {
+				continue // these files do not name the instance
+			}
 			c, unknown, err := Read(environment(env), name)
 			if err != nil || len(unknown) > 0 {
 				t.Fatalf("%s: %v %v", way, unknown, err)
@@ -222,6 +235,26 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// TestReferenceInFiles: Cloud Foundry resolves no CredHub reference in a file, and
+// which app feature is to be turned off depends on the file.
+func TestReferenceInFiles(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{
+		"vcap_services":      `{"consul":[{"name":"b","credentials":{"credhub-ref":"/` + canary + `"}}]}`,
+		"root/b/type":        "consul",
+		"root/b/credhub-ref": "/" + canary,
+	})
+	for feature, env := range map[string]map[string]string{
+		"file-based-vcap-services": {envFile: filepath.Join(dir, "vcap_services")},
+		"service-binding-k8s":      {envRoot: filepath.Join(dir, "root")},
+	} {
+		_, _, err := Read(environment(env), "")
+		if err == nil || !strings.Contains(err.Error(), "turn the app feature "+feature+" off") || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", feature, err)
+		}
+	}
+}
+
 // TestClearText: tokens without a CA are said, unless the binding says that it may be.
 func TestClearText(t *testing.T) {
 	t.Parallel()
@@ -241,6 +274,39 @@ func TestClearText(t *testing.T) {
 		c, unknown, err := Read(services(t, binding), "")
 		if err != nil || len(unknown) > 0 || c.InClearText() != want {
 			t.Errorf("%s: %v, unknown %v: in clear text: %t", binding, err, unknown, c.InClearText())
+		}
+	}
+}
+
+// TestSystemCA: the binding may name the authorities that the platform trusts.
+func TestSystemCA(t *testing.T) {
+	t.Parallel()
+	one, two := testCA(t, true), testCA(t, true)
+	full := folder(t, map[string]string{"a.crt": one, "b.crt": testCA(t, false), "c.crt": "no PEM", "d.pem": two, "below/e.crt": one})
+	for name, test := range map[string]struct{ dir, binding, want, wrong string }{
+		"all":          {full, `{"ca":"system"}`, one + two, ""},
+		"with a name":  {full, `{"ca":"system","verify_server_hostname":true}`, one + two, ""},
+		"any name":     {full, `{"ca":"system","verify_server_hostname":false}`, "", "verify_server_hostname: has to be true"},
+		"empty":        {t.TempDir(), `{"ca":"system"}`, "", "CF_SYSTEM_CERT_PATH has none"},
+		"no folder":    {"", `{"ca":"system"}`, "", "failed to read CF_SYSTEM_CERT_PATH"},
+		"its own only": {full, `{"ca":` + fmt.Sprintf("%q", one) + `}`, one, ""},
+	} {
+		getenv := services(t, test.binding)
+		c, _, err := Read(func(name string) string {
+			if name == envSystem {
+				return test.dir
+			}
+			return getenv(name)
+		}, "")
+		switch {
+		case test.wrong != "":
+			if err == nil || !strings.Contains(err.Error(), test.wrong) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.CA != test.want:
+			t.Errorf("%s: the CA is\n%s", name, c.CA)
 		}
 	}
 }

@@ -23,6 +23,7 @@ const (
 // once.
 type decoder struct {
 	values map[string]any
+	system string // the folder of the certificates that the platform trusts
 	wrong  []string
 }
 
@@ -30,13 +31,26 @@ func (d *decoder) fail(key, format string, args ...any) {
 	d.wrong = append(d.wrong, key+": "+fmt.Sprintf(format, args...))
 }
 
+// unresolved says what helps where a CredHub reference is not resolved, by the
+// variable that has led to it: the platform resolves references in VCAP_SERVICES alone.
+var unresolved = map[string]string{
+	envServices: "the instance needs an identity that CredHub knows, which the platform's operator gives it",
+	envFile:     withoutFeature("file-based-vcap-services"),
+	envRoot:     withoutFeature("service-binding-k8s"),
+}
+
+func withoutFeature(name string) string {
+	return fmt.Sprintf("it resolves none in files: turn the app feature %s off, by "+
+		`cf curl -X PATCH /v3/apps/$(cf app APP --guid)/features/%s -d '{"enabled": false}', and restart the app`, name, name)
+}
+
 // decode checks the binding, and says every mistake at once.
-func (b *binding) decode() (*Credentials, []string, error) {
-	d := &decoder{values: b.Credentials}
+func (b *binding) decode(system string) (*Credentials, []string, error) {
+	d := &decoder{values: b.Credentials, system: system}
 	c := &Credentials{Binding: b.Name}
 	if _, reference := d.values[keyCredHub]; reference {
-		return nil, nil, fmt.Errorf("the platform has not resolved the CredHub reference of the bound service %s\n"+
-			"hint: the instance needs an identity that CredHub knows, which the platform's operator gives it", shown(b.Name))
+		return nil, nil, fmt.Errorf("the platform has not resolved the CredHub reference of the bound service %s\nhint: %s",
+			shown(b.Name), unresolved[b.from])
 	}
 	c.Datacenter = d.name(keyDatacenter)
 	c.Namespace = d.name(keyNamespace)
@@ -213,6 +227,9 @@ func (d *decoder) gossipKey() Secret {
 	return key
 }
 
+// systemCA in place of a PEM text stands for the certificates that the platform trusts.
+const systemCA = "system"
+
 // certificates checks a PEM text and gives it back without what else stands
 // between the certificates.
 func (d *decoder) certificates() string {
@@ -228,6 +245,15 @@ func (d *decoder) certificates() string {
 	case len(text) > maxCA:
 		d.fail(keyCA, "has %d bytes, and at most %d make sense", len(text), maxCA)
 		return ""
+	case text == systemCA:
+		trusted, err := readSystem(d.system)
+		if err != nil {
+			d.fail(keyCA, "is %q, and the certificates that the platform trusts cannot be read: %v", systemCA, err)
+		}
+		if !d.flag(keyServerName, true) {
+			d.fail(keyServerName, "has to be true: the platform trusts the certificates of other containers too")
+		}
+		return trusted
 	}
 	bundle, err := bundle([]byte(text))
 	if err != nil {

@@ -17,6 +17,9 @@ type binding struct {
 	Label       string         `json:"label"`
 	Tags        []string       `json:"tags"`
 	Credentials map[string]any `json:"credentials"`
+
+	// from is the variable that has led to it.
+	from string
 }
 
 // Where the platform says which services are bound.
@@ -25,6 +28,10 @@ const (
 	envFile     = "VCAP_SERVICES_FILE_PATH"
 	envRoot     = "SERVICE_BINDING_ROOT"
 )
+
+// envSystem has the folder of the certificates that the platform's operators trust, a
+// file in PEM each.
+const envSystem = "CF_SYSTEM_CERT_PATH"
 
 // maxSource bounds what is read: Cloud Foundry allows a megabyte in files.
 const maxSource = 4 << 20
@@ -68,6 +75,7 @@ func parseServices(source string, text []byte) (all []*binding, err error) {
 			if b.Label == "" {
 				b.Label = label
 			}
+			b.from = source
 			all = append(all, b)
 		}
 	}
@@ -76,7 +84,7 @@ func parseServices(source string, text []byte) (all []*binding, err error) {
 
 // readRoot reads the folders of servicebinding.io: one for each binding, with a file
 // for each key. What else Cloud Foundry knows of a binding it adds as files of the
-// names that readBinding lists.
+// names that readBinding lists (cloud_controller_ng, ServiceBindingFilesBuilder).
 func readRoot(root string) ([]*binding, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
@@ -108,7 +116,7 @@ func readBinding(dir string) (*binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &binding{Credentials: map[string]any{}}
+	b := &binding{Credentials: map[string]any{}, from: envRoot}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		if info, err := os.Stat(path); err != nil || info.IsDir() || hidden(entry.Name()) {
@@ -119,23 +127,22 @@ func readBinding(dir string) (*binding, error) {
 			return nil, err
 		}
 		value := strings.TrimRight(string(text), "\r\n")
-		switch entry.Name() {
+		// The platform's own files have dashes in their names, or since September 2025
+		// underscores; those of keys have what the key has, or dashes.
+		switch key := strings.ReplaceAll(entry.Name(), "-", "_"); key {
 		case "name":
 			b.Name = value
-		case "instance-name":
+		case "instance_name":
 			b.Instance = value
 		case "type", "label":
 			b.Label = value
 		case "tags":
 			b.Tags = list(value)
-		case "provider", "plan", "binding-guid", "binding-name", "instance-guid", "syslog-drain-url", "volume-mounts":
+		case "provider", "plan", "binding_guid", "binding_name", "instance_guid", "syslog_drain_url", "volume_mounts":
 			// Not about Consul.
+		case strings.ReplaceAll(keyCredHub, "-", "_"):
+			b.Credentials[keyCredHub] = value
 		default:
-			// File names have dashes where keys have underscores.
-			key := entry.Name()
-			if key != keyCredHub {
-				key = strings.ReplaceAll(key, "-", "_")
-			}
 			b.Credentials[key] = value
 		}
 	}
@@ -157,6 +164,29 @@ func readFile(path string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, maxSource)
 	}
 	return text, err
+}
+
+// readSystem reads the certificates of authorities in a folder, as PEM. What is not one
+// is left out: the folder is not the binding's.
+func readSystem(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("failed to read %s: %w", envSystem, err)
+	}
+	var all strings.Builder
+	for _, entry := range entries {
+		text, err := readFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			continue
+		}
+		if authorities, err := bundle(text); err == nil {
+			all.WriteString(authorities)
+		}
+	}
+	if all.Len() == 0 {
+		return "", fmt.Errorf("%s has none", envSystem)
+	}
+	return all.String(), nil
 }
 
 // list takes a JSON array, or words with commas or spaces between them.

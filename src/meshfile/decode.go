@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
@@ -32,20 +31,7 @@ func (d *decoder) body(body hcl.Body, into reflect.Value) {
 	t := into.Type()
 	schema := schemaOf(t)
 	before := len(d.diags)
-	// The decoder's own words come first: of two findings at one place, tidy keeps
-	// the first.
-	d.labels(body, schema)
-	found, diags := body.Content(schema)
-	unknown := unknownNames(body, schema, diags)
-	for _, diag := range diags {
-		if name, is := unknown[diag.Subject.Start]; is {
-			if hint := foreign[name]; hint != "" {
-				diag.Detail += " " + hint
-			}
-			diag.Detail += seeReference
-		}
-	}
-	d.diags = append(d.diags, diags...)
+	found := d.content(body, schema)
 	if found == nil {
 		d.incomplete = true
 		return
@@ -74,16 +60,35 @@ func (d *decoder) body(body hcl.Body, into reflect.Value) {
 	}
 }
 
+// content is what a body has of a schema. What else it has is a mistake.
+func (d *decoder) content(body hcl.Body, schema *hcl.BodySchema) *hcl.BodyContent {
+	// The decoder's own words come first: of two findings at one place, tidy keeps
+	// the first.
+	d.labels(body, schema)
+	found, diags := body.Content(schema)
+	unknown := unknownNames(body, schema, diags)
+	for _, diag := range diags {
+		if name, is := unknown[diag.Subject.Start]; is {
+			if hint := foreign[name]; hint != "" {
+				diag.Detail += " " + hint
+			}
+			diag.Detail += seeReference
+		}
+	}
+	d.diags = append(d.diags, diags...)
+	return found
+}
+
 const seeReference = " The whole language is described in " + Reference + "."
 
 // labels says which blocks of a body lack their label, or have one too many.
 // In the JSON syntax a label is a property, and HCL says what is wrong.
 func (d *decoder) labels(body hcl.Body, schema *hcl.BodySchema) {
-	native, ok := body.(*hclsyntax.Body)
+	its, ok := native(body)
 	if !ok {
 		return
 	}
-	for _, block := range native.Blocks {
+	for _, block := range its.Blocks {
 		i := slices.IndexFunc(schema.Blocks, func(header hcl.BlockHeaderSchema) bool { return header.Type == block.Type })
 		if i < 0 || len(schema.Blocks[i].LabelNames) == 0 {
 			continue
@@ -111,8 +116,8 @@ func unknownNames(body hcl.Body, schema *hcl.BodySchema, diags hcl.Diagnostics) 
 	for name, attribute := range attributes {
 		names[attribute.NameRange.Start] = name
 	}
-	if native, ok := body.(*hclsyntax.Body); ok {
-		for _, block := range native.Blocks {
+	if its, ok := native(body); ok {
+		for _, block := range its.Blocks {
 			if !slices.ContainsFunc(schema.Blocks, func(header hcl.BlockHeaderSchema) bool { return header.Type == block.Type }) {
 				names[block.TypeRange.Start] = block.Type
 			}

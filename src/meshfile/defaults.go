@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"hash/fnv"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,9 @@ func (m *Mesh) fillDefaults() {
 	for _, s := range m.Services {
 		s.Name = cmp.Or(s.Name, s.Label)
 		s.ID = cmp.Or(s.ID, s.Name)
+		if s.Port == AppPort && s.Process == webProcess && s.Sidecar.LocalSocketPath == "" {
+			s.Port = 0 // whoever writes 8080 means PORT
+		}
 		for _, u := range s.Upstreams {
 			u.Service = cmp.Or(u.Service, u.Name)
 		}
@@ -46,6 +50,24 @@ func (m *Mesh) fillDrain() {
 		l.DrainDelay.Duration = agentlessDrainDelay
 	}
 	l.LongestDrainDelay = max(l.DrainDelay.Duration, left)
+}
+
+// Processes are the process types that have a service, in the order of the file.
+func (m *Mesh) Processes() (types []string) {
+	for _, service := range m.Services {
+		if !slices.Contains(types, service.Process) {
+			types = append(types, service.Process)
+		}
+	}
+	return types
+}
+
+// SidecarMemory is what the sidecars take off the memory of an instance, in MB.
+func (m *Mesh) SidecarMemory() int {
+	if m.Agentless() {
+		return m.Envoy.Memory
+	}
+	return m.Consul.Memory + m.Envoy.Memory
 }
 
 // mostDrain is the longest of each of both.

@@ -21,6 +21,8 @@ type Context struct {
 	App map[string]string
 	// Env is the environment at staging.
 	Env map[string]string
+	// Defaults are what the operator says for all apps, nil for nothing.
+	Defaults *Defaults
 }
 
 // AppVariables are the names below `app`, with what they are.

@@ -114,17 +114,21 @@ func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *
 	if diags.HasErrors() {
 		diags = hcl.Diagnostics{firstMistake(diags, src)}
 	} else {
-		scope, problems := context.scope(file.Body, mesh)
+		body, scope, problems := context.under(file.Body, mesh)
 		d := &decoder{scope: scope}
-		d.body(file.Body, reflect.ValueOf(mesh).Elem())
+		d.body(body, reflect.ValueOf(mesh).Elem())
 		mesh.fillDefaults()
 		v := &validator{incomplete: problems.HasErrors() || d.incomplete, whole: hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}
 		v.mesh(mesh)
 		diags = slices.Concat(diags, problems, d.diags, v.diags)
 	}
 	found := &Diagnostics{List: tidy(diags), name: filename, files: parser.Files()}
+	if context.Defaults != nil {
+		name, file := context.Defaults.name, context.Defaults.file
+		found.name, found.files[name] = found.name+" with "+name, file
+	}
 	if len(found.List) > 0 {
-		found.hideCredentials(src)
+		found.hideCredentials()
 	}
 	switch {
 	case found.List.HasErrors():

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"slices"
 	"strconv"
 
 	"github.com/hashicorp/hcl/v2"
@@ -25,6 +24,10 @@ const (
 	// AppPort is PORT in every container, unless the app's route says otherwise
 	// (Cloud Foundry: developer guide, environment variables, PORT).
 	AppPort = 8080
+
+	// leastPort is the lowest that vcap may listen on, who runs everything in a
+	// container (Linux, ip_unprivileged_port_start).
+	leastPort = 1024
 )
 
 var (
@@ -112,30 +115,29 @@ func (v *validator) ports(m *Mesh) {
 				ports[AppPort] = claim{owner: "the app's PORT"}
 			}
 			if !m.Agentless() {
-				v.claim(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", givenAt(m.Consul.Ports.Body, "http"))
-				v.claim(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", givenAt(m.Consul.Ports.Body, "grpc"))
-				v.claim(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", givenAt(m.Consul.Ports.Body, "serf_lan"))
+				v.listen(ports, m.Consul.Ports.HTTP, "the Consul agent's HTTP API", givenAt(m.Consul.Ports.Body, "http"))
+				v.listen(ports, m.Consul.Ports.GRPC, "the Consul agent's gRPC API", givenAt(m.Consul.Ports.Body, "grpc"))
+				v.listen(ports, m.Consul.Ports.SerfLAN, "the Consul agent's gossip", givenAt(m.Consul.Ports.Body, "serf_lan"))
 			}
 		}
 		if s.FollowsPort() {
 			if other := ports[AppPort]; other.at.Filename != "" {
-				v.fail(s.NameRange, "Port already taken", "The service %q listens on the app's PORT, as %s on line %d does. Give one of them another port.", s.Label, other.owner, other.at.Start.Line)
+				v.fail(firstGiven(givenAt(s.Body, "port"), s.NameRange), "Port already taken", "The service %q listens on the app's PORT, as %s on line %d does. Give one of them another port.", s.Label, other.owner, other.at.Start.Line)
 			}
 			ports[AppPort] = claim{fmt.Sprintf("the service %q", s.Label), s.NameRange}
 		}
-		if s.Port == AppPort && s.Process == webProcess && !slices.ContainsFunc(m.Services, (*Service).FollowsPort) {
-			v.fail(givenAt(s.Body, "port"), "Port already taken", "%d is the app's PORT. Leave port out: the service %q follows PORT then.", s.Port, s.Label)
-		} else {
-			v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Label), givenAt(s.Body, "port"))
+		if s.Port > 0 && s.Port < leastPort {
+			v.warn(givenAt(s.Body, "port"), belowLeast, "The app runs as vcap, who may listen on nothing below %d: %d of the service %q cannot be where it listens.", leastPort, s.Port, s.Label)
 		}
-		v.claim(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Label), givenAt(s.Sidecar.Body, "port"))
-		v.claim(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Label), givenAt(m.Envoy.Body, "admin_port"))
+		v.claim(ports, s.Port, fmt.Sprintf("the service %q", s.Label), givenAt(s.Body, "port"))
+		v.listen(ports, s.Sidecar.Port, fmt.Sprintf("the sidecar of %q", s.Label), givenAt(s.Sidecar.Body, "port"))
+		v.listen(ports, m.AdminPort(i), fmt.Sprintf("the admin API of the Envoy of %q", s.Label), givenAt(m.Envoy.Body, "admin_port"))
 		if m.Envoy.Metrics != nil {
-			v.claim(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), givenAt(m.Envoy.Metrics.Body, "prometheus"))
+			v.listen(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), givenAt(m.Envoy.Metrics.Body, "prometheus"))
 		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
-				v.claim(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), givenAt(path.Body, "listener_port"))
+				v.listen(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), givenAt(path.Body, "listener_port"))
 			}
 		}
 	}
@@ -156,7 +158,7 @@ func (v *validator) ports(m *Mesh) {
 	for _, s := range m.Services {
 		for _, u := range s.Upstreams {
 			socket(s.Process, u.Socket, fmt.Sprintf("the upstream %q", u.Name), givenAt(u.Body, "socket"))
-			v.claim(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(givenAt(u.Body, "port"), u.NameRange))
+			v.listen(byProcess[s.Process], u.Port, fmt.Sprintf("the upstream %q", u.Name), firstGiven(givenAt(u.Body, "port"), u.NameRange))
 		}
 	}
 }
@@ -183,6 +185,17 @@ func firstGiven(ranges ...hcl.Range) hcl.Range {
 	return hcl.Range{}
 }
 
+const belowLeast = "Port below 1024"
+
+// listen is claim for a port that a program of the buildpack listens on.
+func (v *validator) listen(ports claims, port int, owner string, at hcl.Range) {
+	if port > 0 && port < leastPort {
+		v.fail(firstGiven(at, v.whole), belowLeast, "Everything in a container runs as vcap, who may listen on nothing below %d: not on %d for %s. Choose another one.", leastPort, port, owner)
+		return
+	}
+	v.claim(ports, port, owner, at)
+}
+
 // claim takes a port for an owner. at is where the file gives the port, the zero
 // range where the port is a default.
 func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
@@ -193,6 +206,9 @@ func (v *validator) claim(ports claims, port int, owner string, at hcl.Range) {
 	where := ""
 	if at.Filename != "" && other.at.Filename != "" {
 		where = fmt.Sprintf(" on line %d", other.at.Start.Line)
+		if other.at.Filename != at.Filename {
+			where += " of " + other.at.Filename
+		}
 	}
 	switch platform := platformPort(port); {
 	case port > 65535:

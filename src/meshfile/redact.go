@@ -36,14 +36,15 @@ func isSecretKey(name string) bool {
 	return matchesAny(SecretEnv, name) || matchesAny(secretKeys, name)
 }
 
-// hideCredentials takes out of the findings what may be credentials in src, the
-// file that they are about.
-func (d *Diagnostics) hideCredentials(src []byte) {
-	text, hidden := crossOut(src)
+// hideCredentials takes out of the findings what may be credentials in the files that
+// they are about.
+func (d *Diagnostics) hideCredentials() {
+	var hidden []string
 	for name, file := range d.files {
 		if file != nil && file.Bytes != nil {
 			shown := *file
-			shown.Bytes = text
+			text, secrets := crossOut(file.Bytes)
+			shown.Bytes, hidden = text, append(hidden, secrets...)
 			d.files[name] = &shown
 		}
 	}
@@ -55,7 +56,7 @@ func (d *Diagnostics) hideCredentials(src []byte) {
 		if diag.Context != nil {
 			about = hcl.RangeOver(about, *diag.Context)
 		}
-		if !bytes.ContainsRune(about.SliceBytes(text), cross) {
+		if file := d.files[about.Filename]; file != nil && !bytes.ContainsRune(about.SliceBytes(file.Bytes), cross) {
 			continue
 		}
 		diag.Expression = nil // HCL would show the values of its variables

@@ -40,12 +40,7 @@ type cloudFoundry struct {
 }
 
 func launchYML(mesh *meshfile.Mesh, depsIndex string) []byte {
-	var types []string
-	for _, service := range mesh.Services {
-		if !slices.Contains(types, service.Process) {
-			types = append(types, service.Process)
-		}
-	}
+	types := mesh.Processes()
 	sidecar := func(name, subcommand string, memory int) process {
 		return process{
 			Type:      name,

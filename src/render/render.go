@@ -51,15 +51,13 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 
 			LongestDrainDelay: mesh.Lifecycle.LongestDrainDelay, Grace: mesh.Lifecycle.Grace.Duration,
 		},
-		SidecarMemory:  mesh.Envoy.Memory,
+		SidecarMemory:  mesh.SidecarMemory(),
 		ServiceBinding: mesh.ServiceBinding,
 	}
 	if mesh.Agentless() {
 		c.Servers = &droplet.Servers{
 			Addresses: mesh.Consul.Addresses, HTTP: mesh.Consul.Ports.HTTP, GRPC: mesh.Consul.Ports.GRPC, NodeMeta: mesh.Consul.NodeMeta,
 		}
-	} else {
-		c.SidecarMemory += mesh.Consul.Memory
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{

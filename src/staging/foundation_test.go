@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
@@ -122,11 +123,28 @@ func (f *foundation) supply() error {
 
 func (f *foundation) dep(path string) string {
 	f.t.Helper()
-	text, err := os.ReadFile(filepath.Join(f.deps, "0", path))
+	return read(f.t, filepath.Join(f.deps, "0", path))
+}
+
+// read gives a file, or a program that is packed in its place.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	if packed := path + droplet.PackedSuffix; exists(packed) {
+		path = filepath.Join(t.TempDir(), "program")
+		if err := droplet.Unpack(packed, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return string(text)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func zipped(t *testing.T, name, text string) []byte {

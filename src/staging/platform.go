@@ -63,6 +63,22 @@ func (p *platform) setLaunchEnvironment() error {
 	return nil
 }
 
+// suppliedBefore names the buildpack that has supplied right before this one, by the
+// config.yml that each writes which is based on libbuildpack; empty where there is none.
+func (p *platform) suppliedBefore() (name string) {
+	files, _ := filepath.Glob(filepath.Join(p.stager.DepsDir(), "*", "config.yml")) // sorted
+	for _, file := range files {
+		if filepath.Base(filepath.Dir(file)) == p.depsIndex() {
+			break
+		}
+		var config struct{ Name string }
+		if new(libbuildpack.YAML).Load(file, &config) == nil {
+			name = config.Name
+		}
+	}
+	return name
+}
+
 // newPlatform reads the buildpack's manifest and the arguments of bin/supply
 // or bin/finalize: BUILD_DIR CACHE_DIR DEPS_DIR DEPS_IDX [PROFILE_DIR].
 func newPlatform(buildpackDir string, args []string, out io.Writer) (p *platform, err error) {
@@ -169,7 +185,7 @@ func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
 	if entry.SHA256 == "" {
 		return artifact.Artifact{}, fmt.Errorf("the manifest has no checksum for %s %s: it will not be run", name, version)
 	}
-	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256}, nil
+	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256, Packed: true}, nil
 }
 
 // offers says whether the manifest has a version that matches a constraint.

@@ -123,7 +123,7 @@ func TestAuthorities(t *testing.T) {
 
 	cmd, out := f.process(f.newDeps())
 	err := cmd.Run()
-	for _, part := range []string{"certificate signed by unknown authority", "hint: the certificate of 127.0.0.1:", "/etc/ssl/certs or SSL_CERT_FILE"} {
+	for _, part := range []string{"certificate signed by unknown authority", "hint: the certificate of 127.0.0.1:", "in /etc/ssl/certs, SSL_CERT_FILE, or the folder CF_SYSTEM_CERT_PATH"} {
 		if err == nil || !strings.Contains(out.String(), part) {
 			t.Errorf("not trusted, it lacks %q: %v\n%s", part, err, out)
 		}

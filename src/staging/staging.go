@@ -39,7 +39,11 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err := p.checkStack(); err != nil {
 		return err
 	}
-	mesh, warnings, err := meshfile.Load(p.appDir(), meshfile.NewContext(os.Environ()))
+	context := meshfile.NewContext(os.Environ())
+	if context.Defaults, err = meshfile.ReadDefaults(filepath.Join(buildpackDir, meshfile.DefaultsName)); err != nil {
+		return err
+	}
+	mesh, warnings, err := meshfile.Load(p.appDir(), context)
 	if err != nil {
 		return err
 	}
@@ -76,13 +80,28 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 }
 
 // Finalize makes the app start where this is the last buildpack: the launcher
-// then finds the profile scripts and programs of every buildpack.
+// then finds the profile scripts and programs of every buildpack. It says that
+// another should be the last.
 func Finalize(_ context.Context, buildpackDir string, args []string, out io.Writer) error {
 	p, err := newPlatform(buildpackDir, args, out)
 	if err != nil {
 		return err
 	}
+	p.warn("%s", namedLast(p.suppliedBefore()))
 	return p.setLaunchEnvironment()
+}
+
+// namedLast says what to do where this buildpack is the last one. other is the name
+// of the one before it, empty where it is not known. The app may start all the same,
+// with a Procfile or cf push -c.
+func namedLast(other string) string {
+	order := "name the app's own buildpack after mesh_buildpack"
+	if other != "" {
+		order = fmt.Sprintf("name mesh_buildpack before %s_buildpack", other)
+	}
+	return "the mesh buildpack is the last one, and Cloud Foundry takes the start command from the last one, which has to finish its own staging too.\n" +
+		"This one has no start command: the app needs a Procfile or cf push -c then.\n" +
+		"hint: " + order
 }
 
 // chooseAll picks Consul, where the app runs an agent, and the Envoy that goes
@@ -122,7 +141,7 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if source == "" {
 		return p.choose(name, version)
 	}
-	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum}
+	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum, Packed: true}
 	if strings.Contains(source, "://") {
 		return found, nil
 	}
@@ -186,7 +205,15 @@ func (p *platform) tryAgentConfig(ctx context.Context) error {
 		return fmt.Errorf("failed to try the agent's configuration: %w", err)
 	}
 	defer os.Remove(overlay)
-	consul := filepath.Join(p.depDir(), droplet.BinDir, "consul")
+	dir, err := os.MkdirTemp("", "consul-")
+	if err != nil {
+		return fmt.Errorf("failed to try the agent's configuration: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	consul := filepath.Join(dir, "consul")
+	if err := droplet.Unpack(filepath.Join(p.depDir(), droplet.BinDir, "consul"+droplet.PackedSuffix), consul); err != nil {
+		return fmt.Errorf("failed to unpack Consul: %w", err)
+	}
 	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.depDir(), droplet.AgentFile), overlay).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: consul: Consul refuses what config adds to its own: %s\n"+
@@ -226,4 +253,15 @@ func (p *platform) report(mesh *meshfile.Mesh) {
 			p.info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
 		}
 	}
+	var operators []string
+	for _, origin := range mesh.Origins() {
+		if origin.File == meshfile.DefaultsName {
+			operators = append(operators, origin.Name)
+		}
+	}
+	if len(operators) > 0 {
+		p.info("of the operator's %s: %s", meshfile.DefaultsName, strings.Join(operators, ", "))
+	}
+	p.info("its sidecars take %d MB off the memory of each instance (%s): push with more than %[1]d MB, the platform refuses less without a reason",
+		mesh.SidecarMemory(), strings.Join(mesh.Processes(), ", "))
 }

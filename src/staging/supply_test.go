@@ -15,7 +15,7 @@ func TestSupplyLeavesADropletThatIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"agent.json", "bin/consul", "bin/envoy", "bin/mesh", "config.yml",
+		"agent.json", "bin/consul.zst", "bin/envoy.zst", "bin/mesh", "config.yml",
 		"launch.yml", "mesh.json", "profile.d/mesh.sh", "service.json", "sidecar.sh",
 	}
 	if got := tree(t, filepath.Join(f.deps, "0")); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -27,7 +27,7 @@ func TestSupplyLeavesADropletThatIsWhole(t *testing.T) {
 	for _, file := range want {
 		mode := os.FileMode(0o444)
 		switch {
-		case strings.HasPrefix(file, "bin/"):
+		case file == "bin/mesh":
 			mode = 0o555
 		case file == "config.yml":
 			mode = 0o644 // libbuildpack's
@@ -70,7 +70,7 @@ func TestABadCacheIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256(f.files["envoy"]))
-	f.write(f.cache, "mesh/envoy-"+sum+"/envoy", "something else")
+	f.write(f.cache, "mesh/envoy-"+sum+".zst/envoy.zst", "something else")
 	if err := os.RemoveAll(filepath.Join(f.app, ".profile.d")); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestABadCacheIsNotUsed(t *testing.T) {
 }
 
 // TestCachedBuildpack: what the packager puts into a zip with everything inside
-// is staged without a server, and not kept a second time.
+// is staged without a server, and kept packed.
 func TestCachedBuildpack(t *testing.T) {
 	f := newFoundation(t)
 	f.server.Close()
@@ -100,12 +100,40 @@ func TestCachedBuildpack(t *testing.T) {
 	if f.dep("bin/consul") != consulText || f.dep("bin/envoy") != envoyText {
 		t.Error("the programs are not the ones in the buildpack")
 	}
-	if kept := tree(t, f.cache); len(kept) != 1 {
-		t.Errorf("the cache has %q", kept)
+	for _, file := range tree(t, f.cache) {
+		if !strings.Contains(file, ".zst/") && file != "mesh/.lock" {
+			t.Errorf("the cache has %s", file)
+		}
 	}
 	f.write(f.buildpack, "dependencies/4567/envoy", "another")
 	f.deps = f.newDeps()
 	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "dependencies/4567/envoy: its checksum is") {
 		t.Errorf("with another file in the buildpack: %v", err)
+	}
+}
+
+// TestDefaultsOfTheOperator: they are at the buildpack's top, count where the app's file
+// says nothing, and are named in the log.
+func TestDefaultsOfTheOperator(t *testing.T) {
+	f := newFoundation(t)
+	f.write(f.buildpack, "defaults.hcl", "consul {\n  mode      = \"agentless\"\n  addresses = [\"consul.example.com\"]\n}\n")
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(f.dep("mesh.json"), `"consul.example.com"`) || f.requests["consul.zip"] != 0 {
+		t.Errorf("after %v mesh.json is %s", f.requests, f.dep("mesh.json"))
+	}
+	if !strings.Contains(f.output, "of the operator's defaults.hcl: consul.mode, consul.addresses") {
+		t.Errorf("output: %s", f.output)
+	}
+	f.write(f.app, "mesh.hcl", "service \"web\" {}\nconsul { mode = \"agent\" }")
+	f.deps = f.newDeps()
+	if err := f.supply(); err != nil || f.dep("bin/consul") != consulText {
+		t.Errorf("the app's own mode does not count: %v", err)
+	}
+	f.write(f.buildpack, "defaults.hcl", "consul {\n  datacenter = \"cf\"\n  log_level  = \"loud\"\n}\n")
+	f.deps = f.newDeps()
+	if err := f.supply(); err == nil || !strings.Contains(err.Error(), "on defaults.hcl line 3, in consul") {
+		t.Errorf("a mistake of the operator's: %v", err)
 	}
 }

@@ -2,13 +2,14 @@ package main
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"text/tabwriter"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -102,8 +103,28 @@ func (c *command) render() func(string) error {
 		if err != nil {
 			return err
 		}
+		if c.context.Defaults != nil {
+			if err := c.listOrigins(mesh); err != nil {
+				return err
+			}
+		}
 		return c.write(*dir, render.Files(mesh, *index))
 	}
+}
+
+// listOrigins says where the values come from that an operator may say for all apps.
+func (c *command) listOrigins(mesh *meshfile.Mesh) error {
+	fmt.Fprintln(c.out, "==> origins <==")
+	table := tabwriter.NewWriter(c.out, 0, 0, 3, ' ', 0)
+	for _, origin := range mesh.Origins() {
+		from := "built in"
+		if origin.File != "" {
+			from = fmt.Sprintf("%s:%d", origin.File, origin.Line)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", origin.Name, origin.Value, from)
+	}
+	fmt.Fprintln(table)
+	return table.Flush()
 }
 
 // write prints files, or writes them below a folder if there is one.
@@ -160,14 +181,17 @@ func (c *command) format() func(string) error {
 	}
 }
 
-//go:embed starter.hcl
-var starter []byte
+// starters are the kinds of files that init writes, KIND.hcl each.
+//
+//go:embed starters
+var starters embed.FS
 
 func (c *command) init() func(string) error {
 	force := c.flags.Bool("force", false, "write over a file that is there")
-	return func(file string) error {
-		if file == "" {
-			file = meshfile.Name
+	return func(string) error {
+		starter, file, err := chosen(c.files)
+		if err != nil {
+			return err
 		}
 		mode := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 		if !*force {
@@ -183,6 +207,25 @@ func (c *command) init() func(string) error {
 		_, err = out.Write(starter)
 		return errors.Join(err, out.Close())
 	}
+}
+
+// chosen is the starter that init writes, and the file: KIND, FILE, both or none.
+func chosen(args []string) (starter []byte, file string, err error) {
+	kind, file := "app", meshfile.Name
+	if len(args) > 0 {
+		if _, err := starters.ReadFile("starters/" + args[0] + ".hcl"); err == nil {
+			kind, args = args[0], args[1:]
+		}
+	}
+	switch len(args) {
+	case 0:
+	case 1:
+		file = args[0]
+	default:
+		return nil, "", fmt.Errorf("init: want a kind of starter and a file, got %q\n%s", args, usage)
+	}
+	starter, err = starters.ReadFile("starters/" + kind + ".hcl")
+	return starter, file, err
 }
 
 func (c *command) schema() func(string) error {

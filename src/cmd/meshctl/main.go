@@ -13,7 +13,7 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   validate   say everything that is wrong with the file     [-json]
   render     show the files that staging would write        [-out DIR] [-index N]
   fmt        write the file in HCL's own format             [-check]
-  init       write a starter with comments                  [-force]
+  init       write a starter with comments: init [app]      [-force]
   schema     describe the whole language as JSON
   acl        show the ACL policies that the file needs      [-out DIR] [-servers PREFIX]
   intentions show the intentions that upstreams need, of any
@@ -25,7 +25,8 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
 sweep reads CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and CONSUL_CACERT.
 FILE is mesh.hcl, or mesh.hcl.json, in this folder unless it is named.
 Expressions see the environment; what Cloud Foundry would say of the app is
-given by -app NAME, -space NAME, -org NAME, -id GUID and -route HOST.
+given by -app NAME, -space NAME, -org NAME, -id GUID and -route HOST. With
+-defaults FILE the operator's defaults count where the file says nothing.
 Exit status: 0, or 1 with what is wrong on standard error.
 `
 

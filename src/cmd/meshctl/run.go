@@ -51,6 +51,7 @@ func run(args []string, out, stderr io.Writer) error {
 			return nil
 		})
 	}
+	defaults := c.flags.String("defaults", "", "what the operator says for all apps")
 	work := prepare()
 	for rest := args[1:]; len(rest) > 0; { // options may follow a file
 		if err := c.flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
@@ -63,9 +64,18 @@ func run(args []string, out, stderr io.Writer) error {
 			c.files, rest = append(c.files, rest[0]), rest[1:]
 		}
 	}
+	if *defaults != "" {
+		var err error
+		if c.context.Defaults, err = meshfile.ReadDefaults(*defaults); err != nil {
+			return err
+		}
+		if c.context.Defaults == nil {
+			return fmt.Errorf("there is no file %s", *defaults)
+		}
+	}
 	file := ""
 	switch {
-	case len(c.files) > 1 && name != "intentions":
+	case len(c.files) > 1 && name != "intentions" && name != "init":
 		return fmt.Errorf("%s: want one file, got %q\n%s", name, c.files, usage)
 	case len(c.files) > 0:
 		file = c.files[0]

@@ -16,6 +16,7 @@ func main() {
 	flag.StringVar(&o.stack, "stack", "cflinuxfs4", "the stack that the zip is for")
 	flag.BoolVar(&o.cached, "cached", false, "put every download of the manifest into the zip")
 	flag.StringVar(&o.manifest, "manifest", "manifest.yml", "the manifest")
+	flag.StringVar(&o.defaults, "defaults", "", "a file with what counts where an app's mesh.hcl says nothing")
 	flag.StringVar(&o.out, "out", "build", "the folder to write to")
 	flag.Parse()
 	name, err := o.run()
@@ -27,6 +28,6 @@ func main() {
 }
 
 type options struct {
-	root, stack, manifest, out string
-	cached                     bool
+	root, stack, manifest, defaults, out string
+	cached                               bool
 }

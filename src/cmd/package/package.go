@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
+	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 )
 
 // programs are what the buildpack itself is made of. make programs built them.
@@ -102,6 +103,15 @@ func (o options) lay(dir string, m manifest, version string) error {
 			return fmt.Errorf("failed to copy what the manifest includes: %w\nhint: make package builds the programs first", err)
 		}
 	}
+	if o.defaults != "" {
+		if err := judgeDefaults(o.defaults); err != nil {
+			return err
+		}
+		if err := artifact.Copy(o.defaults, filepath.Join(dir, meshfile.DefaultsName)); err != nil {
+			return fmt.Errorf("failed to copy the defaults: %w", err)
+		}
+		m.IncludeFiles = append(m.IncludeFiles, meshfile.DefaultsName)
+	}
 	licenses, err := o.licenses()
 	if err != nil {
 		return err
@@ -120,6 +130,20 @@ func (o options) lay(dir string, m manifest, version string) error {
 		os.WriteFile(filepath.Join(dir, bomFile), bom, 0o644),
 		os.WriteFile(filepath.Join(dir, "manifest.yml"), text, 0o644),
 	)
+}
+
+// judgeDefaults says what is wrong with an operator's file, for the smallest app.
+func judgeDefaults(path string) error {
+	context := meshfile.NewContext(os.Environ())
+	var err error
+	if context.Defaults, err = meshfile.ReadDefaults(path); err != nil {
+		return err
+	}
+	if context.Defaults == nil {
+		return fmt.Errorf("there is no file %s with defaults", path)
+	}
+	_, _, err = meshfile.Parse(meshfile.Name, []byte(`service "any" {}`), context)
+	return err
 }
 
 // downloads is where the packager keeps what it has downloaded. It writes

@@ -15,7 +15,10 @@ service "my-app" {
 }
 
 consul {
-  # Where the Consul servers are, and the name of their datacenter.
-  retry_join = ["consul-server.apps.internal"]
-  datacenter = "dc1"
+  # Without an agent: policies to the servers and to what it calls, and no others.
+  # docs/modes.md has which mode for whom.
+  mode = "agentless"
+
+  # Where the Consul servers are.
+  addresses = ["consul-server.apps.internal"]
 }
