@@ -42,6 +42,8 @@ var walls = map[string][]string{
 	"integration/cell":      {module + "src/...", "github.com/hashicorp/..."},
 	"integration/load":      {module + "...", "github.com/hashicorp/..."},
 	"integration/droplet":   {module + "...", "github.com/hashicorp/..."},
+	// A crowd has no containers.
+	"integration/crowd":     {module + "integration/cell", module + "src/staging", "github.com/cloudfoundry/..."},
 	"integration/lifecycle": {module + "src/...", "github.com/hashicorp/..."},
 }
 
