@@ -164,20 +164,33 @@ func established(table string, port int) (n int) {
 	return n
 }
 
-// requests is how many the servers have answered in each second, by their own metrics,
-// which are of ten seconds each.
+// requests is how many the servers have answered in each second.
 func requests(ctx context.Context, f *foundation.Foundation, long time.Duration) (float64, error) {
+	token := ""
+	if f.Secure != nil {
+		token = f.Secure.Management
+	}
+	var servers []string
+	for _, server := range f.Servers.Instances() {
+		servers = append(servers, "http://"+server.Address()+":8080")
+	}
+	return answered(ctx, servers, token, long)
+}
+
+// answered is how many requests servers have answered in each second, by their own
+// metrics, which are of ten seconds each.
+func answered(ctx context.Context, servers []string, token string, long time.Duration) (float64, error) {
 	const span, often = 10 * time.Second, 4 * time.Second
-	answered, spans := 0, map[string]bool{} // of each server
+	all, spans := 0, map[string]bool{} // of each server
 	for begun := time.Now(); time.Since(begun) < long; {
-		for _, server := range f.Servers.Instances() {
-			n, when, err := answeredBy(ctx, f, server)
+		for _, server := range servers {
+			n, when, err := answeredBy(ctx, server, token)
 			if err != nil {
 				return 0, err
 			}
-			if key := server.GUID() + when; !spans[key] {
+			if key := server + when; !spans[key] {
 				spans[key] = true
-				answered += n
+				all += n
 			}
 		}
 		<-time.After(often)
@@ -185,19 +198,18 @@ func requests(ctx context.Context, f *foundation.Foundation, long time.Duration)
 	if len(spans) == 0 {
 		return 0, errors.New("the servers have no metrics")
 	}
-	servers := float64(len(f.Servers.Instances()))
-	return float64(answered) * servers / (float64(len(spans)) * span.Seconds()), nil
+	return float64(all) * float64(len(servers)) / (float64(len(spans)) * span.Seconds()), nil
 }
 
 // answeredBy is how many requests a server answered in the last span, and which span
 // that is. Those for its metrics are left out.
-func answeredBy(ctx context.Context, f *foundation.Foundation, server *cell.Instance) (n int, when string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.Address()+":8080/v1/agent/metrics", nil)
+func answeredBy(ctx context.Context, server, token string) (n int, when string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/v1/agent/metrics", nil)
 	if err != nil {
 		return 0, "", err
 	}
-	if f.Secure != nil {
-		request.Header.Set("X-Consul-Token", f.Secure.Management)
+	if token != "" {
+		request.Header.Set("X-Consul-Token", token)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
+	"github.com/consul-mesh/mesh-buildpack/integration/crowd"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 )
 
@@ -27,6 +28,7 @@ var (
 )
 
 func main() {
+	crowd.Main()
 	flag.Parse()
 	if _, err := chosen(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -41,6 +41,9 @@ var measures = []measure{
 	{"idle-writes", idleWrites},
 	{"idle-connections", idleConnections},
 	{"idle-requests", idleRequests},
+	{"burial-requests", burialRequests},
+	{"scale", scale},
+	{"slow-writes", slowWrites},
 }
 
 func chosen() ([]measure, error) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // TestStagingSaysWhatIsWrong: on the cell as on Cloud Foundry, one message,
@@ -92,7 +92,7 @@ func envoyMissing(t *testing.T, m mode) {
 func withoutEnvoy(t *testing.T, staged *cell.Droplet) (path string) {
 	t.Helper()
 	path = filepath.Join(staged.Dir, "deps", "0", "bin", "envoy")
-	if err := os.Remove(path + droplet.PackedSuffix); err != nil {
+	if err := os.Remove(path + packed.Suffix); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -104,8 +104,8 @@ func TestEnvoyBroken(t *testing.T) { inBothModes(t, envoyBroken) }
 func envoyBroken(t *testing.T, m mode) {
 	app := m.echo(t, "broken-"+m.name)
 	staged := stage(t, app)
-	packed := withoutEnvoy(t, staged) + droplet.PackedSuffix
-	if err := os.WriteFile(packed, []byte("something else"), 0o444); err != nil {
+	file := withoutEnvoy(t, staged) + packed.Suffix
+	if err := os.WriteFile(file, []byte("something else"), 0o444); err != nil {
 		t.Fatal(err)
 	}
 	running := m.launchDroplet(t, app, staged)

@@ -32,7 +32,8 @@ var walls = map[string][]string{
 	"src/credentials": {"github.com/...", "golang.org/...", module + "src/..."},
 	"src/meshfile":    {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", "github.com/hashicorp/consul/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
 	"src/pairs":       {"github.com/...", module + "..."},
-	"src/artifact":    {"github.com/cloudfoundry/...", "github.com/hashicorp/hcl/...", module + "src/..."},
+	"src/packed":      {"github.com/cloudfoundry/...", "github.com/hashicorp/...", module + "..."},
+	"src/artifact":    {"github.com/cloudfoundry/...", "github.com/hashicorp/hcl/...", module + "src/droplet", module + "src/meshfile", module + "src/render", module + "src/staging", module + "src/mesh/..."},
 	"src/render":      {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
 	"src/staging":     {module + "src/mesh/..."},
 	"src/cmd/mesh":    {"github.com/cloudfoundry/...", "github.com/hashicorp/...", module + "src/meshfile", module + "src/artifact", module + "src/render", module + "src/staging"},
@@ -41,6 +42,8 @@ var walls = map[string][]string{
 	"integration/cell":      {module + "src/...", "github.com/hashicorp/..."},
 	"integration/load":      {module + "...", "github.com/hashicorp/..."},
 	"integration/droplet":   {module + "...", "github.com/hashicorp/..."},
+	// A crowd has no containers.
+	"integration/crowd":     {module + "integration/cell", module + "src/staging", "github.com/cloudfoundry/..."},
 	"integration/lifecycle": {module + "src/...", "github.com/hashicorp/..."},
 }
 

@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // Artifact is one version of one program.
@@ -95,7 +95,7 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 // file is the name of what is installed.
 func (a Artifact) file() string {
 	if a.Packed {
-		return a.Name + droplet.PackedSuffix
+		return a.Name + packed.Suffix
 	}
 	return a.Name
 }

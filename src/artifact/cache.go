@@ -12,10 +12,9 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // lockName is the file in the cache that every staging on it holds locked. The
@@ -75,7 +74,7 @@ func (s Store) entry(a Artifact, from address) string {
 		name += "-" + hex.EncodeToString(sum[:4])
 	}
 	if a.Packed {
-		name += droplet.PackedSuffix
+		name += packed.Suffix
 	}
 	return filepath.Join(s.Dir, name)
 }
@@ -140,10 +139,6 @@ func unpack(a Artifact, from address, download, program string) (sum string, err
 	return a.write(program, func(to io.Writer) error { return extract(file, cmp.Or(name, a.Name), to) })
 }
 
-// packing is the level at which programs are packed. A higher one saves 4 % of the
-// size, and takes four times as long.
-const packing = zstd.SpeedBetterCompression
-
 // write makes the file that is installed of a program that content writes, and its
 // checksum.
 func (a Artifact) write(path string, content func(io.Writer) error) (sum string, err error) {
@@ -154,8 +149,8 @@ func (a Artifact) write(path string, content func(io.Writer) error) (sum string,
 	hash := blake3.New()
 	to := io.MultiWriter(file, hash)
 	if a.Packed {
-		var frame *zstd.Encoder
-		if frame, err = zstd.NewWriter(to, zstd.WithEncoderLevel(packing)); err == nil {
+		var frame io.WriteCloser
+		if frame, err = packed.NewWriter(to); err == nil {
 			err = errors.Join(content(frame), frame.Close())
 		}
 	} else {

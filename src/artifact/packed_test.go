@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // TestPacked: a program is packed once, whether it was fetched or was at hand, and is
@@ -24,11 +24,11 @@ func TestPacked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newShelf(t)
 			a.Packed = true
-			packed := filepath.Join(s.bin, "consul"+droplet.PackedSuffix)
+			installed := filepath.Join(s.bin, "consul"+packed.Suffix)
 			var first os.FileInfo
 			for range 2 {
 				must(t, s.Install(t.Context(), s.bin, a))
-				info, err := os.Stat(packed)
+				info, err := os.Stat(installed)
 				must(t, err)
 				if first != nil && !os.SameFile(first, info) {
 					t.Error("it was packed again")
@@ -37,7 +37,7 @@ func TestPacked(t *testing.T) {
 					t.Errorf("it is packed to %d of %d bytes, %s", info.Size(), len(program), info.Mode())
 				}
 			}
-			path, err := droplet.Program(s.bin, "consul")
+			path, err := packed.Program(s.bin, "consul")
 			must(t, err)
 			if got, err := os.ReadFile(path); err != nil || !slices.Equal(got, program) {
 				t.Errorf("got %d bytes, %v", len(got), err)
@@ -57,7 +57,7 @@ func TestPackedAtHandIsVerified(t *testing.T) {
 	s, a := newShelf(t), consul(file, program)
 	a.Packed = true
 	must(t, s.Install(t.Context(), s.bin, a))
-	must(t, os.Remove(filepath.Join(s.bin, "consul"+droplet.PackedSuffix)))
+	must(t, os.Remove(filepath.Join(s.bin, "consul"+packed.Suffix)))
 	must(t, os.WriteFile(file, []byte("another"), 0o644))
 	if err := s.Install(t.Context(), s.bin, a); err == nil {
 		t.Error("another program was installed")

@@ -69,7 +69,7 @@ func (d *decoder) content(body hcl.Body, schema *hcl.BodySchema) *hcl.BodyConten
 	unknown := unknownNames(body, schema, diags)
 	for _, diag := range diags {
 		if name, is := unknown[diag.Subject.Start]; is {
-			if hint := foreign[name]; hint != "" {
+			if hint := foreign(name); hint != "" {
 				diag.Detail += " " + hint
 			}
 			diag.Detail += seeReference
@@ -185,6 +185,10 @@ func (d *decoder) attribute(attribute *hcl.Attribute, field reflect.StructField,
 	text, problem := decodeValue(value, target.Addr().Interface())
 	if problem != "" {
 		d.incomplete = true
+		if into.Kind() == reflect.Bool && value.Type() == cty.String && strings.Contains(value.AsString(), ":") {
+			// Consul's own form of a check.
+			problem += fmt.Sprintf(" The host is always the instance's own: %s = true, and port where it is not the service's.", attribute.Name)
+		}
 		d.diags = append(d.diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: "Unsuitable value type", Detail: problem,
 			Subject: attribute.Expr.StartRange().Ptr(), Context: attribute.Expr.Range().Ptr(),

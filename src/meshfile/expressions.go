@@ -6,32 +6,35 @@ import (
 	"maps"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/function"
-	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
 // Context is what expressions in a mesh.hcl can look at.
 type Context struct {
-	// App has the values of AppVariables, empty ones where they are not known.
+	// App has the values of those AppVariables that are known.
 	App map[string]string
+	// Staging says that what is not known of the app counts as empty, with a warning:
+	// 0.1.0 staged such files. Elsewhere it is a mistake.
+	Staging bool
 	// Env is the environment at staging.
 	Env map[string]string
 	// Defaults are what the operator says for all apps, nil for nothing.
 	Defaults *Defaults
 }
 
-// AppVariables are the names below `app`, with what they are.
-var AppVariables = []struct{ Name, Doc string }{
-	{"name", "the app's name"},
-	{"id", "the app's GUID"},
-	{"space", "the name of its space"},
-	{"organization", "the name of its organization"},
-	{"route", "its first route, empty without one"},
+// AppVariables are the names below `app`, with what they are and the option of meshctl
+// that says it.
+var AppVariables = []struct{ Name, Doc, Option string }{
+	{"name", "the app's name", "-app NAME"},
+	{"id", "the app's GUID", "-id GUID"},
+	{"space", "the name of its space", "-space NAME"},
+	{"organization", "the name of its organization", "-org NAME"},
+	{"route", "its first route, empty without one", "-route HOST"},
 }
 
 // NewContext reads the environment that Cloud Foundry gives a staging.
@@ -41,44 +44,42 @@ func NewContext(environ []string) Context {
 		name, value, _ := strings.Cut(entry, "=")
 		c.Env[name] = value
 	}
-	var app struct {
-		ID           string   `json:"application_id"`
-		Name         string   `json:"application_name"`
-		Space        string   `json:"space_name"`
-		Organization string   `json:"organization_name"`
-		URIs         []string `json:"application_uris"`
+	// Each by itself: what one field has says nothing of another.
+	var app map[string]json.RawMessage
+	if json.Unmarshal([]byte(c.Env["VCAP_APPLICATION"]), &app) != nil || app == nil {
+		return c
 	}
-	// Outside Cloud Foundry there is none: all of it is empty then.
-	_ = json.Unmarshal([]byte(c.Env["VCAP_APPLICATION"]), &app)
-	c.App["id"], c.App["name"], c.App["space"], c.App["organization"] = app.ID, app.Name, app.Space, app.Organization
-	if len(app.URIs) > 0 {
-		c.App["route"] = app.URIs[0]
+	for variable, field := range map[string]string{
+		"id": "application_id", "name": "application_name", "space": "space_name", "organization": "organization_name",
+	} {
+		var value *string
+		if json.Unmarshal(app[field], &value) == nil && value != nil {
+			c.App[variable] = *value
+		}
+	}
+	var routes []string
+	if text, is := app["application_uris"]; !is || json.Unmarshal(text, &routes) == nil {
+		c.App["route"] = strings.Join(routes[:min(1, len(routes))], "")
 	}
 	return c
 }
 
-// Functions that expressions can call: HCL's own standard library, as far as
-// it makes sense for names, lists and metadata.
-var Functions = map[string]function.Function{
-	"coalesce":   stdlib.CoalesceFunc,
-	"concat":     stdlib.ConcatFunc,
-	"contains":   stdlib.ContainsFunc,
-	"format":     stdlib.FormatFunc,
-	"join":       stdlib.JoinFunc,
-	"jsonencode": stdlib.JSONEncodeFunc,
-	"keys":       stdlib.KeysFunc,
-	"length":     stdlib.LengthFunc,
-	"lower":      stdlib.LowerFunc,
-	"merge":      stdlib.MergeFunc,
-	"regex":      stdlib.RegexFunc,
-	"replace":    stdlib.ReplaceFunc,
-	"split":      stdlib.SplitFunc,
-	"substr":     stdlib.SubstrFunc,
-	"trimprefix": stdlib.TrimPrefixFunc,
-	"trimspace":  stdlib.TrimSpaceFunc,
-	"trimsuffix": stdlib.TrimSuffixFunc,
-	"upper":      stdlib.UpperFunc,
-	"values":     stdlib.ValuesFunc,
+// unknown says that a variable of the app is not known here. It is no mistake of the
+// file, so it hides none.
+func (c Context) unknown(name string, at hcl.Range) *hcl.Diagnostic {
+	const summary = "A value that is not known"
+	if c.Staging {
+		return &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Subject: &at, Detail: fmt.Sprintf(
+			"The platform does not say app.%s: VCAP_APPLICATION is missing, or has none that can be read. It counts as empty text, and the next version refuses this.", name)}
+	}
+	option := ""
+	for _, variable := range AppVariables {
+		if variable.Name == name {
+			option = variable.Option
+		}
+	}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Subject: &at, Detail: fmt.Sprintf(
+		"Outside of Cloud Foundry nobody says app.%s. The option %s of meshctl does.", name, option)}
 }
 
 // SecretEnv are patterns of names of environment variables that may carry
@@ -119,11 +120,19 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 		switch root := traversal.RootName(); {
 		case root == "app" && isAppVariable(name):
 			mesh.App = c.App
+			if _, known := c.App[name]; !known {
+				diags = append(diags, c.unknown(name, traversal.SourceRange()))
+			}
 			continue
 		case root != "env" || name == "":
 			summary, detail = "Undefined variable", fmt.Sprintf(
 				"There is no variable %s. These are: %s, and env.NAME for the environment at staging.", spelled(root, name), appVariableNames())
-			if len(traversal) == 1 && root != "app" && root != "env" {
+			switch _, isEnv := c.Env[root]; {
+			case strings.HasPrefix(root, "NOMAD_"):
+				detail += " Nomad's have no counterpart: all instances share what is staged."
+			case len(traversal) == 1 && (isEnv || shellVariable.MatchString(root)):
+				detail += fmt.Sprintf(" The environment variable is env.%s.", root)
+			case len(traversal) == 1 && root != "app" && root != "env":
 				detail += fmt.Sprintf(" Text stands in quotes: %q.", root)
 			}
 		case matchesAny(SecretEnv, name):
@@ -151,9 +160,13 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 	}
 	return &hcl.EvalContext{
 		Variables: map[string]cty.Value{"app": cty.ObjectVal(app), "env": cty.ObjectVal(env)},
-		Functions: Functions,
+		Functions: functions(),
 	}, diags
 }
+
+// shellVariable is how a variable of the environment is spelled by those who take a
+// template for the shell's.
+var shellVariable = regexp.MustCompile(`^[A-Z][A-Z0-9]*_[A-Z0-9_]*$`)
 
 func spelled(root, name string) string {
 	if name == "" {

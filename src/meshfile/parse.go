@@ -54,8 +54,11 @@ func (d *Diagnostics) Error() string {
 		}
 	}
 	var text bytes.Buffer
-	// Writing to a buffer cannot fail.
-	_ = hcl.NewDiagnosticTextWriter(&text, d.files, 100, false).WriteDiagnostics(d.List)
+	for _, diag := range d.List {
+		diag, files := legible(diag, d.files)
+		// Writing to a buffer cannot fail.
+		_ = hcl.NewDiagnosticTextWriter(&text, files, 100, false).WriteDiagnostic(diag)
+	}
 	return fmt.Sprintf("%s in %s\n\n%s", strings.Join(parts, ", "), d.name, redact(bytes.TrimSpace(text.Bytes())))
 }
 
@@ -72,8 +75,7 @@ func Load(dir string, context Context) (mesh *Mesh, warnings *Diagnostics, err e
 	switch len(found) {
 	case 0:
 		return nil, nil, fmt.Errorf("no %s at the top of the app: the mesh buildpack was asked for, "+
-			"but does not know which service this app is\n"+
-			"hint: add a file %s beside the app's other files, the smallest is one line: service \"my-app\" {}", Name, Name)
+			"but does not know which service this app is\nhint: %s", Name, elsewhere(dir))
 	case 2:
 		return nil, nil, fmt.Errorf("the app has both %s and %s\nhint: remove one of them", Name, JSONName)
 	}
@@ -104,10 +106,14 @@ func withoutPath(err error) error {
 // The error is a *Diagnostics with everything that is wrong, warnings
 // included; the warnings of a good file are nil where there are none.
 func Parse(filename string, src []byte, context Context) (mesh *Mesh, warnings *Diagnostics, err error) {
+	if err := readable(filename, src); err != nil {
+		return nil, nil, err
+	}
 	parser := hclparse.NewParser()
 	parse, firstMistake := parser.ParseHCL, firstMistake
 	if strings.HasSuffix(filename, ".json") {
 		parse, firstMistake = parser.ParseJSON, firstJSONMistake
+		src = bytes.TrimPrefix(src, []byte(byteOrderMark)) // HCL does so for its own syntax
 	}
 	file, diags := parse(src, filename)
 	mesh = &Mesh{}

@@ -70,8 +70,8 @@ func TestReference(t *testing.T) {
 	parsed := template.Must(template.ParseFiles("testdata/reference.md.tmpl"))
 	err := parsed.Execute(&text, map[string]any{
 		"Blocks": sections, "Variables": AppVariables,
-		"Functions": code(slices.Sorted(maps.Keys(Functions))),
-		"Sidecar":   keyRows(sidecarKeys), "Upstream": keyRows(upstreamKeys),
+		"Functions": Functions, "Foreign": Foreign,
+		"Sidecar": keyRows(sidecarKeys), "Upstream": keyRows(upstreamKeys),
 		"Secret": code(SecretEnv), "Instance": code(InstanceEnv),
 	})
 	if err != nil {

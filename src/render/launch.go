@@ -84,6 +84,9 @@ func execute(t *template.Template, data map[string]any) []byte {
 	return text.Bytes()
 }
 
+// ProfileHead is how the profile script begins, in every version.
+const ProfileHead = "# Made by the Consul mesh buildpack."
+
 //go:embed profile.sh.tmpl
 var profileText string
 

@@ -69,6 +69,14 @@ func TestBadInput(t *testing.T) {
 			func(f *foundation) { f.write(f.app, ".profile.d/mesh.sh", "theirs") },
 			[]string{"the app has a file .profile.d/mesh.sh", "hint: rename it"},
 		},
+		"a file where a folder of scripts is to be": {
+			func(f *foundation) { f.write(f.app, ".profile.d", "theirs") },
+			[]string{"the app has a file .profile.d,", "hint: rename it"},
+		},
+		"a buildpack that is listed twice": {
+			func(f *foundation) { f.write(f.deps, "7/mesh.json", "{}") },
+			[]string{"this buildpack is listed twice", "hint: name it once"},
+		},
 		"an unbuilt buildpack": {
 			func(f *foundation) { os.Remove(filepath.Join(f.buildpack, "build/mesh")) },
 			[]string{"failed to read the container program", "hint: run make build"},

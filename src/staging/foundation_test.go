@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
@@ -129,9 +129,9 @@ func (f *foundation) dep(path string) string {
 // read gives a file, or a program that is packed in its place.
 func read(t *testing.T, path string) string {
 	t.Helper()
-	if packed := path + droplet.PackedSuffix; exists(packed) {
+	if file := path + packed.Suffix; exists(file) {
 		path = filepath.Join(t.TempDir(), "program")
-		if err := droplet.Unpack(packed, path); err != nil {
+		if err := packed.Unpack(file, path); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cloudfoundry/libbuildpack"
 
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 )
 
 // platform is the adapter to libbuildpack: manifest, choice of versions, the
@@ -61,6 +62,12 @@ func (p *platform) setLaunchEnvironment() error {
 		return fmt.Errorf("failed to set up the launch environment: %w", err)
 	}
 	return nil
+}
+
+// isListedTwice says that this buildpack has supplied before in the same staging.
+func (p *platform) isListedTwice() bool {
+	mine, _ := filepath.Glob(filepath.Join(p.stager.DepsDir(), "*", droplet.ConfigFile)) // the pattern is a good one
+	return slices.ContainsFunc(mine, func(path string) bool { return filepath.Dir(path) != p.depDir() })
 }
 
 // suppliedBefore names the buildpack that has supplied right before this one, by the

@@ -13,7 +13,7 @@ import (
 
 	"github.com/cloudfoundry/libbuildpack"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
@@ -72,7 +72,7 @@ func TestARawFileIsAProgram(t *testing.T) {
 	if err := f.supply(); err != nil {
 		t.Fatal(err)
 	}
-	program, err := droplet.Program(filepath.Join(f.deps, "0/bin"), "envoy")
+	program, err := packed.Program(filepath.Join(f.deps, "0/bin"), "envoy")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package staging
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 		return err
 	}
 	context := meshfile.NewContext(os.Environ())
+	context.Staging = true
 	if context.Defaults, err = meshfile.ReadDefaults(filepath.Join(buildpackDir, meshfile.DefaultsName)); err != nil {
 		return err
 	}
@@ -53,10 +55,8 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err != nil {
 		return err
 	}
-	// A file of that name is the app's own, or another supply's of the same push:
-	// this one neither writes over it nor removes it when it fails.
-	if _, err := os.Lstat(filepath.Join(p.appDir(), appProfile)); err == nil {
-		return fmt.Errorf("the app has a file %s, where this buildpack puts its own\nhint: rename it", appProfile)
+	if err := p.checkProfile(); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -99,6 +99,27 @@ func namedLast(other string) string {
 	return "the mesh buildpack is the last one, and Cloud Foundry takes the start command from the last one, which has to finish its own staging too.\n" +
 		"This one has no start command: the app needs a Procfile or cf push -c then.\n" +
 		"hint: " + order
+}
+
+// checkProfile looks at what is where the app's profile script will be. A file that
+// this buildpack has not made is neither written over nor removed; one of an earlier
+// staging of the same folder is.
+func (p *platform) checkProfile() error {
+	if p.isListedTwice() {
+		return errors.New("this buildpack is listed twice\nhint: name it once, in the app's manifest or with cf push -b")
+	}
+	path := filepath.Join(p.appDir(), appProfile)
+	if info, err := os.Stat(filepath.Dir(path)); err == nil && !info.IsDir() {
+		return fmt.Errorf("the app has a file %s, where the platform looks for a folder of scripts\nhint: rename it", filepath.Dir(appProfile))
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !bytes.HasPrefix(text, []byte(render.ProfileHead)) {
+		return fmt.Errorf("the app has a file %s, where this buildpack puts its own\nhint: rename it", appProfile)
+	}
+	return os.Remove(path) // it may not be written
 }
 
 // chooseAll picks Consul, where the app runs an agent, and the Envoy that goes

@@ -137,3 +137,20 @@ func TestDefaultsOfTheOperator(t *testing.T) {
 		t.Errorf("a mistake of the operator's: %v", err)
 	}
 }
+
+// TestStagedFolder: an app's folder that was staged before is staged again, whichever
+// version has left its script there.
+func TestStagedFolder(t *testing.T) {
+	f := newFoundation(t)
+	f.write(f.app, ".profile.d/mesh.sh", "# Made by the Consul mesh buildpack. In another version.\n")
+	for range 2 {
+		f.deps = f.newDeps()
+		if err := f.supply(); err != nil {
+			t.Fatal(err)
+		}
+		profile, err := os.ReadFile(filepath.Join(f.app, ".profile.d/mesh.sh"))
+		if err != nil || string(profile) != f.dep("profile.d/mesh.sh") {
+			t.Errorf("the app's profile script is not the one in deps: %v", err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // tryPrograms has the programs judge what the app adds to how they are started: it would
@@ -44,7 +45,7 @@ func (p *platform) try(ctx context.Context, name, content string, arguments func
 	if err := writeFile(file, []byte(content)); err != nil {
 		return fmt.Errorf("failed to try %s: %w", name, err)
 	}
-	if err := droplet.Unpack(filepath.Join(p.depDir(), droplet.BinDir, name+droplet.PackedSuffix), program); err != nil {
+	if err := packed.Unpack(filepath.Join(p.depDir(), droplet.BinDir, name+packed.Suffix), program); err != nil {
 		return fmt.Errorf("failed to unpack %s: %w", name, err)
 	}
 	output, err := exec.CommandContext(ctx, program, arguments(file)...).CombinedOutput()

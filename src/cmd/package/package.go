@@ -135,6 +135,7 @@ func (o options) lay(dir string, m manifest, version string) error {
 // judgeDefaults says what is wrong with an operator's file, for the smallest app.
 func judgeDefaults(path string) error {
 	context := meshfile.NewContext(os.Environ())
+	context.Staging = true // nothing is known of any app
 	var err error
 	if context.Defaults, err = meshfile.ReadDefaults(path); err != nil {
 		return err

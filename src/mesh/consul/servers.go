@@ -35,6 +35,7 @@ const (
 type Servers struct {
 	Names      []string
 	HTTP, GRPC int
+	Dialer     net.Dialer  // by which they are reached
 	tls        *tls.Config // nil: plain text
 	lookup     singleflight.Group
 
@@ -53,7 +54,7 @@ type Servers struct {
 // NewServers takes the addresses of the bound service, and otherwise those of
 // mesh.hcl.
 func NewServers(config *droplet.Servers, a *Access) *Servers {
-	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC}
+	s := &Servers{Names: config.Addresses, HTTP: ServerHTTP, GRPC: serverGRPC, Dialer: net.Dialer{Timeout: instance.ConnectTimeout}}
 	for _, again := range []*wait.Backoff{&s.streams.again, &s.full} {
 		again.First, again.Most = instance.AgainFirst, instance.StreamAgain
 	}

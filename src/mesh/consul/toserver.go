@@ -26,9 +26,8 @@ type ToServer struct {
 // transport is for one of the servers' ports. It notes in its TLS configuration
 // what it speaks, so each has one of its own.
 func (s *Servers) transport() *http.Transport {
-	dialer := net.Dialer{Timeout: instance.ConnectTimeout}
 	return &http.Transport{
-		TLSClientConfig: s.tls.Clone(), DialContext: dialer.DialContext, TLSHandshakeTimeout: instance.ConnectTimeout,
+		TLSClientConfig: s.tls.Clone(), DialContext: s.Dialer.DialContext, TLSHandshakeTimeout: instance.ConnectTimeout,
 		IdleConnTimeout: instance.IdleConnection, Protocols: new(http.Protocols),
 	}
 }

@@ -109,7 +109,7 @@ func (e *Envoy) get(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	response, err := e.http.Do(request)
+	response, err := e.HTTP.Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -65,7 +65,7 @@ func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		callers := &counting{}
 		e := &Envoy{Admin: "http://envoy", Exited: make(chan struct{}), Sidecar: Sidecar{Protocol: "http"}}
-		e.http.Transport = callers
+		e.HTTP.Transport = callers
 		const gap = instance.QuietFor / 4
 		for range 10 {
 			callers.requests++

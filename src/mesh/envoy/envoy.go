@@ -35,12 +35,12 @@ type Sidecar struct {
 // Envoy is the sidecar proxy of one service.
 type Envoy struct {
 	Sidecar
-	Admin   string // base URL of its admin API
-	http    http.Client
-	Process *exec.Cmd
-	Exited  chan struct{}   // closed when the process has ended
-	Reason  error           // why it has, never nil then
-	journal func() []string // its warnings and errors, oldest first
+	Admin   string                // base URL of its admin API
+	HTTP    http.Client           // asks that
+	Signal  func(os.Signal) error // sends one to its process
+	Exited  chan struct{}         // closed when the process has ended
+	Reason  error                 // why it has, never nil then
+	journal func() []string       // its warnings and errors, oldest first
 
 	requests    int       // that callers have sent, at the last look; of Idle alone
 	lastRequest time.Time // when that was seen to have changed; of Idle alone
@@ -68,19 +68,20 @@ func Start(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []
 		"--log-level", config.LogLevel,
 		"--log-format", "[%l][%n] %v",
 	}
-	e.Process = exec.Command(inst.Program("envoy"), append(args, config.ExtraArgs...)...)
-	e.Process.Env = inst.SmallEnv()
+	process := exec.Command(inst.Program("envoy"), append(args, config.ExtraArgs...)...)
+	process.Env = inst.SmallEnv()
 	output, err := inst.NewJournal(instance.EnvoyJournal(s.ID), os.Stderr)
 	if err != nil {
 		return nil, fmt.Errorf("failed to keep Envoy's log: %w", err)
 	}
-	e.Process.Stdout, e.Process.Stderr = os.Stdout, output
-	e.Process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.Process.Start(); err != nil {
+	process.Stdout, process.Stderr = os.Stdout, output
+	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := process.Start(); err != nil {
 		return nil, fmt.Errorf("failed to start Envoy: %w", err)
 	}
+	e.Signal = process.Process.Signal
 	go func() {
-		if e.Reason = e.Process.Wait(); e.Reason == nil {
+		if e.Reason = process.Wait(); e.Reason == nil {
 			e.Reason = errors.New("exit status 0")
 		}
 		output.Flush()
@@ -102,11 +103,11 @@ func (e *Envoy) Runs() error {
 // End stops Envoy and waits for it, killing it when ctx ends.
 func (e *Envoy) End(ctx context.Context) {
 	// A process that has ended already cannot be signalled, which is fine.
-	_ = e.Process.Process.Signal(syscall.SIGTERM)
+	_ = e.Signal(syscall.SIGTERM)
 	select {
 	case <-e.Exited:
 	case <-ctx.Done():
-		_ = e.Process.Process.Kill()
+		_ = e.Signal(syscall.SIGKILL)
 		<-e.Exited
 	}
 }

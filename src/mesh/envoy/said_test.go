@@ -101,7 +101,7 @@ func TestRefusedStream(t *testing.T) {
 	lines := journalled(t, refusedCluster)
 	synctest.Test(t, func(t *testing.T) {
 		e := &Envoy{Admin: "http://envoy", Exited: make(chan struct{}), journal: func() []string { return lines }}
-		e.http.Transport = unconnected{}
+		e.HTTP.Transport = unconnected{}
 		configured := e.Configured()
 		first := configured(t.Context())
 		time.Sleep(instance.RefusedPatience + time.Second)

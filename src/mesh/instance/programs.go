@@ -12,13 +12,14 @@ import (
 	"syscall"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
+	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // CheckPrograms says plainly that a program is not there, or not to be run. One that is
 // packed is there.
 func CheckPrograms(inst Instance, names ...string) error {
 	for _, name := range names {
-		if _, err := os.Stat(inst.Program(name) + droplet.PackedSuffix); err == nil {
+		if _, err := os.Stat(inst.Program(name) + packed.Suffix); err == nil {
 			continue
 		}
 		info, err := os.Stat(inst.Program(name))
@@ -34,7 +35,7 @@ func CheckPrograms(inst Instance, names ...string) error {
 
 // Unpack unpacks a program that is packed.
 func Unpack(inst Instance, name string) error {
-	_, err := droplet.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
+	_, err := packed.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
 	debug.FreeOSMemory() // what that took would stay with this process
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/credentials"
+	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/gate"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
@@ -23,15 +24,16 @@ import (
 // proxy is `mesh proxy`: all sidecars of one instance.
 type proxy struct {
 	*registry.Node
-	registry registry.Registry
-	seen     *credentials.Credentials // the binding at the last look; of watchCredentials alone
-	unmoved  bool                     // the services may have an old token; of watchCredentials alone
-	tokens   tokens                   // of watchCredentials alone
-	gate     *gate.Gate
-	envoys   []*served
-	started  sync.Map // the Envoys by their services' ids, for who asks how they are
-	timeline *wait.Timeline
-	passed   atomic.Int32 // services that have passed once
+	registry   registry.Registry
+	seen       *credentials.Credentials // the binding at the last look; of watchCredentials alone
+	unmoved    bool                     // the services may have an old token; of watchCredentials alone
+	tokens     tokens                   // of watchCredentials alone
+	gate       *gate.Gate
+	startEnvoy StartEnvoy
+	envoys     []*served
+	started    sync.Map // the Envoys by their services' ids, for who asks how they are
+	timeline   *wait.Timeline
+	passed     atomic.Int32 // services that have passed once
 }
 
 // served is a service and its Envoy.
@@ -49,7 +51,6 @@ type served struct {
 func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	// Envoy is told to die with the thread that started it.
 	runtime.LockOSThread()
-	begun := time.Now()
 	if err := inst.RequirePlatform(); err != nil {
 		return err
 	}
@@ -71,7 +72,18 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 			}
 		}
 	}
-	door, err := gate.New(ctx, inst.Gate())
+	go giveBack(ctx)
+	return RunNode(ctx, n, envoy.Start)
+}
+
+// StartEnvoy starts an Envoy with a bootstrap configuration, as envoy.Start does.
+type StartEnvoy func(instance.Instance, droplet.Envoy, envoy.Sidecar, []byte) (*envoy.Envoy, error)
+
+// RunNode is Run without what concerns the whole process, so that one may run several
+// nodes.
+func RunNode(ctx context.Context, n *registry.Node, start StartEnvoy) error {
+	begun := time.Now()
+	door, err := gate.New(ctx, n.Inst.Gate())
 	if err != nil {
 		return err
 	}
@@ -79,7 +91,7 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err != nil {
 		return err
 	}
-	p := &proxy{Node: n, registry: asked, gate: door, timeline: &wait.Timeline{Log: log}}
+	p := &proxy{Node: n, registry: asked, gate: door, startEnvoy: start, timeline: &wait.Timeline{Log: n.Log}}
 	door.AnswerStatus(func(ctx context.Context) any { return p.status(ctx) })
 	p.NotePromotion()
 	if err := p.start(ctx); err != nil {
@@ -92,7 +104,7 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 		}
 		return err
 	}
-	log("ready after %.3f s, the app may start", time.Since(begun).Seconds())
+	n.Log("ready after %.3f s, the app may start", time.Since(begun).Seconds())
 	p.gate.Open()
 	return p.serve(ctx)
 }
@@ -113,7 +125,6 @@ func (p *proxy) serve(ctx context.Context) error {
 	go p.noteUnheld(health)
 	go p.registry.Keep(health)
 	go p.watchCredentials(health)
-	go giveBack(health)
 	select {
 	case <-ctx.Done():
 		cancel()

@@ -13,7 +13,6 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
@@ -148,7 +147,7 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err := p.EnvoyUnpacked(); err != nil {
 		return err
 	}
-	e, err := envoy.Start(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
+	e, err := p.startEnvoy(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
 	if err != nil {
 		return err
 	}

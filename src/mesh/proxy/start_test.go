@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/envoy"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/meshtest"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/registry"
@@ -87,7 +89,7 @@ func TestStartPhases(t *testing.T) {
 			p := starting(t, &meshtest.Script{Answers: test.answers}, test.journal, test.envoy)
 			err := p.start(t.Context())
 			for _, e := range p.envoys {
-				_ = e.Process.Process.Kill() // it may have ended
+				_ = e.Signal(syscall.SIGKILL) // it may have ended
 			}
 			if err == nil {
 				t.Fatal("it started")
@@ -104,7 +106,7 @@ func TestStartPhases(t *testing.T) {
 
 // starting is a proxy that is about to start, beside an agent that listens and
 // answers as a script says.
-func starting(t *testing.T, s *meshtest.Script, journal, envoy string) *proxy {
+func starting(t *testing.T, s *meshtest.Script, journal, program string) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -125,11 +127,11 @@ func starting(t *testing.T, s *meshtest.Script, journal, envoy string) *proxy {
 	n.Services = []*registry.Registration{registry.NewRegistration(n.Inst, droplet.Service{ID: "one", AdminPort: 1}, droplet.Definition{
 		Endpoint: droplet.Endpoint{ID: "one", Name: "one"},
 	})}
-	p := &proxy{Node: n, registry: registry.ViaAgent{Node: n}, timeline: &wait.Timeline{Log: log}}
+	p := &proxy{Node: n, registry: registry.ViaAgent{Node: n}, startEnvoy: envoy.Start, timeline: &wait.Timeline{Log: log}}
 	for path, text := range map[string]string{
 		p.Inst.Path(droplet.AgentFile):             `{"datacenter": "cf", "retry_join": ["127.0.0.1"]}`,
 		p.Inst.JournalPath(instance.ConsulJournal): journal,
-		p.Inst.Program("envoy"):                    "#!/bin/sh\n" + envoy + "\n",
+		p.Inst.Program("envoy"):                    "#!/bin/sh\n" + program + "\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func serving(t *testing.T, program string, answer meshtest.RoundTripper) (p *pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = e.Process.Process.Kill() })
+	t.Cleanup(func() { _ = e.Signal(syscall.SIGKILL) })
 	p.envoys = append(p.envoys, &served{Envoy: e, service: p.Services[0]})
 	p.Services[0].Registered.Store(true)
 	if p.gate, err = gate.New(t.Context(), p.Inst.Gate()); err != nil {

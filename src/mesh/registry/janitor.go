@@ -36,8 +36,7 @@ func (v *viaServers) watchSiblings(ctx context.Context) {
 	for ctx.Err() == nil {
 		session, next, err := v.janitor(ctx, index) // which also says who it is
 		if err == nil && session == "" {
-			session, err = v.stand(ctx)
-			next = 0
+			session, next, err = v.stand(ctx)
 		}
 		switch {
 		case err != nil:
@@ -83,24 +82,25 @@ func (v *viaServers) watch(ctx context.Context, path string, index uint64, open 
 }
 
 // stand is for the others to do so too: all see at the same moment that there is no
-// janitor. It returns the session of who is the janitor then, if that is known.
-func (v *viaServers) stand(ctx context.Context) (session string, err error) {
+// janitor. It returns the session of who is the janitor then, if that is known, and the
+// index of that news, 0 where there may be later ones.
+func (v *viaServers) stand(ctx context.Context) (session string, next uint64, err error) {
 	if err := wait.Pause(ctx, electionDelay(rand.Float64())); err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if session, _, err = v.janitor(ctx, 0); err != nil || session != "" {
-		return session, err
+	if session, next, err = v.janitor(ctx, 0); err != nil || session != "" {
+		return session, next, err
 	}
 	own := v.ownSession()
 	if own == "" {
-		return "", errEnded
+		return "", 0, errEnded
 	}
 	var held bool
 	err = v.put(ctx, v.Access.ServiceToken(), "/v1/kv/"+v.janitorKey()+"?acquire="+url.QueryEscape(own), v.Inst.NodeName(), &held)
 	if err != nil || !held {
-		return "", err
+		return "", 0, err
 	}
-	return own, nil
+	return own, 0, nil
 }
 
 // electionDelay spreads those who stand, without knowing how many they are: of many

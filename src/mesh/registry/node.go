@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,6 +33,7 @@ type Node struct {
 	// EnvoyUnpacked waits until Envoy can be started, which is made ready beside the
 	// registration.
 	EnvoyUnpacked func() error
+	From          net.Addr // where it asks the servers from; nil: the system chooses
 
 	joined     atomic.Pointer[time.Time] // when the agent of now knew a leader
 	orphanOnce sync.Once

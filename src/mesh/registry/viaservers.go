@@ -46,6 +46,7 @@ const nowhere = "192.0.2.1"
 
 func newViaServers(n *Node) *viaServers {
 	v := &viaServers{Node: n, servers: consul.NewServers(n.Config.Servers, n.Access), states: map[string]checkState{}}
+	v.servers.Dialer.LocalAddr = n.From
 	n.Consul.HTTP.Transport = v.servers.API()
 	return v
 }

@@ -1,4 +1,6 @@
-package droplet
+// Package packed is how programs are packed in the droplet and in the build cache, and
+// unpacked in the container: as one zstd frame with its checksum.
+package packed
 
 import (
 	"errors"
@@ -11,17 +13,26 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// PackedSuffix is that of a program which the droplet has packed, as one zstd frame
-// with its checksum: the platform packs a droplet at each staging and unpacks it at
-// each start, with gzip, and both take several times as long as this does.
-const PackedSuffix = ".zst"
+// Suffix is that of a program's packed file. The platform packs a droplet at each
+// staging and unpacks it at each start, with gzip, and both take several times as long
+// as this does.
+const Suffix = ".zst"
+
+// level is that of zstd. A higher one saves 4 % of the size, and takes four times as
+// long.
+const level = zstd.SpeedBetterCompression
+
+// NewWriter packs what is written to it into to, until it is closed.
+func NewWriter(to io.Writer) (io.WriteCloser, error) {
+	return zstd.NewWriter(to, zstd.WithEncoderLevel(level))
+}
 
 // Program gives the path of a program in the folder bin, and unpacks it there first
 // where it is packed. The first of several processes does so, and gives the room of
 // the packed one back; the others wait.
 func Program(bin, name string) (path string, err error) {
 	path = filepath.Join(bin, name)
-	packed, err := os.Open(path + PackedSuffix)
+	packed, err := os.Open(path + Suffix)
 	if errors.Is(err, os.ErrNotExist) {
 		return path, nil
 	}

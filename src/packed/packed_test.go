@@ -1,4 +1,4 @@
-package droplet
+package packed
 
 import (
 	"bytes"
@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 var program = bytes.Repeat([]byte("\x7fELF consul "), 100_000)
@@ -16,16 +14,23 @@ var program = bytes.Repeat([]byte("\x7fELF consul "), 100_000)
 // bin is a folder with a packed program, which change may have changed.
 func bin(t *testing.T, change func([]byte) []byte) string {
 	t.Helper()
-	encoder, err := zstd.NewWriter(nil)
+	var file bytes.Buffer
+	encoder, err := NewWriter(&file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	packed := encoder.EncodeAll(program, nil)
+	if _, err := encoder.Write(program); err != nil {
+		t.Fatal(err)
+	}
+	if err := encoder.Close(); err != nil {
+		t.Fatal(err)
+	}
+	packed := file.Bytes()
 	if change != nil {
 		packed = change(packed)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "consul"+PackedSuffix), packed, 0o444); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "consul"+Suffix), packed, 0o444); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -90,7 +95,7 @@ func TestProgramIsBroken(t *testing.T) {
 			if _, err := Program(dir, "consul"); err == nil || !strings.Contains(err.Error(), "failed to unpack consul: ") {
 				t.Errorf("got %v", err)
 			}
-			if got := names(t, dir); got != "consul"+PackedSuffix {
+			if got := names(t, dir); got != "consul"+Suffix {
 				t.Errorf("there are %s", got)
 			}
 		})

@@ -1,0 +1,3 @@
+service "shop" {
+  address_mode = "alloc"
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  canary_tags = ["a"]
+}

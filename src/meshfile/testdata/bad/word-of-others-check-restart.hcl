@@ -1,0 +1,5 @@
+service "shop" {
+  check_restart {
+    limit = 3
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  upstream "x" {
+    destination_peer = "a"
+  }
+}

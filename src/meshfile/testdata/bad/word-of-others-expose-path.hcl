@@ -1,0 +1,3 @@
+service "shop" {
+  expose_path = "/metrics"
+}

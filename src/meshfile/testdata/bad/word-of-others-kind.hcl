@@ -1,0 +1,3 @@
+service "shop" {
+  kind = "api-gateway"
+}

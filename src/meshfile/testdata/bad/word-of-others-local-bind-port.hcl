@@ -1,0 +1,5 @@
+service "shop" {
+  upstream "x" {
+    local_bind_port = 9001
+  }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  meta = { id = "${NOMAD_ALLOC_ID}" }
+}

@@ -1,0 +1,6 @@
+service "shop" {
+  check "up" {
+    tcp       = true
+    on_update = "ignore"
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  sidecar_task {
+    resources { memory = 64 }
+  }
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  socket_path = "/tmp/a.sock"
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  check "up" {
+    tcp = "localhost:8080"
+  }
+}

@@ -1,0 +1,4 @@
+service "shop" {}
+template {
+  data = "x"
+}

@@ -1,0 +1,2 @@
+service "shop" {}
+gateway "api" "edge" {}
