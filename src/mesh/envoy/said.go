@@ -56,7 +56,7 @@ func lastRejection(lines []string) string {
 	for i, line := range slices.Backward(lines) {
 		if _, why, found := strings.Cut(line, " rejected: "); found {
 			end := i + 1
-			for end < len(lines) && strings.HasPrefix(lines[end], ": ") {
+			for end < len(lines) && (strings.HasPrefix(lines[end], ": ") || strings.HasPrefix(lines[end], dumpedName)) {
 				end++
 			}
 			return withoutDump(strings.Join(append([]string{why}, lines[i+1:end]...), "\n"))
@@ -65,14 +65,20 @@ func lastRejection(lines []string) string {
 	return ""
 }
 
-// withoutDump leaves the refused message out of a reason: its lines stand between the
-// first and those that begin with a colon.
+// dumpedName begins the line with the name of what was refused.
+const dumpedName = "name: "
+
+// withoutDump leaves the refused message out of a reason, all but its name: its lines
+// stand between the first and those that begin with a colon.
 func withoutDump(reason string) string {
 	var kept strings.Builder
 	for i, line := range strings.Split(reason, "\n") {
 		line = strings.TrimSpace(strings.ReplaceAll(line, "goo.gle/debugonly", "")) // protobuf's mark of a dump
-		if i == 0 || strings.HasPrefix(line, ": ") {
+		switch {
+		case i == 0 || strings.HasPrefix(line, ": "):
 			kept.WriteString(strings.TrimSuffix(line, ":"))
+		case i == 1 && strings.HasPrefix(line, dumpedName):
+			kept.WriteString(": " + strings.TrimPrefix(line, dumpedName))
 		}
 	}
 	return strings.TrimPrefix(kept.String(), ": ")

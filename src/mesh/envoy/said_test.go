@@ -51,12 +51,16 @@ func journalled(t *testing.T, text string) []string {
 func TestReasonBelow(t *testing.T) {
 	t.Parallel()
 	lines := journalled(t, refusedCluster)
-	const want = "Error adding/updating cluster(s) local_app: Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater than 0s)"
+	const want = "Error adding/updating cluster(s) local_app: \"local_app\": Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater than 0s)"
 	if got := lastRejection(lines); got != want {
 		t.Errorf("the reason is %q", got)
 	}
-	if text := strings.Join(lines, "\n"); len(lines) != 4 || strings.Contains(text, "cluster_name") || strings.Contains(text, "not of a warning") {
+	if text := strings.Join(lines, "\n"); len(lines) != 5 || strings.Contains(text, "cluster_name") || strings.Contains(text, "not of a warning") {
 		t.Errorf("kept:\n%s", text)
+	}
+	bare := strings.Replace(refusedCluster, "Error adding/updating cluster(s) local_app: ", "", 1) // as without an agent
+	if got := lastRejection(journalled(t, bare)); !strings.HasPrefix(got, `"local_app": Proto constraint validation failed`) {
+		t.Errorf("the reason alone is %q", got)
 	}
 	if got := withoutDump("error adding listener: 'public_listener' has duplicate address"); got != "error adding listener: 'public_listener' has duplicate address" {
 		t.Errorf("a reason of one line is %q", got)

@@ -116,8 +116,9 @@ func (j *journal) continued(line []byte) bool {
 	case bytes.HasPrefix(line, []byte("  ")):
 		return j.kept && !j.dump
 	case !bytes.HasPrefix(line, []byte(": ")):
+		named := !j.dump && bytes.HasPrefix(line, []byte("name: ")) // what it takes offence at
 		j.dump = true
-		return false
+		return j.kept && named
 	}
 	return j.kept
 }
