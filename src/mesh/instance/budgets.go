@@ -126,6 +126,16 @@ const (
 	WrapperGrace = 2 * time.Second
 )
 
+// An instance without sidecars runs the mesh itself.
+const (
+	// AloneAfter is how long an app waits until one of its sidecars is there: on the
+	// platform all are started at the same moment.
+	AloneAfter = 5 * time.Second
+	// MaybeLater is how much longer a command waits of which it is not known whether
+	// it is the app's.
+	MaybeLater = 2 * time.Second
+)
+
 // WatchInterval is how often a running instance looks whether its bound service has
 // new credentials, which are in a file.
 const WatchInterval = 3 * time.Second

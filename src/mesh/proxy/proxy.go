@@ -53,7 +53,7 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err := inst.RequirePlatform(); err != nil {
 		return err
 	}
-	if err := inst.MakeRunDir(); err != nil {
+	if mine, err := inst.TakePart(ctx, instance.ProxyPart, log); !mine {
 		return err
 	}
 	config, err := inst.Config()

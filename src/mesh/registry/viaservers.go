@@ -263,7 +263,7 @@ func (v *viaServers) Leave(context.Context) {
 // instance, and the services with it; without one it would stay until others saw its
 // session end.
 func LeaveOrphaned(ctx context.Context, inst instance.Instance, config droplet.Config, log wait.Log) {
-	if hasAgent(config) {
+	if HasAgent(config) {
 		return
 	}
 	if err := leaveOrphaned(ctx, inst, config); err != nil {
