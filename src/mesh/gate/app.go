@@ -36,8 +36,9 @@ type stopTimes struct{ patience, killed time.Duration }
 // passed on, SIGTERM when the instance is out of rotation. The result is the
 // command's exit status, 128+n where signal n ended it.
 //
-// A command that is not the app's (a task's, a sidecar's, a person's, one of a
-// process without a service) takes this process's place at once.
+// A task's command runs in the same way where mesh.hcl has a task. A command that is
+// not the app's (another task's, a sidecar's, a person's, one of a process without a
+// service) takes this process's place at once.
 func App(ctx context.Context, inst instance.Instance, log wait.Log, command, environment []string, exec Exec) (int, error) {
 	// From here on no signal may end this process before it is decided what
 	// the signal means.
@@ -63,13 +64,16 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command, env
 		log("the app starts outside the mesh: %v", err)
 		return replace()
 	}
+	if kind == kindTask && config.Task != nil {
+		return runTask(ctx, inst, config, command, environment, signals, replace)
+	}
 	if kind == kindTask {
 		log("a task gets no sidecars: it runs outside the mesh")
 	}
 	if kind == kindForeign && len(config.Services) == 0 {
 		log("no service of mesh.hcl is run by the process %s: it is outside the mesh", inst.Process)
 	}
-	if kind != KindApp && kind != kindMaybe {
+	if kind != KindApp && kind != kindMaybe || !config.Lifecycle.HoldApp {
 		return replace()
 	}
 	note := time.AfterFunc(instance.WaitingNote, func() {
@@ -217,6 +221,8 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 	// released is closed when the proxy says that callers have gone, or when it
 	// has gone itself, and what it left behind.
 	alone, released := make(chan struct{}), make(chan struct{})
+	over := make(chan struct{}) // the app has ended, so that nobody leaves it alone
+	defer close(over)
 	go func() {
 		defer close(released)
 		lines := bufio.NewScanner(gate)
@@ -224,6 +230,11 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 			if lines.Text() == SayStop {
 				return
 			}
+		}
+		select {
+		case <-over:
+			return
+		default:
 		}
 		close(alone)
 		orphaned()
@@ -236,7 +247,9 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 		_ = cmd.Process.Signal(sig)
 	}
 	terminate := func() {
-		mesh.stop()
+		if !mesh.outlive {
+			mesh.stop()
+		}
 		switch {
 		case lastMoment == nil:
 			mayStop, tooLong, lastMoment = released, time.After(after.patience), time.After(after.killed)

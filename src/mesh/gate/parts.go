@@ -21,6 +21,8 @@ import (
 type parts struct {
 	log  wait.Log
 	lost chan error // one has ended, and nobody had told it to
+	// outlive says that they end after the command, which may call others until then.
+	outlive bool
 
 	mutex    sync.Mutex
 	all      []*exec.Cmd // guarded by mutex

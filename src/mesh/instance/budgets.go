@@ -136,6 +136,9 @@ const (
 	MaybeLater = 2 * time.Second
 )
 
+// TasksLook is at how many other tasks of its app a task looks when it ends.
+const TasksLook = 3
+
 // WatchInterval is how often a running instance looks whether its bound service has
 // new credentials, which are in a file.
 const WatchInterval = 3 * time.Second

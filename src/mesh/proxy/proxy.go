@@ -94,6 +94,9 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	}
 	log("ready after %.3f s, the app may start", time.Since(begun).Seconds())
 	p.gate.Open()
+	if config.Task != nil {
+		return p.serveTask(ctx)
+	}
 	return p.serve(ctx)
 }
 

@@ -78,6 +78,9 @@ func (v *viaServers) enterAll(ctx context.Context, r *Registration) error {
 			return err
 		}
 	}
+	if v.isTask() {
+		return v.enterTask(ctx, r)
+	}
 	if !r.Registered.Load() {
 		// With the node's entry, servers that follow know of the login before it.
 		v.XDS.Begin(droplet.SidecarID(r.ID), envoy.Introduction(r.EnvoySidecar(), v.Inst.NodeName()))
@@ -248,6 +251,9 @@ func (v *viaServers) Leave(context.Context) {
 	if !entered {
 		return
 	}
+	if v.isTask() {
+		v.sweepTasks(ctx)
+	}
 	err := wait.Poll(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, budget/2) // then another server is asked
 		defer cancel()
@@ -296,6 +302,10 @@ func (v *viaServers) removeNode(ctx context.Context, node string) error {
 
 // Keep keeps the instance alive in the catalog, and takes dead ones out of it.
 func (v *viaServers) Keep(ctx context.Context) {
+	if v.isTask() {
+		v.stayAlive(ctx)
+		return
+	}
 	var group sync.WaitGroup
 	for _, r := range v.Services {
 		for _, check := range v.probed(r) {
