@@ -138,4 +138,3 @@ func taskInTheMesh(t *testing.T, m mode) {
 		}
 	}
 }
-

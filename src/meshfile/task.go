@@ -95,7 +95,7 @@ func (m *Mesh) ForTask() *Mesh {
 // taskServers are those that a task asks.
 func (m *Mesh) taskServers(task *Task) (all []string) {
 	switch {
-	case task.Addresses != nil:
+	case len(task.Addresses) > 0:
 		for _, address := range task.Addresses {
 			all = append(all, withoutBrackets(address))
 		}
@@ -170,8 +170,10 @@ func (v *validator) tasks(m *Mesh) {
 		}
 	}
 	switch {
+	case len(task.Addresses) > 0:
+		v.addresses(task.Body, "addresses", mesh.Consul.Addresses, serverProblem)
 	case givenAt(task.Body, "addresses").Filename != "":
-		v.addresses(task.Body, "addresses", task.Addresses, serverProblem)
+		v.addresses(task.Body, "addresses", nil, serverProblem)
 	case !m.Agentless():
 		for _, address := range m.Consul.RetryJoin {
 			if strings.Contains(address, "provider=") {

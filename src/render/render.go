@@ -69,7 +69,7 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 	}
 	if task := mesh.AsTask; task != nil {
 		c.Task = &droplet.Task{Required: task.Required}
-		c.Servers.Fixed = task.Addresses != nil
+		c.Servers.Fixed = len(task.Addresses) > 0
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{
