@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/cell"
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
@@ -108,6 +110,23 @@ func (k *tasks) nothingLeft(ctx context.Context) error {
 	return nil
 }
 
+// nothingStays waits until nothing is left.
+func (k *tasks) nothingStays() {
+	k.t.Helper()
+	eventually(k.t, "nothing is left of the tasks", k.nothingLeft)
+}
+
+// waitSaid waits until a task has said something.
+func (k *tasks) waitSaid(task *cell.Task, text string) {
+	k.t.Helper()
+	eventually(k.t, "the task says "+text, func(context.Context) error {
+		if said := k.said(task); !strings.Contains(said, text) {
+			return errors.New(said)
+		}
+		return nil
+	})
+}
+
 // TestTaskInTheMesh: a task calls an upstream, its output, exit status and arguments are
 // as without a mesh, and nothing is left of it.
 func TestTaskInTheMesh(t *testing.T) { inBothModes(t, taskInTheMesh) }
@@ -137,4 +156,161 @@ func taskInTheMesh(t *testing.T, m mode) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
+}
+
+// TestTaskEnds: however a task ends, nothing is left of it.
+func TestTaskEnds(t *testing.T) {
+	k := newTasks(t, withAgent, "ending", "")
+	t.Run("terminated", func(t *testing.T) {
+		task := k.start("trap 'echo trapped; exit 9' TERM; echo up; sleep 60 & wait", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		begun := time.Now()
+		if err := task.Terminate(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		if status, said := k.end(task), k.said(task); status != 9 || said != "up\ntrapped\n" {
+			t.Errorf("exit status %d, it says:\n%s", status, said)
+		}
+		if took := time.Since(begun); took > 8*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		k.nothingStays()
+	})
+	t.Run("ignores SIGTERM", func(t *testing.T) {
+		task := k.start("trap '' TERM; echo up; sleep 60; sleep 60", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		if err := task.Terminate(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		if status := k.end(task); status != 128+int(syscall.SIGKILL) {
+			t.Errorf("exit status %d", status)
+		}
+		k.nothingStays() // it was not killed by the platform
+	})
+	t.Run("calls on its way out", func(t *testing.T) {
+		task := k.start("trap '"+call+" >/dev/null && echo called; exit 0' TERM; echo up; sleep 60 & wait", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		if err := task.Terminate(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		if said := k.said(task); said != "up\ncalled\n" {
+			t.Errorf("it says:\n%s", said)
+		}
+	})
+	t.Run("its Envoy ends", func(t *testing.T) {
+		task := k.start("echo up; exec sleep 60", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		killIn(t, task, "/envoy")
+		if status, said := k.end(task), k.said(task); status != 128+int(syscall.SIGTERM) || !strings.Contains(said, "the Envoy of ending-task ended") {
+			t.Errorf("exit status %d, it says:\n%s", status, said)
+		}
+		k.nothingStays()
+	})
+	t.Run("its proxy is killed", func(t *testing.T) {
+		task := k.start("echo up; exec sleep 60", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		killIn(t, task, "mesh proxy")
+		if status := k.end(task); status != 128+int(syscall.SIGTERM) {
+			t.Errorf("exit status %d", status)
+		}
+		k.nothingStays()
+	})
+	t.Run("killed without a word", func(t *testing.T) {
+		task := k.start("echo up; exec sleep 60", cell.TaskOptions{})
+		k.waitSaid(task, "up")
+		task.Kill()
+		k.end(task)
+		if k.nothingLeft(t.Context()) == nil {
+			t.Fatal("nothing is left, so this shows nothing")
+		}
+		eventually(t, "another task takes it out", func(ctx context.Context) error {
+			if status, said := k.run("true", cell.TaskOptions{}); status != 0 {
+				return errors.New(said)
+			}
+			return k.nothingLeft(ctx)
+		})
+	})
+}
+
+// killIn kills a process of a task.
+func killIn(t *testing.T, task *cell.Task, part string) {
+	t.Helper()
+	processes, err := task.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(find(t, processes, part), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManyTasks: 20 at once call, and of 100 in all nothing is left.
+func TestManyTasks(t *testing.T) {
+	k := newTasks(t, agentless, "many", "")
+	for range 5 {
+		var all []*cell.Task
+		for range 20 {
+			all = append(all, k.start(call+" >/dev/null", cell.TaskOptions{}))
+		}
+		for _, task := range all {
+			if status := k.end(task); status != 0 {
+				t.Errorf("exit status %d:\n%s", status, k.said(task))
+			}
+		}
+	}
+	if err := k.nothingLeft(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTaskWithoutServers: it fails in time and says why, or runs where the file says so.
+func TestTaskWithoutServers(t *testing.T) {
+	for _, required := range []bool{true, false} {
+		t.Run(fmt.Sprint(required), func(t *testing.T) {
+			name := fmt.Sprintf("serverless-%v", required)
+			k := newTasks(t, withAgent, name, fmt.Sprintf("addresses = [%q]\nstart_timeout = \"5s\"\nrequired = %v\n", "nowhere.apps.internal", required))
+			status, said := k.run("echo ran; exit 3", cell.TaskOptions{})
+			ran := strings.Contains(said, "ran\n")
+			if !strings.Contains(said, "nowhere.apps.internal") || ran == required || required && status != 1 || !required && status != 3 {
+				t.Errorf("exit status %d, it says:\n%s", status, said)
+			}
+			task := k.start("echo ran", cell.TaskOptions{})
+			time.Sleep(time.Second) // its mesh starts
+			if err := task.Terminate(deadline(t)); err != nil {
+				t.Fatal(err)
+			}
+			if status, said := k.end(task), k.said(task); status != 128+int(syscall.SIGTERM) || strings.Contains(said, "ran") {
+				t.Errorf("terminated while it starts: exit status %d, it says:\n%s", status, said)
+			}
+		})
+	}
+}
+
+// TestTaskIdentity: intentions know the task by its name, and metrics too.
+func TestTaskIdentity(t *testing.T) {
+	k := newTasks(t, withAgent, "known", "")
+	const answered = call + " --output /dev/null --write-out '%{http_code} '"
+	if err := shared.Intention(deadline(t), k.name, "known-back", "deny"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := shared.RemoveIntentions(context.Background(), "known-back"); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the intention denies it", func(context.Context) error {
+		if _, said := k.run(answered, cell.TaskOptions{}); !strings.HasPrefix(said, "403") {
+			return errors.New(said)
+		}
+		return nil
+	})
+	if err := shared.Intention(deadline(t), k.name, "known-back", "allow"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the intention allows it", func(context.Context) error {
+		if _, said := k.run(answered, cell.TaskOptions{}); !strings.HasPrefix(said, "200") {
+			return errors.New(said)
+		}
+		return nil
+	})
 }
