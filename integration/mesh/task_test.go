@@ -314,3 +314,57 @@ func TestTaskIdentity(t *testing.T) {
 		return nil
 	})
 }
+
+// TestOwnTask: an app with tasks alone has no sidecars, and its tasks count their calls
+// under their own name.
+func TestOwnTask(t *testing.T) {
+	agentless.start(t, agentless.echo(t, "alone-back", `protocol = "http"`))
+	eventually(t, "the backend is in rotation", inRotation("alone-back"))
+	app := write(t, "alone", map[string]string{"mesh.hcl": `task "report" {
+  upstream "alone-back" {}
+}
+envoy {
+  metrics { prometheus = "127.0.0.1:9102" }
+}
+` + agentless.consul})
+	policies := foundation.AgentlessPolicies(map[string][]string{app.Name: {"alone-back"}})
+	if err := shared.Allow(policies...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := shared.Disallow(policies...); err != nil {
+			t.Error(err)
+		}
+	})
+	k := &tasks{t: t, app: app, droplet: stage(t, app), name: "report-task"}
+	if n := len(k.droplet.Sidecars); n != 0 {
+		t.Errorf("it has %d sidecars", n)
+	}
+	status, said := k.run(`curl --silent --fail --output /dev/null http://$MESH_UPSTREAM_ALONE_BACK_ADDR/ &&
+		curl --silent http://127.0.0.1:9102/metrics | grep 'envoy_cluster_upstream_rq_total{.*consul_destination_service="alone-back"'`, cell.TaskOptions{})
+	if status != 0 || !strings.Contains(said, `consul_source_service="report-task"`) || !strings.HasSuffix(said, " 1\n") {
+		t.Errorf("exit status %d, it says:\n%s", status, said)
+	}
+	k.nothingStays()
+}
+
+// TestTaskOutOfMemory: a command that takes more memory than the task has is killed, as
+// without a mesh, and nothing is left.
+func TestTaskOutOfMemory(t *testing.T) {
+	if err := cell.MemoryLimits(); err != nil {
+		t.Skip("NOT TESTED: ", err)
+	}
+	k := newTasks(t, agentless, "starving", "")
+	k.app.EnforceMemory = true
+	task := k.start("exec "+endless, cell.TaskOptions{Memory: 128})
+	status := k.end(task)
+	if !task.OutOfMemory() || status == 0 {
+		t.Errorf("exit status %d, out of memory: %v", status, task.OutOfMemory())
+	}
+	eventually(t, "nothing is left when another has ended", func(ctx context.Context) error {
+		if status, said := k.run("true", cell.TaskOptions{Memory: 256}); status != 0 {
+			return errors.New(said)
+		}
+		return k.nothingLeft(ctx)
+	})
+}

@@ -20,11 +20,11 @@ func (n *Node) isTask() bool { return n.Config.Task != nil }
 
 // enterTask makes a task known. v.writing is held.
 func (v *viaServers) enterTask(ctx context.Context, r *Registration) error {
-	if !r.Registered.Load() {
-		v.XDS.Begin(droplet.SidecarID(r.ID), envoy.Introduction(r.EnvoySidecar(), v.Inst.NodeName()))
-	}
 	if err := v.giveSign(ctx); err != nil {
 		return err
+	}
+	if !r.Registered.Load() {
+		v.XDS.Begin(droplet.SidecarID(r.ID), envoy.Introduction(r.EnvoySidecar(), v.Inst.NodeName()))
 	}
 	_, sidecar := v.catalog(r)
 	return v.enterService(ctx, v.entry(r, sidecar))
