@@ -263,29 +263,6 @@ func TestManyTasks(t *testing.T) {
 	}
 }
 
-// TestTaskWithoutServers: it fails in time and says why, or runs where the file says so.
-func TestTaskWithoutServers(t *testing.T) {
-	for _, required := range []bool{true, false} {
-		t.Run(fmt.Sprint(required), func(t *testing.T) {
-			name := fmt.Sprintf("serverless-%v", required)
-			k := newTasks(t, withAgent, name, fmt.Sprintf("addresses = [%q]\nstart_timeout = \"5s\"\nrequired = %v\n", "nowhere.apps.internal", required))
-			status, said := k.run("echo ran; exit 3", cell.TaskOptions{})
-			ran := strings.Contains(said, "ran\n")
-			if !strings.Contains(said, "nowhere.apps.internal") || ran == required || required && status != 1 || !required && status != 3 {
-				t.Errorf("exit status %d, it says:\n%s", status, said)
-			}
-			task := k.start("echo ran", cell.TaskOptions{})
-			time.Sleep(time.Second) // its mesh starts
-			if err := task.Terminate(deadline(t)); err != nil {
-				t.Fatal(err)
-			}
-			if status, said := k.end(task), k.said(task); status != 128+int(syscall.SIGTERM) || strings.Contains(said, "ran") {
-				t.Errorf("terminated while it starts: exit status %d, it says:\n%s", status, said)
-			}
-		})
-	}
-}
-
 // TestTaskIdentity: intentions know the task by its name, and metrics too.
 func TestTaskIdentity(t *testing.T) {
 	k := newTasks(t, withAgent, "known", "")

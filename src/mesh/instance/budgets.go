@@ -286,9 +286,11 @@ const (
 
 // The last words to the servers.
 const (
-	LeaveBudget  = 500 * time.Millisecond
-	LogoutBudget = 300 * time.Millisecond
-	OrphanBudget = 2 * time.Second
+	LeaveBudget = 500 * time.Millisecond
+	// TaskLeaveBudget is LeaveBudget of a task, which has nobody to wait for before.
+	TaskLeaveBudget = 1200 * time.Millisecond
+	LogoutBudget    = 300 * time.Millisecond
+	OrphanBudget    = 2 * time.Second
 )
 
 // FirstSync is how long after its first server an agent may still

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/url"
+	"time"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
@@ -17,6 +18,14 @@ import (
 
 // isTask says that this is a task of the app.
 func (n *Node) isTask() bool { return n.Config.Task != nil }
+
+// leaveBudget is how long the last word to the servers may take.
+func (n *Node) leaveBudget() time.Duration {
+	if n.isTask() {
+		return instance.TaskLeaveBudget
+	}
+	return instance.LeaveBudget
+}
 
 // enterTask makes a task known. v.writing is held.
 func (v *viaServers) enterTask(ctx context.Context, r *Registration) error {

@@ -241,7 +241,7 @@ func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
 func (v *viaServers) Leave(context.Context) {
-	budget := instance.Within(v.Config.Lifecycle, instance.LeaveBudget)
+	budget := instance.Within(v.Config.Lifecycle, v.leaveBudget())
 	defer v.Access.Logout(instance.Within(v.Config.Lifecycle, instance.LogoutBudget))
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
@@ -251,16 +251,16 @@ func (v *viaServers) Leave(context.Context) {
 	if !entered {
 		return
 	}
-	if v.isTask() {
-		v.sweepTasks(ctx)
-	}
 	err := wait.Poll(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, budget/2) // then another server is asked
 		defer cancel()
 		return v.writing.do(ctx, func() error { return v.removeNode(ctx, v.Inst.NodeName()) })
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		v.Log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
+	case v.isTask():
+		v.sweepTasks(ctx)
 	}
 }
 
