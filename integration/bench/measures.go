@@ -21,11 +21,12 @@ type measure struct {
 }
 
 // measures are made in this order. mesh-memory looks at what has been running
-// since the fourth.
+// since rolling-replace.
 var measures = []measure{
 	{"supply", supply},
 	{"first-request", firstRequest},
 	{"first-request-20", firstRequest20},
+	{"task", task},
 	{"rolling-replace", rollingReplace},
 	{"stop", stopOne},
 	{"crash", crash},

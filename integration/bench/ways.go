@@ -33,6 +33,7 @@ const (
 
 	checkedService = "checked"
 	watcher        = "watcher" // calls that alone
+	jobs           = "jobs"    // whose tasks call tcpService
 )
 
 // Where a caller finds the services.
@@ -48,6 +49,8 @@ func (w way) upstreams(role string) map[string]int {
 	switch role {
 	case caller:
 		return map[string]int{w.name(webService): webPort, w.name(tcpService): tcpPort}
+	case jobs:
+		return map[string]int{w.name(tcpService): tcpPort}
 	case watcher:
 		return map[string]int{w.name(checkedService): webPort}
 	}
@@ -70,12 +73,18 @@ func (w way) policies(role string) []cell.Policy {
 	switch role {
 	case idleService:
 		apps = map[string][]string{w.name(idleService): nil}
+	case jobs:
+		apps = map[string][]string{w.name(jobs): {w.name(tcpService)}}
 	case checkedService, watcher:
 		apps = map[string][]string{w.name(checkedService): nil, w.name(watcher): {w.name(checkedService)}}
 	}
 	switch w {
 	case plain:
-		return []cell.Policy{{Source: w.name(caller), Destination: w.name(tcpService), Protocol: "tcp", Start: 8080}}
+		source := caller
+		if role == jobs {
+			source = jobs
+		}
+		return []cell.Policy{{Source: w.name(source), Destination: w.name(tcpService), Protocol: "tcp", Start: 8080}}
 	case agentless:
 		return foundation.AgentlessPolicies(apps)
 	}
@@ -116,6 +125,9 @@ func (w way) withBuildpack(f *foundation.Foundation, role string) (cell.App, err
 	}
 	for name, port := range w.upstreams(role) {
 		fmt.Fprintf(&text, "  upstream %q { port = %d }\n", name, port)
+	}
+	if role == jobs {
+		fmt.Fprintln(&text, "  task {}")
 	}
 	consul := `datacenter = "cf"`
 	if w == agentless {

@@ -299,3 +299,21 @@ func TestThePinnedGo(t *testing.T) {
 		t.Errorf("bin/build-from-source does not pin the Go of go.mod, whose checksum is %s", sum)
 	}
 }
+
+// TestLostRunBit: a zip may have been made without the permissions of its files.
+func TestLostRunBit(t *testing.T) {
+	top := t.TempDir()
+	if err := artifact.Copy(filepath.Join(checkout, "bin/run"), filepath.Join(top, "bin/run")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(top, "build"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(top, "build/buildpack"), []byte("#!/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output, err := exec.Command(filepath.Join(top, "bin/run"), "supply", t.TempDir(), t.TempDir()).CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "build/buildpack may not be run\nhint: ") {
+		t.Errorf("%v: %s", err, output)
+	}
+}

@@ -59,6 +59,7 @@ func TestClosed(t *testing.T) {
 	})
 	t.Run("policies", c.policies)
 	t.Run("without agents", c.agentless)
+	t.Run("tasks", c.tasks)
 	t.Run("expired", func(t *testing.T) {
 		c.inBothModes(t, "token", func(t *testing.T, w closedMode) { c.expired(t, w, expiring) })
 	})

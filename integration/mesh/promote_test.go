@@ -1,25 +1,57 @@
 package mesh
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 )
 
-// TestPromotedDroplet: a droplet that was staged elsewhere has no sidecars, so that its
-// app never starts, unless somebody gives the app those that docs/running.md says.
+// TestPromotedDroplet: a droplet that was staged elsewhere has no sidecars. Its instances
+// run the mesh themselves, and stop, drain and crash as with sidecars.
 func TestPromotedDroplet(t *testing.T) { inBothModes(t, promotedDroplet) }
 
 func promotedDroplet(t *testing.T, m mode) {
 	app := m.echo(t, "promoted-"+m.name)
-	droplet := stage(t, app)
-	for _, sidecar := range droplet.Sidecars {
-		if _, command, _ := strings.Cut(sidecar.Command, ". "); command != `"$DEPS_DIR/0/sidecar.sh" `+map[string]string{"mesh-consul": "agent", "mesh-envoy": "proxy"}[sidecar.Name] {
-			t.Errorf("docs/running.md has another command for %s: %s", sidecar.Name, sidecar.Command)
-		}
-	}
-	app.Sidecars = droplet.Sidecars // as the user's own
-	running(t, m.launchDroplet(t, app, droplet.Copy()))
+	running := running(t, m.launchDroplet(t, app, stage(t, app).Copy()))
 	eventually(t, "it is in rotation", inRotation(app.Name))
+	waitLog(t, running, "this instance has no sidecars")
+	before := running.Instance(0)
+	kill(t, before, "envoy")
+	waitLog(t, running, "`mesh proxy` ended: exit status 1: the app is stopped")
+	eventually(t, "another instance is in rotation", func(ctx context.Context) error {
+		if now := running.Instance(0); now == nil || now.GUID() == before.GUID() {
+			return errors.New("the instance is the same")
+		}
+		return inRotation(app.Name)(ctx)
+	})
+	last := running.Instance(0)
+	if err := running.Stop(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, said := range []string{"out of rotation", "app ended", "stopped ("} {
+		waitLog(t, running, said)
+	}
+	eventually(t, "the catalog has nothing of it", notInCatalog(shared, last))
+}
+
+// TestSidecarsComeLate: sidecars that come when the app runs the mesh itself are idle, and
+// those that the app's user has given a droplet without any are used.
+func TestSidecarsComeLate(t *testing.T) {
+	app := withAgent.echo(t, "late-sidecars")
+	droplet := stage(t, app)
+	app.Sidecars = droplet.Sidecars // as the user's own
+	for i := range app.Sidecars {
+		app.Sidecars[i].Command = "sleep 8; " + app.Sidecars[i].Command
+	}
+	running := running(t, withAgent.launchDroplet(t, app, droplet.Copy()))
+	eventually(t, "it is in rotation", inRotation(app.Name))
+	for _, part := range []string{"agent", "proxy"} {
+		waitLog(t, running, "another `mesh "+part+"` runs in this instance already")
+	}
+	if got := count(commandLines(t, running.Instance(0)), "bin/consul"); got != 1 {
+		t.Errorf("%d agents run", got)
+	}
 }
 
 // TestRollback: after a rollback the app takes no other droplet, until the sidecars are

@@ -32,6 +32,7 @@ var walls = map[string][]string{
 	"src/credentials": {"github.com/...", "golang.org/...", module + "src/..."},
 	"src/meshfile":    {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", "github.com/hashicorp/consul/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
 	"src/pairs":       {"github.com/...", module + "..."},
+	"src/consulfile":  {"github.com/cloudfoundry/...", module + "src/render", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},
 	"src/packed":      {"github.com/cloudfoundry/...", "github.com/hashicorp/...", module + "..."},
 	"src/artifact":    {"github.com/cloudfoundry/...", "github.com/hashicorp/hcl/...", module + "src/droplet", module + "src/meshfile", module + "src/render", module + "src/staging", module + "src/mesh/..."},
 	"src/render":      {"github.com/cloudfoundry/...", "github.com/hashicorp/go-getter/...", module + "src/artifact", module + "src/staging", module + "src/mesh/..."},

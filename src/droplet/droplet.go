@@ -9,6 +9,7 @@
 //	agent.json                        the Consul agent's configuration, not agentless
 //	service.json                      Definitions, as Consul reads them from disk
 //	mesh.json                         Config
+//	task/service.json, task/mesh.json the same for tasks, where mesh.hcl has one
 //	launch.yml                        the sidecars, read by Cloud Foundry
 //	profile.d/mesh.sh                 upstream addresses, and the hold of the app
 //
@@ -29,6 +30,7 @@ const (
 	ProfileFile = "profile.d/mesh.sh"
 	SidecarFile = "sidecar.sh"
 	BinDir      = "bin"
+	TaskDir     = "task"
 )
 
 // Names of the sidecars in launch.yml, which are also their labels in the
@@ -46,6 +48,8 @@ const RunDir = "tmp/mesh"
 type Config struct {
 	// Servers are asked by the sidecar itself; nil where an agent runs.
 	Servers *Servers `json:"servers,omitempty"`
+	// Task is not nil in what is for tasks.
+	Task *Task `json:"task,omitempty"`
 	// Services are in the order of service.json.
 	Services []Service `json:"services"`
 	Envoy    Envoy     `json:"envoy"`
@@ -58,6 +62,11 @@ type Config struct {
 	ServiceBinding string `json:"service_binding,omitempty"`
 	// Staged is where the app was staged, if mesh.hcl looks at that.
 	Staged *Place `json:"staged,omitempty"`
+}
+
+// Task says how a task of the app is in the mesh.
+type Task struct {
+	Required bool `json:"required"` // it fails without
 }
 
 // Envoy says how every Envoy is run.
@@ -73,6 +82,7 @@ type Servers struct {
 	HTTP      int               `json:"http,omitempty"` // ports, 0 for the usual one
 	GRPC      int               `json:"grpc,omitempty"`
 	NodeMeta  map[string]string `json:"node_meta,omitempty"`
+	Fixed     bool              `json:"fixed,omitempty"` // the bound service's do not count
 }
 
 // Lifecycle has durations in nanoseconds.

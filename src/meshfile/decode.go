@@ -69,7 +69,7 @@ func (d *decoder) content(body hcl.Body, schema *hcl.BodySchema) *hcl.BodyConten
 	unknown := unknownNames(body, schema, diags)
 	for _, diag := range diags {
 		if name, is := unknown[diag.Subject.Start]; is {
-			if hint := foreign(name); hint != "" {
+			if hint := Hint(name); hint != "" {
 				diag.Detail += " " + hint
 			}
 			diag.Detail += seeReference
@@ -187,7 +187,7 @@ func (d *decoder) attribute(attribute *hcl.Attribute, field reflect.StructField,
 		d.incomplete = true
 		if into.Kind() == reflect.Bool && value.Type() == cty.String && strings.Contains(value.AsString(), ":") {
 			// Consul's own form of a check.
-			problem += fmt.Sprintf(" The host is always the instance's own: %s = true, and port where it is not the service's.", attribute.Name)
+			problem += fmt.Sprintf(" Host and port are always the service's own: %s = true.", attribute.Name)
 		}
 		d.diags = append(d.diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: "Unsuitable value type", Detail: problem,

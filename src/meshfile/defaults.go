@@ -23,6 +23,8 @@ func (m *Mesh) fillDefaults() {
 		if s.Port == AppPort && s.Process == webProcess && s.Sidecar.LocalSocketPath == "" {
 			s.Port = 0 // whoever writes 8080 means PORT
 		}
+	}
+	for _, s := range m.callers() {
 		for _, u := range s.Upstreams {
 			u.Service = cmp.Or(u.Service, u.Name)
 		}
@@ -185,13 +187,16 @@ func (m *Mesh) assignPorts() {
 				taken[path.ListenerPort] = true
 			}
 		}
+	}
+	callers := m.callers()
+	for _, s := range callers {
 		for _, u := range s.Upstreams {
 			taken[u.Port] = true
 		}
 	}
 	assigned := map[string]int{} // the same upstream of two processes has the same port
 	used := map[string]bool{}
-	for _, s := range m.Services {
+	for _, s := range callers {
 		for _, u := range s.Upstreams {
 			if u.Port != 0 || u.Socket != "" {
 				continue

@@ -71,8 +71,8 @@ const (
 	noGateways  = "A service has a sidecar, which is a connect-proxy. There are no gateways in this product."
 )
 
-// foreign is what to say of a word that the language does not have, empty for nothing.
-func foreign(word string) string {
+// Hint is what to say of a word that the language does not have, empty for nothing.
+func Hint(word string) string {
 	for _, f := range Foreign {
 		if f.Word == word {
 			return f.Here

@@ -34,7 +34,8 @@ import (
 
 // Mesh is a whole mesh.hcl.
 type Mesh struct {
-	Services       []*Service `hcl:"service,block" doc:"A service of the app, with a sidecar of its own. At least one."`
+	Services       []*Service `hcl:"service,block" doc:"A service of the app, with a sidecar of its own. At least one, or a task."`
+	Tasks          []*OwnTask `hcl:"task,block" doc:"The app's tasks (cf run-task), with upstreams of their own. At most one, here or in a service. Their name in Consul is the label with -task behind it. [Tasks](tasks.md) has more."`
 	Consul         *Consul    `hcl:"consul,block" doc:"Which Consul the app joins, and how its agent runs."`
 	Envoy          *Envoy     `hcl:"envoy,block" doc:"Which Envoy runs as the sidecar, and how."`
 	Lifecycle      *Lifecycle `hcl:"lifecycle,block" doc:"How the app's start and stop are tied to its mesh."`
@@ -45,6 +46,9 @@ type Mesh struct {
 	// so that a droplet that is promoted to another space carries those of the
 	// first; otherwise it is nil.
 	App map[string]string
+
+	// AsTask is how tasks are, in what ForTask gives.
+	AsTask *Task
 }
 
 // Service is what one service offers and what it calls.
@@ -65,7 +69,8 @@ type Service struct {
 	TaggedAddresses []*TaggedAddress `hcl:"tagged_address,block" doc:"Another address in the catalog, for the network that its label names, such as wan."`
 	Checks          []*Check         `hcl:"check,block" doc:"A health check of the app. While one fails, callers are sent to other instances. An instance gets its first traffic when each has passed once: http, tcp, and grpc without tls are run while it starts, the others are critical until the agent has run them, or the app has reported. Exactly one kind of check each: http, tcp, udp, grpc, h2ping, ttl or alias."`
 	Sidecar         *Sidecar         `hcl:"sidecar,block" doc:"How the sidecar proxy of the service is registered."`
-	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the service's own process alone. A worker that calls others needs a service of its own. A task has no sidecars, so no upstreams."`
+	Upstreams       []*Upstream      `hcl:"upstream,block" doc:"A service that the app calls. The sidecar listens for it on loopback, and the environment of every process of the app has the address: MESH_UPSTREAM_NAME_ADDR, _HOST and _PORT, or _SOCKET; the name in upper case, with _ for what is no letter or digit. Somebody listens there in the service's own process alone. A worker that calls others needs a service of its own, a task a block task."`
+	Task            *Task            `hcl:"task,block" doc:"Puts the app's tasks (cf run-task) into the mesh, with the upstreams of this service, whose name they have with -task behind it. Without a task block tasks are outside the mesh. [Tasks](tasks.md) has more."`
 
 	Body      hcl.Body  `hcl:",body"`
 	NameRange hcl.Range `hcl:"label,label_range"`

@@ -65,7 +65,7 @@ func attributeOf(body hcl.Body, name string) *hcl.Attribute {
 // mesh checks everything that the schema's tags cannot say. Its input may be half
 // decoded.
 func (v *validator) mesh(m *Mesh) {
-	if len(m.Services) == 0 && !v.incomplete {
+	if len(m.Services)+len(m.Tasks) == 0 && !v.incomplete {
 		v.fail(v.whole, "No service", `A %s names at least one service of the app. The smallest is: service "my-app" {}`, Name)
 	}
 	v.noAgent = m.Agentless()
@@ -109,6 +109,7 @@ func (v *validator) mesh(m *Mesh) {
 	v.agentless(m)
 	v.ports(m)
 	v.variables(m)
+	v.tasks(m)
 }
 
 // lifecycle checks how long the parts of a stop may be.
@@ -334,7 +335,7 @@ func (v *validator) variables(m *Mesh) {
 			v.fail(at, "Two for one variable", "The %s and the %s on line %d would both be found in %s. %s", what, other.what, other.line, variable, hint)
 		}
 	}
-	for _, s := range m.Services {
+	for _, s := range m.callers() {
 		if s.HasPort() {
 			claim(s.Variable()+"_PORT", fmt.Sprintf("service %q", s.Label), s.Process, fmt.Sprint(s.Port), s.NameRange,
 				fmt.Sprintf("Give it another label: service %q { name = %q }", s.Label+"-2", s.Name))

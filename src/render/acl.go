@@ -51,7 +51,7 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 			rules[key] = access
 		}
 	}
-	for _, service := range mesh.Services {
+	for _, service := range withTask(mesh) {
 		set("service", service.Name, "write")
 		set("service", droplet.SidecarID(service.Name), "write")
 		for _, upstream := range service.Upstreams {
@@ -73,8 +73,10 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 		// An instance looks at its own node, to see whether the servers still have it.
 		set("node_prefix", nodes, "read")
 	}
-	if mesh.Agentless() {
+	if mesh.Agentless() || mesh.ForTask() != nil {
 		set("session_prefix", nodes, "write")
+	}
+	if mesh.Agentless() {
 		first := map[string]bool{} // the first service of a process shows that an instance lives
 		for _, service := range mesh.Services {
 			if !first[service.Process] {
@@ -105,6 +107,15 @@ func meshRule(parts []string) string {
 		`mesh = "write"`
 }
 
+// withTask are the services of a file, and what is one for its tasks.
+func withTask(mesh *meshfile.Mesh) []*meshfile.Service {
+	all := slices.Clone(mesh.Services)
+	if task := mesh.ForTask(); task != nil {
+		all = append(all, task.Services...)
+	}
+	return all
+}
+
 func rule(resource, name, access string) string {
 	return fmt.Sprintf("%s %q { policy = %q }", resource, name, access)
 }
@@ -122,7 +133,7 @@ type Intention struct {
 func Intentions(meshes ...*meshfile.Mesh) []Intention {
 	callers := map[string]map[string]bool{}
 	for _, mesh := range meshes {
-		for _, service := range mesh.Services {
+		for _, service := range withTask(mesh) {
 			for _, upstream := range service.Upstreams {
 				// Where another partition, namespace or peer is meant, the entry
 				// is written there; where a query chooses, nobody knows here.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
-	"slices"
 	"strings"
 	"text/template"
 
@@ -49,9 +48,12 @@ func launchYML(mesh *meshfile.Mesh, depsIndex string) []byte {
 			Platforms: platforms{cloudFoundry{types}},
 		}
 	}
-	processes := []process{sidecar(droplet.ProxySidecar, "proxy", mesh.Envoy.Memory)}
-	if !mesh.Agentless() {
-		processes = slices.Insert(processes, 0, sidecar(droplet.AgentSidecar, "agent", mesh.Consul.Memory))
+	processes := []process{}
+	if len(types) > 0 && !mesh.Agentless() {
+		processes = append(processes, sidecar(droplet.AgentSidecar, "agent", mesh.Consul.Memory))
+	}
+	if len(types) > 0 {
+		processes = append(processes, sidecar(droplet.ProxySidecar, "proxy", mesh.Envoy.Memory))
 	}
 	text, err := yaml.Marshal(launch{processes})
 	if err != nil {
@@ -93,22 +95,11 @@ var profileText string
 var profileTemplate = template.Must(template.New("profile").Parse(profileText))
 
 func profileScript(mesh *meshfile.Mesh, depsIndex string) []byte {
-	// Two processes may call the same upstream: it has one address then.
-	var upstreams []*meshfile.Upstream
-	seen := map[string]bool{}
-	for _, service := range mesh.Services {
-		for _, upstream := range service.Upstreams {
-			if !seen[upstream.Variable()] {
-				seen[upstream.Variable()] = true
-				upstreams = append(upstreams, upstream)
-			}
-		}
-	}
 	return execute(profileTemplate, map[string]any{
 		"DepsIndex": depsIndex,
-		"HoldApp":   mesh.Lifecycle.HoldApp,
+		"Wraps":     mesh.Lifecycle.HoldApp || mesh.ForTask() != nil,
 		"Services":  mesh.Services,
-		"Upstreams": upstreams,
+		"Upstreams": mesh.Upstreams(),
 		"Agent":     sidecarCommand(depsIndex, "agent"),
 		"Proxy":     sidecarCommand(depsIndex, "proxy"),
 	})

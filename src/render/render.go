@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"path"
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
@@ -29,10 +30,17 @@ func Files(mesh *meshfile.Mesh, depsIndex string) []File {
 	if !mesh.Agentless() {
 		files = append(files, File{droplet.AgentFile, encode(agentConfig(mesh))})
 	}
-	return append(files,
+	files = append(files,
 		File{droplet.ServiceFile, encode(serviceDefinitions(mesh))},
 		File{droplet.ConfigFile, encode(config(mesh))},
 	)
+	if task := mesh.ForTask(); task != nil {
+		files = append(files,
+			File{path.Join(droplet.TaskDir, droplet.ServiceFile), encode(serviceDefinitions(task))},
+			File{path.Join(droplet.TaskDir, droplet.ConfigFile), encode(config(task))},
+		)
+	}
+	return files
 }
 
 // config is what the runtime needs to know beside Consul's own files.
@@ -58,6 +66,10 @@ func config(mesh *meshfile.Mesh) droplet.Config {
 		c.Servers = &droplet.Servers{
 			Addresses: mesh.Consul.Addresses, HTTP: mesh.Consul.Ports.HTTP, GRPC: mesh.Consul.Ports.GRPC, NodeMeta: mesh.Consul.NodeMeta,
 		}
+	}
+	if task := mesh.AsTask; task != nil {
+		c.Task = &droplet.Task{Required: task.Required}
+		c.Servers.Fixed = len(task.Addresses) > 0
 	}
 	if mesh.App != nil {
 		c.Staged = &droplet.Place{

@@ -70,10 +70,7 @@ func renderSidecar(mesh *meshfile.Mesh, n int) droplet.Sidecar {
 			Weights: renderWeights(s.Weights),
 			// Without checks of its own a sidecar gets Consul's default, a TCP
 			// check that starts critical and runs every 10 s.
-			Checks: []droplet.Check{
-				{CheckID: droplet.ReadyCheckID(s.ID), Name: "App and Envoy are ready", TTL: droplet.Duration{Duration: readyTTL}},
-				{CheckID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID},
-			},
+			Checks: ownChecks(mesh, s),
 		},
 		Proxy: droplet.Proxy{
 			LocalServiceAddress:    addressText(s.Sidecar.LocalAddress),
@@ -105,6 +102,16 @@ func renderSidecar(mesh *meshfile.Mesh, n int) droplet.Sidecar {
 		rendered.Proxy.Upstreams = append(rendered.Proxy.Upstreams, renderUpstream(u))
 	}
 	return rendered
+}
+
+// ownChecks are those that every sidecar has.
+func ownChecks(mesh *meshfile.Mesh, s *meshfile.Service) []droplet.Check {
+	ready := droplet.Check{CheckID: droplet.ReadyCheckID(s.ID), Name: "App and Envoy are ready", TTL: droplet.Duration{Duration: readyTTL}}
+	if mesh.AsTask != nil {
+		ready.Name = "Nobody calls a task"
+		return []droplet.Check{ready}
+	}
+	return []droplet.Check{ready, {CheckID: droplet.AliasCheckID(s.ID), Name: "Checks of " + s.Name, AliasService: s.ID}}
 }
 
 func renderWeights(w *meshfile.Weights) *droplet.Weights {

@@ -73,6 +73,18 @@ func TestBadInput(t *testing.T) {
 			func(f *foundation) { f.write(f.app, ".profile.d", "theirs") },
 			[]string{"the app has a file .profile.d,", "hint: rename it"},
 		},
+		"a buildpack without its VERSION": {
+			func(f *foundation) { os.Remove(filepath.Join(f.buildpack, "VERSION")) },
+			[]string{"unable to read VERSION", "hint: the buildpack is not whole"},
+		},
+		"a cached buildpack without a file": {
+			func(f *foundation) {
+				address := fmt.Sprintf("uri: %q", f.server.URL+"/envoy")
+				f.write(f.buildpack, "manifest.yml", strings.ReplaceAll(f.read("manifest.yml"), address, address+", file: dependencies/1/envoy"))
+				f.write(f.buildpack, "dependencies/2/another", "")
+			},
+			[]string{"the buildpack lacks its file of envoy", "dependencies/1/envoy", "hint: the zip is not whole"},
+		},
 		"a buildpack that is listed twice": {
 			func(f *foundation) { f.write(f.deps, "7/mesh.json", "{}") },
 			[]string{"this buildpack is listed twice", "hint: name it once"},

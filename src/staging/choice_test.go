@@ -113,3 +113,17 @@ func TestManifestOfThePlatform(t *testing.T) {
 		t.Errorf("it took another:\n%s", f.output)
 	}
 }
+
+// TestOverrideForNoStack: libbuildpack leaves out an entry that names none.
+func TestOverrideForNoStack(t *testing.T) {
+	f := newFoundation(t)
+	f.write(f.deps, "1/override.yml", "mesh:\n  dependencies:\n  - {name: envoy, version: 9.9.9, uri: \"https://example.com/envoy\", sha256: \"0\"}\n")
+	if err := f.supply(); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"envoy 9.9.9 has no cf_stacks", "hint: add cf_stacks: [cflinuxfs4]"} {
+		if !strings.Contains(f.output, part) {
+			t.Errorf("the log lacks %q:\n%s", part, f.output)
+		}
+	}
+}

@@ -37,6 +37,9 @@ func (p *platform) warn(format string, args ...any) { p.logger.Warning(format, a
 
 // checkStack refuses a stack that the manifest does not list.
 func (p *platform) checkStack() error {
+	if _, err := p.manifest.Version(); err != nil {
+		return fmt.Errorf("%w\nhint: the buildpack is not whole; make package writes all of it, VERSION too", err)
+	}
 	if err := p.stager.CheckBuildpackValid(); err != nil {
 		return fmt.Errorf("%w\nhint: the manifest lists the stacks this buildpack runs on; push with one of them (cf push -s)", err)
 	}
@@ -104,7 +107,7 @@ func newPlatform(buildpackDir string, args []string, out io.Writer) (p *platform
 	if err != nil {
 		return nil, fmt.Errorf("failed to read the buildpack's manifest.yml: %w", err)
 	}
-	if err := applyOverrides(manifest, args[2]); err != nil {
+	if err := applyOverrides(manifest, args[2], log); err != nil {
 		return nil, err
 	}
 	resolveAnyStack(manifest.ManifestEntries)
@@ -113,7 +116,7 @@ func newPlatform(buildpackDir string, args []string, out io.Writer) (p *platform
 
 // applyOverrides lays the override.yml of earlier buildpacks over the
 // manifest. libbuildpack's own ApplyOverride keeps an entry that exists.
-func applyOverrides(manifest *libbuildpack.Manifest, depsDir string) error {
+func applyOverrides(manifest *libbuildpack.Manifest, depsDir string, log *libbuildpack.Logger) error {
 	files, err := filepath.Glob(filepath.Join(depsDir, "*", "override.yml"))
 	if err != nil {
 		return fmt.Errorf("failed to look for override.yml: %w", err)
@@ -130,6 +133,9 @@ func applyOverrides(manifest *libbuildpack.Manifest, depsDir string) error {
 			})
 		}
 		for _, entry := range override.ManifestEntries {
+			if len(entry.CFStacks) == 0 {
+				log.Warning("%s: %s %s has no cf_stacks, so it is for no stack\nhint: add cf_stacks: [%s]", file, entry.Dependency.Name, entry.Dependency.Version, os.Getenv("CF_STACK"))
+			}
 			replace(&manifest.ManifestEntries, entry, func(e libbuildpack.ManifestEntry) bool {
 				return e.Dependency == entry.Dependency
 			})
@@ -187,6 +193,9 @@ func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
 		uri = entry.File
 		if !filepath.IsAbs(uri) {
 			uri = filepath.Join(p.manifest.RootDir(), uri)
+		}
+		if _, err := os.Stat(uri); err != nil {
+			return artifact.Artifact{}, fmt.Errorf("the buildpack lacks its file of %s %s: %w\nhint: the zip is not whole; make package CACHED=1 makes it", name, version, err)
 		}
 	}
 	if entry.SHA256 == "" {

@@ -245,6 +245,9 @@ func (p *platform) report(mesh *meshfile.Mesh) {
 			p.info("  upstream %s on %s, in %s_ADDR", upstream.Name, upstream.LocalAddress(), upstream.Variable())
 		}
 	}
+	if task := mesh.ForTask(); task != nil {
+		p.info("tasks are %s, without an agent, at the servers of %s", task.Services[0].Name, strings.Join(task.Consul.Addresses, ", "))
+	}
 	var operators []string
 	for _, origin := range mesh.Origins() {
 		if origin.File == meshfile.DefaultsName {
@@ -253,6 +256,9 @@ func (p *platform) report(mesh *meshfile.Mesh) {
 	}
 	if len(operators) > 0 {
 		p.info("of the operator's %s: %s", meshfile.DefaultsName, strings.Join(operators, ", "))
+	}
+	if len(mesh.Services) == 0 {
+		return // tasks have no sidecars
 	}
 	p.info("its sidecars take %d MB off the memory of each instance (%s): push with more than %[1]d MB, the platform refuses less without a reason",
 		mesh.SidecarMemory(), strings.Join(mesh.Processes(), ", "))

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
+	"github.com/consul-mesh/mesh-buildpack/src/consulfile"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
@@ -109,6 +110,37 @@ func (c *command) render() func(string) error {
 			}
 		}
 		return c.write(*dir, render.Files(mesh, *index))
+	}
+}
+
+// importDefinition prints a mesh.hcl for a service definition of Consul's, and says what
+// of that is not in it.
+func (c *command) importDefinition() func(string) error {
+	return func(file string) error {
+		if file == "" {
+			return errors.New("import: want a service definition of Consul's, as its agent reads it or its API has it")
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		text, left, err := consulfile.Import(filepath.Base(file), src)
+		if err != nil {
+			return err
+		}
+		if _, err := c.out.Write(text); err != nil {
+			return err
+		}
+		for i, l := range left {
+			if i == 0 {
+				fmt.Fprintln(c.err, "This has no counterpart:")
+			}
+			fmt.Fprintf(c.err, "  %s: %s\n", l.Path, l.Reason)
+		}
+		if _, _, err := meshfile.Parse(meshfile.Name, text, c.context); err != nil {
+			return fmt.Errorf("what was printed is not good yet:\n%w", err)
+		}
+		return nil
 	}
 }
 

@@ -14,6 +14,8 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   render     show the files that staging would write        [-out DIR] [-index N]
   fmt        write the file in HCL's own format             [-check]
   init       write a starter with comments: init [app]      [-force]
+  import     show the mesh.hcl for a service definition of
+             Consul's, and say what of that is not in it
   schema     describe the whole language as JSON
   acl        show the ACL policies that the file needs      [-out DIR] [-servers PREFIX]
   intentions show the intentions that upstreams need, of any

@@ -36,7 +36,7 @@ func run(args []string, out, stderr io.Writer) error {
 	c.flags.SetOutput(io.Discard)
 	commands := map[string]func() func(file string) error{
 		"validate": c.validate, "render": c.render, "fmt": c.format, "init": c.init, "schema": c.schema,
-		"acl": c.acl, "intentions": c.intentions, "sweep": c.sweep,
+		"import": c.importDefinition, "acl": c.acl, "intentions": c.intentions, "sweep": c.sweep,
 	}
 	prepare := commands[name]
 	if prepare == nil {

@@ -30,6 +30,9 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err := inst.RequirePlatform(); err != nil {
 		return err
 	}
+	if mine, err := inst.TakePart(ctx, instance.AgentPart, log); !mine {
+		return err
+	}
 	if err := instance.CheckPrograms(inst, "consul"); err != nil {
 		return err
 	}

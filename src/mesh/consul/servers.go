@@ -59,7 +59,7 @@ func NewServers(config *droplet.Servers, a *Access) *Servers {
 		again.First, again.Most = instance.AgainFirst, instance.StreamAgain
 	}
 	if creds := a.Current(); creds != nil {
-		if creds.RetryJoin != nil {
+		if creds.RetryJoin != nil && !config.Fixed {
 			s.Names = creds.RetryJoin
 		}
 		if creds.CA != "" {

@@ -36,8 +36,9 @@ type stopTimes struct{ patience, killed time.Duration }
 // passed on, SIGTERM when the instance is out of rotation. The result is the
 // command's exit status, 128+n where signal n ended it.
 //
-// A command that is not the app's (a task's, a sidecar's, a person's, one of a
-// process without a service) takes this process's place at once.
+// A task's command runs in the same way where mesh.hcl has a task. A command that is
+// not the app's (another task's, a sidecar's, a person's, one of a process without a
+// service) takes this process's place at once.
 func App(ctx context.Context, inst instance.Instance, log wait.Log, command, environment []string, exec Exec) (int, error) {
 	// From here on no signal may end this process before it is decided what
 	// the signal means.
@@ -63,20 +64,31 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command, env
 		log("the app starts outside the mesh: %v", err)
 		return replace()
 	}
+	if kind == kindTask && config.Task != nil {
+		return runTask(ctx, inst, config, command, environment, signals, replace)
+	}
 	if kind == kindTask {
 		log("a task gets no sidecars: it runs outside the mesh")
 	}
 	if kind == kindForeign && len(config.Services) == 0 {
 		log("no service of mesh.hcl is run by the process %s: it is outside the mesh", inst.Process)
 	}
-	if kind != KindApp && kind != kindMaybe {
+	if kind != KindApp && kind != kindMaybe || !config.Lifecycle.HoldApp {
 		return replace()
 	}
 	note := time.AfterFunc(instance.WaitingNote, func() {
 		log("the app waits for its mesh: the log of %s and `mesh status` say for what", droplet.ProxySidecar)
 	})
-	conn, word, err := waitAtGate(ctx, inst, kind, signals)
+	mesh := newParts(log)
+	defer mesh.end(instance.Within(config.Lifecycle, instance.Grace))
+	alone := time.AfterFunc(aloneAfter(kind), func() {
+		if err := mesh.standIn(inst, registry.Parts(config)); err != nil {
+			mesh.lost <- err
+		}
+	})
+	conn, word, err := waitAtGate(ctx, inst, kind, signals, mesh.lost)
 	note.Stop()
+	alone.Stop()
 	var overtaken *overtakenError
 	switch {
 	case errors.As(err, &overtaken):
@@ -84,12 +96,22 @@ func App(ctx context.Context, inst instance.Instance, log wait.Log, command, env
 	case err != nil:
 		return 0, err
 	case word == sayForeign:
+		mesh.end(instance.Within(config.Lifecycle, instance.Grace))
 		return replace()
 	}
 	defer conn.Close()
 	inst.NoteMemory(config, log)
 	orphaned := func() { registry.LeaveOrphaned(ctx, inst, config, log) }
-	return supervise(command, environment, conn, signals, stopTimes{stopPatience(config), instance.Within(config.Lifecycle, instance.StopBudget)}, orphaned, log)
+	return supervise(command, environment, conn, signals, stopTimes{stopPatience(config), instance.Within(config.Lifecycle, instance.StopBudget)}, mesh, orphaned, log)
+}
+
+// aloneAfter is how long an app waits for sidecars before it does without. What may be
+// somebody's sidecar leaves that to the app.
+func aloneAfter(kind string) time.Duration {
+	if kind == KindApp {
+		return instance.AloneAfter
+	}
+	return instance.AloneAfter + instance.MaybeLater
 }
 
 func lookPath(name string) (string, error) {
@@ -108,8 +130,9 @@ func (e *overtakenError) Error() string {
 }
 
 // waitAtGate connects to the proxy as soon as there is one, and returns the
-// open connection and the first word on it.
-func waitAtGate(ctx context.Context, inst instance.Instance, kind string, signals <-chan os.Signal) (net.Conn, string, error) {
+// open connection and the first word on it. It ends when a part of the mesh that this
+// process has started is lost.
+func waitAtGate(ctx context.Context, inst instance.Instance, kind string, signals <-chan os.Signal, lost <-chan error) (net.Conn, string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var overtaken error // read once held is closed
@@ -119,6 +142,9 @@ func waitAtGate(ctx context.Context, inst instance.Instance, kind string, signal
 		for {
 			select {
 			case <-ctx.Done():
+				return
+			case overtaken = <-lost:
+				cancel()
 				return
 			case sig := <-signals:
 				if s := sig.(syscall.Signal); s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGHUP {
@@ -179,7 +205,10 @@ func readWord(conn net.Conn) (string, error) {
 // ignores SIGTERM is killed before the platform would do it, so that its mesh
 // ends in order. Where the proxy ends without a word, orphaned does what it would
 // have done.
-func supervise(command, environment []string, gate net.Conn, signals <-chan os.Signal, after stopTimes, orphaned func(), log wait.Log) (int, error) {
+//
+// The parts of the mesh that are children of this process get SIGTERM with it, as
+// sidecars do, and are waited for. The end of one of them is the end of all.
+func supervise(command, environment []string, gate net.Conn, signals <-chan os.Signal, after stopTimes, mesh *parts, orphaned func(), log wait.Log) (int, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -192,6 +221,8 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 	// released is closed when the proxy says that callers have gone, or when it
 	// has gone itself, and what it left behind.
 	alone, released := make(chan struct{}), make(chan struct{})
+	over := make(chan struct{}) // the app has ended, so that nobody leaves it alone
+	defer close(over)
 	go func() {
 		defer close(released)
 		lines := bufio.NewScanner(gate)
@@ -199,6 +230,11 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 			if lines.Text() == SayStop {
 				return
 			}
+		}
+		select {
+		case <-over:
+			return
+		default:
 		}
 		close(alone)
 		orphaned()
@@ -209,6 +245,17 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 		mayStop, tooLong = nil, nil
 		// An app that has ended takes no signal, which is what was wanted.
 		_ = cmd.Process.Signal(sig)
+	}
+	terminate := func() {
+		if !mesh.outlive {
+			mesh.stop()
+		}
+		switch {
+		case lastMoment == nil:
+			mayStop, tooLong, lastMoment = released, time.After(after.patience), time.After(after.killed)
+		case mayStop == nil: // the first has been passed on
+			pass(syscall.SIGTERM)
+		}
 	}
 	for {
 		select {
@@ -226,17 +273,15 @@ func supervise(command, environment []string, gate net.Conn, signals <-chan os.S
 		case <-lastMoment:
 			log("the app has not ended %.0f s after SIGTERM and is killed", after.killed.Seconds())
 			pass(syscall.SIGKILL)
+		case err := <-mesh.lost:
+			log("%v: the app is stopped", err)
+			terminate()
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 				// About this process: its child's state, Go's scheduler, the gate.
 			case syscall.SIGTERM:
-				switch {
-				case lastMoment == nil:
-					mayStop, tooLong, lastMoment = released, time.After(after.patience), time.After(after.killed)
-				case mayStop == nil: // the first has been passed on
-					pass(sig)
-				}
+				terminate()
 			default:
 				_ = cmd.Process.Signal(sig)
 			}

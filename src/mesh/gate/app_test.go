@@ -51,7 +51,7 @@ func newContainer(t *testing.T) *container {
 	}
 	t.Cleanup(func() { os.RemoveAll(top) })
 	for path, text := range map[string]string{
-		"deps/0/mesh.json":  `{"services":[{"id":"s","process":"web"}],"lifecycle":{"drain_delay":300000000,"drain_timeout":3000000000}}`,
+		"deps/0/mesh.json":  `{"services":[{"id":"s","process":"web"}],"lifecycle":{"hold_app":true,"drain_delay":300000000,"drain_timeout":3000000000}}`,
 		"deps/1/launch.yml": `{processes: [{type: other, command: other-sidecar, platforms: {cloudfoundry: {sidecar_for: [web]}}}]}`,
 		"staging_info.yml":  `{"start_command":"released"}`,
 		"app/Procfile":      "web: declared\n",
@@ -198,7 +198,7 @@ func TestSignals(t *testing.T) {
 	t.Run("with a longer grace it is killed later", func(t *testing.T) {
 		t.Parallel()
 		c := newContainer(t)
-		const config = `{"services":[{"id":"s","process":"web"}],"lifecycle":{"drain_delay":300000000,"drain_timeout":3000000000,"grace":15000000000}}`
+		const config = `{"services":[{"id":"s","process":"web"}],"lifecycle":{"hold_app":true,"drain_delay":300000000,"drain_timeout":3000000000,"grace":15000000000}}`
 		if err := os.WriteFile(c.inst.Path(droplet.ConfigFile), []byte(config), 0o644); err != nil {
 			t.Fatal(err)
 		}

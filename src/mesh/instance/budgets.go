@@ -126,6 +126,19 @@ const (
 	WrapperGrace = 2 * time.Second
 )
 
+// An instance without sidecars runs the mesh itself.
+const (
+	// AloneAfter is how long an app waits until one of its sidecars is there: on the
+	// platform all are started at the same moment.
+	AloneAfter = 5 * time.Second
+	// MaybeLater is how much longer a command waits of which it is not known whether
+	// it is the app's.
+	MaybeLater = 2 * time.Second
+)
+
+// TasksLook is at how many other tasks of its app a task looks when it ends.
+const TasksLook = 3
+
 // WatchInterval is how often a running instance looks whether its bound service has
 // new credentials, which are in a file.
 const WatchInterval = 3 * time.Second
@@ -273,9 +286,11 @@ const (
 
 // The last words to the servers.
 const (
-	LeaveBudget  = 500 * time.Millisecond
-	LogoutBudget = 300 * time.Millisecond
-	OrphanBudget = 2 * time.Second
+	LeaveBudget = 500 * time.Millisecond
+	// TaskLeaveBudget is LeaveBudget of a task, which has nobody to wait for before.
+	TaskLeaveBudget = 1200 * time.Millisecond
+	LogoutBudget    = 300 * time.Millisecond
+	OrphanBudget    = 2 * time.Second
 )
 
 // FirstSync is how long after its first server an agent may still

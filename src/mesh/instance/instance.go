@@ -39,6 +39,7 @@ type Instance struct {
 	Port         int        // PORT, zero where the platform gave none
 	Memory       int        // what the process may use, in MB, zero where it is not said
 
+	files  string              // the folder below Deps of what staging left, empty for Deps
 	getenv func(string) string // where the bound services are found
 }
 
@@ -69,6 +70,9 @@ func New(program string, getenv func(string) string) (Instance, error) {
 	inst.API, inst.App, inst.AppGUID, inst.Process, inst.Space, inst.Organization = app.API, app.Name, app.GUID, app.Process, app.Space, app.Org
 	if len(app.URIs) > 0 {
 		inst.Route = app.URIs[0]
+	}
+	if _, err := os.Stat(filepath.Join(deps, droplet.TaskDir)); app.Process == "" && err == nil {
+		inst.files = droplet.TaskDir
 	}
 	inst.Port, _ = strconv.Atoi(getenv("PORT"))
 	inst.Memory, _ = strconv.Atoi(strings.TrimSuffix(getenv("MEMORY_LIMIT"), "m"))
@@ -101,7 +105,7 @@ func (i Instance) MakeRunDir() error {
 
 // Path is that of a file that staging left, Program that of a program, and Gate that
 // of the socket where proxy, app and status meet.
-func (i Instance) Path(file string) string    { return filepath.Join(i.Deps, file) }
+func (i Instance) Path(file string) string    { return filepath.Join(i.Deps, i.files, file) }
 func (i Instance) Program(name string) string { return filepath.Join(i.Deps, droplet.BinDir, name) }
 func (i Instance) Gate() string               { return filepath.Join(i.RunDir, "proxy.sock") }
 
@@ -163,6 +167,7 @@ const (
 	metaAPI     = "cf-api"
 	MetaApp     = "cf-app" // which tells nodes of this buildpack from others
 	MetaProcess = "cf-process"
+	MetaTask    = "cf-task" // the name of tasks
 	metaIndex   = "cf-index"
 )
 

@@ -54,7 +54,7 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err := inst.RequirePlatform(); err != nil {
 		return err
 	}
-	if err := inst.MakeRunDir(); err != nil {
+	if mine, err := inst.TakePart(ctx, instance.ProxyPart, log); !mine {
 		return err
 	}
 	config, err := inst.Config()
@@ -106,6 +106,9 @@ func RunNode(ctx context.Context, n *registry.Node, start StartEnvoy) error {
 	}
 	n.Log("ready after %.3f s, the app may start", time.Since(begun).Seconds())
 	p.gate.Open()
+	if n.Config.Task != nil {
+		return p.serveTask(ctx)
+	}
 	return p.serve(ctx)
 }
 

@@ -36,7 +36,9 @@ func (p *proxy) start(ctx context.Context) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		p.SweepAddress(ctx)
+		if p.Config.Task == nil { // which nobody calls
+			p.SweepAddress(ctx)
+		}
 	}()
 	for _, r := range p.Services {
 		if err := p.startService(ctx, r); err != nil {

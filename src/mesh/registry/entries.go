@@ -46,6 +46,9 @@ const sidecarKind = "connect-proxy"
 func (v *viaServers) nodeEntry() catalogEntry {
 	meta := v.Inst.NodeMeta()
 	meta[consul.MetaAgentless] = "true"
+	if v.isTask() {
+		meta[instance.MetaTask] = v.Config.Services[0].ID
+	}
 	if v.Config.Servers != nil {
 		maps.Copy(meta, v.Config.Servers.NodeMeta)
 	}
@@ -56,7 +59,7 @@ func (v *viaServers) nodeEntry() catalogEntry {
 func (v *viaServers) ownAddress() string {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.shown || v.apart() {
+	if !v.isTask() && (v.shown || v.apart()) {
 		return v.Inst.Address.String()
 	}
 	return nowhere
@@ -84,7 +87,7 @@ func (v *viaServers) catalog(r *Registration) (map[string]any, map[string]any) {
 	if service.Address == "" { // for who asks for the service itself
 		service.Address = v.Inst.Address.String()
 	}
-	if v.apart() && !r.shown.Load() {
+	if v.apart() && !v.isTask() && !r.shown.Load() {
 		putOff(&sidecar)
 	}
 	return inCatalog(service), inCatalog(sidecar)

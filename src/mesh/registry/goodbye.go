@@ -85,7 +85,7 @@ func (n *Node) deregisterAll(ctx context.Context, r Registry) (done bool) {
 func (n *Node) deregister(ctx context.Context, r Registry, service *Registration) error {
 	begun, usual := time.Now(), GoodbyeBudget(n.Config)
 	long, said := usual, false
-	if !hasAgent(n.Config) {
+	if !HasAgent(n.Config) {
 		long /= 2 // then another server is asked
 	}
 	return wait.PollUnbounded(ctx, func(ctx context.Context) error {

@@ -46,13 +46,21 @@ func (n *Node) NoteJoined() {
 	n.joined.Store(&now)
 }
 
-// hasAgent is the one place that tells the modes apart: everything else is done by the
+// HasAgent is the one place that tells the modes apart: everything else is done by the
 // registry that this decides for.
-func hasAgent(config droplet.Config) bool { return config.Servers == nil }
+func HasAgent(config droplet.Config) bool { return config.Servers == nil }
+
+// Parts are those of the mesh of an instance, each a process of its own.
+func Parts(config droplet.Config) []string {
+	if HasAgent(config) {
+		return []string{instance.AgentPart, instance.ProxyPart}
+	}
+	return []string{instance.ProxyPart}
+}
 
 // GoodbyeBudget is what deregistering takes at most as a rule.
 func GoodbyeBudget(config droplet.Config) time.Duration {
-	if hasAgent(config) {
+	if HasAgent(config) {
 		return instance.DeregisterBudget
 	}
 	return instance.ServersBudget
@@ -63,7 +71,7 @@ func GoodbyeBudget(config droplet.Config) time.Duration {
 func NewNode(inst instance.Instance, config droplet.Config, log wait.Log) (n *Node, err error) {
 	n = &Node{Inst: inst, Config: config, Log: log}
 	programs := []string{"envoy"}
-	if hasAgent(config) {
+	if HasAgent(config) {
 		programs = append(programs, "consul")
 		if n.Ports, err = inst.AgentPorts(); err != nil {
 			return nil, err
@@ -86,7 +94,7 @@ func New(ctx context.Context, n *Node) (_ Registry, err error) {
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
-	if hasAgent(n.Config) {
+	if HasAgent(n.Config) {
 		if n.Access.Enabled() {
 			var protocols http.Protocols
 			protocols.SetUnencryptedHTTP2(true)
@@ -116,7 +124,7 @@ func (n *Node) identify() error {
 		return err
 	}
 	n.Access = consul.NewAccess(dir, creds, unknown, n.Log)
-	n.Access.KeepsToken = hasAgent(n.Config)
+	n.Access.KeepsToken = HasAgent(n.Config)
 	n.Access.Consul, n.Consul.Access = n.Consul, n.Access
 	return nil
 }

@@ -79,6 +79,9 @@ func (v *viaServers) enterAll(ctx context.Context, r *Registration) error {
 			return err
 		}
 	}
+	if v.isTask() {
+		return v.enterTask(ctx, r)
+	}
 	if !r.Registered.Load() {
 		// With the node's entry, servers that follow know of the login before it.
 		v.XDS.Begin(droplet.SidecarID(r.ID), envoy.Introduction(r.EnvoySidecar(), v.Inst.NodeName()))
@@ -207,15 +210,6 @@ func (v *viaServers) Bootstrap(ctx context.Context, r *Registration) ([]byte, er
 	}, config)
 }
 
-// datacenter is that of the servers, empty where they do not say.
-func (v *viaServers) datacenter(ctx context.Context) string {
-	var there struct{ Node struct{ Datacenter string } }
-	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.Inst.NodeName()), &there); err != nil {
-		v.Log("metrics go without the label consul.source.datacenter: %v", err)
-	}
-	return there.Node.Datacenter
-}
-
 // deregister is for the sidecar first: it is what callers use.
 func (v *viaServers) deregister(ctx context.Context, r *Registration) error {
 	return v.writing.do(ctx, func() error {
@@ -240,7 +234,7 @@ func (v *viaServers) Logout() {}
 
 // Leave takes the node away, and logs out.
 func (v *viaServers) Leave(context.Context) {
-	budget := instance.Within(v.Config.Lifecycle, instance.LeaveBudget)
+	budget := instance.Within(v.Config.Lifecycle, v.leaveBudget())
 	defer v.Access.Logout(instance.Within(v.Config.Lifecycle, instance.LogoutBudget))
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
@@ -255,8 +249,11 @@ func (v *viaServers) Leave(context.Context) {
 		defer cancel()
 		return v.writing.do(ctx, func() error { return v.removeNode(ctx, v.Inst.NodeName()) })
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		v.Log("failed to leave the catalog, the other instances do it in 20 s: %v", err)
+	case v.isTask():
+		v.sweepTasks(ctx)
 	}
 }
 
@@ -265,7 +262,7 @@ func (v *viaServers) Leave(context.Context) {
 // instance, and the services with it; without one it would stay until others saw its
 // session end.
 func LeaveOrphaned(ctx context.Context, inst instance.Instance, config droplet.Config, log wait.Log) {
-	if hasAgent(config) {
+	if HasAgent(config) {
 		return
 	}
 	if err := leaveOrphaned(ctx, inst, config); err != nil {
@@ -298,6 +295,10 @@ func (v *viaServers) removeNode(ctx context.Context, node string) error {
 
 // Keep keeps the instance alive in the catalog, and takes dead ones out of it.
 func (v *viaServers) Keep(ctx context.Context) {
+	if v.isTask() {
+		v.stayAlive(ctx)
+		return
+	}
 	var group sync.WaitGroup
 	for _, r := range v.Services {
 		for _, check := range v.probed(r) {

@@ -1,0 +1,10 @@
+service "shop" {
+  task {}
+}
+
+service "mailer" {
+  process = "worker"
+  task {}
+}
+
+task "report" {}

@@ -1,0 +1,7 @@
+service "shop" {
+  upstream "stock" { port = 9001 }
+}
+
+task "report" {
+  upstream "stock" { port = 9002 }
+}
