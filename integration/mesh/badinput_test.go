@@ -30,6 +30,10 @@ func TestStagingSaysWhatIsWrong(t *testing.T) {
 			map[string]string{"mesh.hcl": "service \"a\" {}\nconsul {\n config = { no_such_key = 1 }\n}\n", "Procfile": "web: ./echo\n"},
 			[]string{"Consul refuses what config adds to its own", "no_such_key", "hint: config has the keys of Consul's agent configuration file"},
 		},
+		"arguments that Envoy refuses": {
+			map[string]string{"mesh.hcl": "service \"a\" {}\nenvoy {\n extra_args = [\"--no-such-flag\"]\n}\n", "Procfile": "web: ./echo\n"},
+			[]string{"Envoy refuses extra_args: PARSE ERROR: Argument: --no-such-flag", "Couldn't find match", "hint: extra_args has arguments of Envoy's command line"},
+		},
 		"a version that cannot be had here": {
 			map[string]string{"mesh.hcl": "service \"a\" {}\nconsul {\n version = \"2.0.2\"\n}\n", "Procfile": "web: ./echo\n"},
 			[]string{"failed to fetch", "releases.hashicorp.com", "hint: staging must reach"},

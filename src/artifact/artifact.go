@@ -73,6 +73,9 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 		defer mu.Unlock()
 		log(format, args...)
 	}
+	if err := trimProxies(); err != nil {
+		return fmt.Errorf("failed to read the proxies: %w", err)
+	}
 	artifacts, err := summed(artifacts)
 	if err != nil {
 		return hinted(err)

@@ -81,6 +81,7 @@ func hintFor(err error) string {
 		certificate *tls.CertificateVerificationError
 		fetch       *fetchError
 		network     *net.OpError
+		proxy       *proxyError
 	)
 	switch {
 	case diskFull(err):
@@ -96,11 +97,17 @@ func hintFor(err error) string {
 	case errors.Is(err, exec.ErrNotFound):
 		return "git is needed for an address that begins with git::, and the staging container has none; an https address needs no program"
 	case errors.As(err, &network) && network.Op == "proxyconnect":
-		return "the proxy in HTTP_PROXY or HTTPS_PROXY does not answer"
+		name, _ := proxyVariable(fetch.from.url)
+		return "the proxy in " + name + " does not answer"
+	case errors.As(err, &proxy):
+		return proxy.hint()
 	case errors.As(err, &status) && !transient(err):
 		return "is the address right, and does it need credentials?"
+	case errors.As(err, &git) && byProxy.MatchString(git.said) && proxyFor(fetch.from.url) != nil:
+		name, _ := proxyVariable(fetch.from.url)
+		return "it is the proxy " + proxyFor(fetch.from.url).Host + " of " + name + " that refuses; NO_PROXY names what is reached without it"
 	case errors.As(err, &git):
 		return "staging must reach " + fetch.from.url.Host + ", and ref has to be a whole commit, a tag or a branch of the repository"
 	}
-	return "staging must reach " + fetch.from.url.Host + "; where it cannot, use the cached buildpack or set HTTPS_PROXY"
+	return "staging must reach " + fetch.from.url.Host + " " + proxyHint(fetch.from.url)
 }

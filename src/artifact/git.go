@@ -93,7 +93,13 @@ func runGit(ctx context.Context, env []string, out io.Writer, args ...string) er
 }
 
 // refusal matches what git says where trying again is no use.
-var refusal = regexp.MustCompile(`not found|Authentication failed|could not read Username|couldn't find remote ref|not our ref|returned error: 4|certificate`)
+var refusal = regexp.MustCompile(`not found|Authentication failed|could not read Username|couldn't find remote ref|not our ref|returned error: 4|certificate|` + proxyRefusal)
+
+// byProxy matches what git says of a proxy that opens no tunnel; proxyRefusal is where
+// trying again is no use.
+var byProxy = regexp.MustCompile(`from proxy after CONNECT|CONNECT tunnel failed`)
+
+const proxyRefusal = `HTTP code 40[37] from proxy|CONNECT tunnel failed, response 40[37]`
 
 // gitEnv is the environment of a fetch. It has the credentials as a header, because
 // no other user can read an environment; it keeps git from asking anybody for more;

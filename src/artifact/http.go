@@ -27,6 +27,7 @@ func (s Store) getHTTP(ctx context.Context, a Artifact, from address, path strin
 	defer transport.CloseIdleConnections()
 	// The checksum is that of the file as the server keeps it.
 	transport.DisableCompression = true
+	transport.OnProxyConnectResponse = refusedTunnel
 	client := getter.Client{
 		Getters: []getter.Getter{&getter.HttpGetter{
 			Client:                &http.Client{Transport: refusing{transport}, CheckRedirect: redirected},
@@ -68,7 +69,7 @@ func (r refusing) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := r.RoundTripper.RoundTrip(request)
 	if err == nil && response.StatusCode >= 400 {
 		response.Body.Close()
-		return nil, statusError(response.StatusCode)
+		return nil, refusalOf(request, response.StatusCode)
 	}
 	return response, err
 }

@@ -39,7 +39,11 @@ func (s Store) retry(ctx context.Context, a Artifact, from address, download fun
 // transient says whether trying again makes sense after an error of a download.
 func transient(err error) bool {
 	var status statusError
-	if errors.As(err, &status) {
+	var proxy *proxyError
+	if errors.As(err, &proxy) {
+		status = statusError(proxy.status)
+	}
+	if proxy != nil || errors.As(err, &status) {
 		return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 	}
 	for _, final := range []error{errTooMuch, errRedirects, exec.ErrNotFound, context.Canceled} {

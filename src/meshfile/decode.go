@@ -226,6 +226,7 @@ func decodeObject(value cty.Value, to *Object) (problem string) {
 		err = json.Unmarshal(text, to)
 	}
 	if err != nil {
+		*to = nil
 		return "A number in it is too large for JSON." // all else that HCL has, JSON has
 	}
 	return ""

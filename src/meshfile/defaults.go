@@ -179,6 +179,9 @@ func (m *Mesh) assignPorts() {
 			s.Sidecar.Port = SidecarPort + i
 		}
 		taken[s.Port], taken[s.Sidecar.Port], taken[m.AdminPort(i)], taken[m.MetricsPort(i)] = true, true, true, true
+		for _, p := range m.configPorts(s) {
+			taken[p.port] = true
+		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
 				taken[path.ListenerPort] = true

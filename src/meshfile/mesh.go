@@ -101,7 +101,7 @@ type Check struct {
 	HTTP   *string   `hcl:"http,optional" is:"target" doc:"A path on the service's port that answers 2xx, or a whole URL."`
 	TCP    *bool     `hcl:"tcp,optional" doc:"true: the port accepts connections."`
 	UDP    *bool     `hcl:"udp,optional" doc:"true: the port answers a datagram, or at least does not refuse it."`
-	GRPC   *string   `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server."`
+	GRPC   *string   `hcl:"grpc,optional" doc:"A name for gRPC's standard health service, empty for the whole server. The port is the service's."`
 	H2Ping *bool     `hcl:"h2ping,optional" doc:"true: the port answers an HTTP/2 ping."`
 	TTL    *Duration `hcl:"ttl,optional" is:"interval" doc:"The app reports to the agent by itself, at least this often: PUT http://127.0.0.1:8500/v1/agent/check/pass/ID, at the port http in ports. ID is the service's id, a colon and the check's name, such as shop:beat. Where ACLs are on, with the service's token in the header X-Consul-Token."`
 	Alias  *string   `hcl:"alias,optional" is:"name" doc:"The state of another service of this instance, by its label."`
@@ -196,7 +196,7 @@ type Upstream struct {
 	Datacenter    string     `hcl:"datacenter,optional" is:"datacenter" without:"the sidecar's own" doc:"Where it runs."`
 	Address       netip.Addr `hcl:"address,optional" default:"127.0.0.1" is:"loopback" doc:"The local address that the sidecar listens on for it."`
 	Port          int        `hcl:"port,optional" is:"port" without:"one from 20000 to 20999 that depends on the names in the file alone" doc:"The local port."`
-	Socket        string     `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port."`
+	Socket        string     `hcl:"socket,optional" is:"absolute" doc:"A Unix socket in place of address and port. Its folder is made where there is none, for those who may use the socket."`
 	SocketMode    string     `hcl:"socket_mode,optional" is:"mode" without:"0600" doc:"The socket's permissions."`
 	Protocol      string     `hcl:"protocol,optional" without:"what the service declares" oneof:"tcp,http,http2,grpc" doc:"What to speak, whatever the service declares."`
 	Timeout       Duration   `hcl:"connect_timeout,optional" is:"interval" without:"5s" doc:"How long a connection may take."`
@@ -268,7 +268,7 @@ type Envoy struct {
 	Concurrency int      `hcl:"concurrency,optional" default:"1" is:"threads" doc:"Worker threads."`
 	LogLevel    string   `hcl:"log_level,optional" default:"warning" oneof:"trace,debug,info,warning,error,critical,off" doc:"What Envoy logs."`
 	AdminPort   int      `hcl:"admin_port,optional" default:"19000" is:"port" doc:"The admin API of the first service's Envoy, on loopback; the second service's has the next port, and so on."`
-	ExtraArgs   []string `hcl:"extra_args,optional" doc:"Further arguments for Envoy."`
+	ExtraArgs   []string `hcl:"extra_args,optional" doc:"Further arguments for Envoy, which judges them at staging."`
 	Bootstrap   Object   `hcl:"bootstrap,optional" doc:"Overrides of Envoy's bootstrap, in Consul's words, such as envoy_extra_static_clusters_json."`
 	Tracing     string   `hcl:"tracing_json,optional" is:"json" doc:"Envoy's tracing provider as JSON text (Consul's envoy_tracing_json)."`
 	Memory      int      `hcl:"memory,optional" default:"64" is:"memory" doc:"MB for all Envoys of an instance, taken off the app's own."`

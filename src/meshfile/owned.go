@@ -30,13 +30,6 @@ var (
 // plainKey is how Consul compares keys: connect_timeout_ms is ConnectTimeoutMs.
 func plainKey(key string) string { return strings.ToLower(strings.ReplaceAll(key, "_", "")) }
 
-// opaque is an opaque configuration, and the attribute that has it.
-type opaque struct {
-	body  hcl.Body
-	name  string
-	value Object
-}
-
 // saidTwice refuses a key of an opaque configuration whose attribute or block
 // stands in the file too: the key or the attribute would be dropped.
 func (v *validator) saidTwice(config opaque, details ...string) {
@@ -58,8 +51,6 @@ func (config opaque) alsoSaidIn(body hcl.Body, t reflect.Type, keys map[string]s
 	}
 	return details
 }
-
-func (config opaque) keys() []string { return slices.Sorted(maps.Keys(config.value)) }
 
 // configs checks the opaque configurations of all Envoys: those of sidecars,
 // and the one of the block envoy, which is for all.

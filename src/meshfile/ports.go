@@ -135,6 +135,9 @@ func (v *validator) ports(m *Mesh) {
 		if m.Envoy.Metrics != nil {
 			v.listen(ports, m.MetricsPort(i), fmt.Sprintf("the metrics of the Envoy of %q", s.Label), givenAt(m.Envoy.Metrics.Body, "prometheus"))
 		}
+		for _, p := range m.configPorts(s) {
+			v.listen(ports, p.port, fmt.Sprintf("%s of %q", p.key, s.Label), p.at)
+		}
 		if s.Sidecar.Expose != nil {
 			for _, path := range s.Sidecar.Expose.Paths {
 				v.listen(ports, path.ListenerPort, fmt.Sprintf("the exposed path %s", path.Path), givenAt(path.Body, "listener_port"))
@@ -165,14 +168,10 @@ func (v *validator) ports(m *Mesh) {
 
 // givenAt is where the file gives an attribute, the zero range where it does not.
 func givenAt(body hcl.Body, name string) hcl.Range {
-	if body == nil {
-		return hcl.Range{}
+	if attribute := attributeOf(body, name); attribute != nil {
+		return attribute.Expr.Range()
 	}
-	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
-	if content == nil || content.Attributes[name] == nil {
-		return hcl.Range{}
-	}
-	return content.Attributes[name].Expr.Range()
+	return hcl.Range{}
 }
 
 // firstGiven is the first range that is one.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -21,6 +22,24 @@ type section struct {
 }
 
 type row struct{ Name, Type, Without, Doc string }
+
+// keyRow is one of Consul's own keys in the reference.
+type keyRow struct{ Name, Value, Listens, Hatch string }
+
+func keyRows(keys map[string]opaqueKey) (rows []keyRow) {
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		k := keys[name]
+		row := keyRow{Name: name, Value: words[k.is]}
+		if k.listens != nil {
+			row.Listens = "yes"
+		}
+		if k.hatch {
+			row.Hatch = "yes"
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
 
 // TestReference: docs/mesh-hcl.md is what the schema says.
 func TestReference(t *testing.T) {
@@ -52,6 +71,7 @@ func TestReference(t *testing.T) {
 	err := parsed.Execute(&text, map[string]any{
 		"Blocks": sections, "Variables": AppVariables,
 		"Functions": Functions, "Foreign": Foreign,
+		"Sidecar": keyRows(sidecarKeys), "Upstream": keyRows(upstreamKeys),
 		"Secret": code(SecretEnv), "Instance": code(InstanceEnv),
 	})
 	if err != nil {

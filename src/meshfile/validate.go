@@ -44,11 +44,22 @@ func at(body hcl.Body, name string) hcl.Range {
 	if body == nil {
 		return hcl.Range{}
 	}
-	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
-	if content != nil && content.Attributes[name] != nil {
-		return content.Attributes[name].Expr.Range()
+	if attribute := attributeOf(body, name); attribute != nil {
+		return attribute.Expr.Range()
 	}
 	return body.MissingItemRange()
+}
+
+// attributeOf is an attribute of a block, nil where it has none of the name.
+func attributeOf(body hcl.Body, name string) *hcl.Attribute {
+	if body == nil {
+		return nil
+	}
+	content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	if content == nil {
+		return nil
+	}
+	return content.Attributes[name]
 }
 
 // mesh checks everything that the schema's tags cannot say. Its input may be half
@@ -94,6 +105,7 @@ func (v *validator) mesh(m *Mesh) {
 		}
 	}
 	v.configs(m)
+	v.opaqueValues(m)
 	v.agentless(m)
 	v.ports(m)
 	v.variables(m)
@@ -204,6 +216,7 @@ func (v *validator) check(c *Check, s *Service, siblings map[string]*Service) {
 		v.fail(at(c.Body, "failures_before_warning"), "It never warns",
 			"failures_before_critical is %d: the check is critical before it warns.", c.FailuresBeforeCritical)
 	}
+	v.checkValues(c)
 	elsewhere := kind == "http" && !strings.HasPrefix(*c.HTTP, "/")
 	switch {
 	case elsewhere && c.TLS:
@@ -215,6 +228,31 @@ func (v *validator) check(c *Check, s *Service, siblings map[string]*Service) {
 		v.fail(at(c.Body, "alias"), "A check cannot follow its own service", "Name another service of this instance.")
 	case kind != "ttl" && kind != "alias" && !elsewhere && !s.HasPort():
 		v.fail(c.NameRange, "A check without a port", "The service %q %s.", s.Label, v.insteadOfPort(s))
+	}
+}
+
+// Names and values of headers (RFC 9110, field-name and field-value), and a grpc check
+// in Consul's own form.
+var (
+	validHeader   = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	controlInText = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
+	consulGRPC    = regexp.MustCompile(`^[^/]*:\d+(/.*)?$`)
+)
+
+// checkValues refuses what a check could never be run with.
+func (v *validator) checkValues(c *Check) {
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		place := opaque{c.Body, "headers", nil}.at(name)
+		if !validHeader.MatchString(name) {
+			v.fail(place, "Not a header", "%q: a header's name has letters, digits and any of !#$%%&'*+-.^_`|~.", name)
+		}
+		if slices.ContainsFunc(c.Headers[name], controlInText.MatchString) {
+			v.fail(place, "Not a header", "The value of %s has a line break or another control character, which no request can have.", name)
+		}
+	}
+	if c.GRPC != nil && consulGRPC.MatchString(*c.GRPC) {
+		_, service, _ := strings.Cut(*c.GRPC, "/")
+		v.fail(at(c.Body, "grpc"), "Not a name of a gRPC service", "The address is the app's, as the port of the service says. Say the name alone: grpc = %q", service)
 	}
 }
 

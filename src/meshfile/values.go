@@ -1,7 +1,6 @@
 package meshfile
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -165,11 +164,10 @@ var kinds = map[string]func(text string) (summary, detail string){
 		return "Not a checksum", fmt.Sprintf("%q: a SHA-256 has 64 hexadecimal digits, in lower case.", text)
 	},
 	"json": func(text string) (string, string) {
-		var object map[string]any
-		if json.Unmarshal([]byte(text), &object) == nil && object != nil {
-			return "", ""
+		if problem := jsonProblem(text, "", ""); problem != "" {
+			return "Not a JSON object", problem
 		}
-		return "Not a JSON object", "The text is no JSON object. jsonencode({ … }) makes one."
+		return "", ""
 	},
 }
 

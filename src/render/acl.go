@@ -93,7 +93,18 @@ func ServicePolicy(mesh *meshfile.Mesh, app string) Policy {
 		resource, name, _ := strings.Cut(key, " ")
 		p.Rules = append(p.Rules, rule(resource, name, rules[key]))
 	}
+	if parts := mesh.MeshWrite(); len(parts) > 0 {
+		p.Rules = append(p.Rules, meshRule(parts))
+	}
 	return p
+}
+
+// meshRule lets a token bring code or configuration of its own into an Envoy, which
+// Consul knows no narrower rule for.
+func meshRule(parts []string) string {
+	return "# " + strings.Join(parts, ", ") + ": servers from Consul 2.0 on ask for this. It is wide: its holder may write\n" +
+		"# what holds for the whole mesh, such as proxy-defaults, gateways and their certificates.\n" +
+		`mesh = "write"`
 }
 
 // withTask are the services of a file, and what is one for its tasks.

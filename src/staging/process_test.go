@@ -94,7 +94,7 @@ func TestProxy(t *testing.T) {
 	}
 	for name, test := range map[string]struct{ env, says string }{
 		"past it":              {"HTTP_PROXY=" + address + " NO_PROXY=.test", "lookup mirror.test"},
-		"a proxy that is down": {"HTTP_PROXY=http://user:canary@127.0.0.1:1", "connection refused\nhint: the proxy in HTTP_PROXY or HTTPS_PROXY does not answer"},
+		"a proxy that is down": {"HTTP_PROXY=http://user:canary@127.0.0.1:1", "connection refused\nhint: the proxy in HTTP_PROXY does not answer"},
 	} {
 		cmd, out := f.process(f.newDeps(), strings.Fields(test.env)...)
 		if strings.Contains(test.env, "NO_PROXY") {

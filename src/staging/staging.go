@@ -10,14 +10,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/consul-mesh/mesh-buildpack/src/artifact"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 	"github.com/consul-mesh/mesh-buildpack/src/render"
 )
@@ -71,10 +69,8 @@ func Supply(ctx context.Context, buildpackDir string, args []string, out io.Writ
 	if err := p.write(render.Files(mesh, p.depsIndex())); err != nil {
 		return err
 	}
-	if mesh.HasAgentConfig() {
-		if err := p.tryAgentConfig(ctx); err != nil {
-			return err
-		}
+	if err := p.tryPrograms(ctx, mesh); err != nil {
+		return err
 	}
 	p.report(mesh)
 	return nil
@@ -216,32 +212,6 @@ func (p *platform) write(files []render.File) error {
 		}
 	}
 	return p.writeConfig()
-}
-
-// tryAgentConfig has Consul judge an agent configuration that the app adds to:
-// it would stop the agent in the container otherwise.
-func (p *platform) tryAgentConfig(ctx context.Context) error {
-	// The address comes from the overlay in the container.
-	overlay := filepath.Join(p.depDir(), "overlay.json")
-	if err := writeFile(overlay, []byte(`{"bind_addr": "127.0.0.1"}`)); err != nil {
-		return fmt.Errorf("failed to try the agent's configuration: %w", err)
-	}
-	defer os.Remove(overlay)
-	dir, err := os.MkdirTemp("", "consul-")
-	if err != nil {
-		return fmt.Errorf("failed to try the agent's configuration: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	consul := filepath.Join(dir, "consul")
-	if err := packed.Unpack(filepath.Join(p.depDir(), droplet.BinDir, "consul"+packed.Suffix), consul); err != nil {
-		return fmt.Errorf("failed to unpack Consul: %w", err)
-	}
-	output, err := exec.CommandContext(ctx, consul, "validate", filepath.Join(p.depDir(), droplet.AgentFile), overlay).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: consul: Consul refuses what config adds to its own: %s\n"+
-			"hint: config has the keys of Consul's agent configuration file", meshfile.Name, strings.TrimSpace(string(output)))
-	}
-	return nil
 }
 
 // clear takes back what a failed staging has written.

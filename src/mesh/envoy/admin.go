@@ -132,6 +132,16 @@ const (
 func (e *Envoy) Configured() func(context.Context) error {
 	var rejectedSince time.Time
 	begun := time.Now()
+	// What stays so for a while, waiting does not mend.
+	patient := func(patience time.Duration, err error) error {
+		if rejectedSince.IsZero() {
+			rejectedSince = time.Now()
+		}
+		if time.Since(rejectedSince) > patience {
+			return wait.Final(err)
+		}
+		return err
+	}
 	return func(ctx context.Context) error {
 		if err := e.Runs(); err != nil {
 			return err
@@ -145,47 +155,22 @@ func (e *Envoy) Configured() func(context.Context) error {
 		}
 		switch {
 		case stats[statClustersRejected]+stats[statListenersRejected] > 0:
-			err := fmt.Errorf("envoy rejects what Consul tells it: %w", e.rejected(ctx))
-			if rejectedSince.IsZero() {
-				rejectedSince = time.Now()
-			}
-			if time.Since(rejectedSince) > instance.RejectedPatience {
-				return wait.Final(err)
-			}
-			return err
+			return patient(instance.RejectedPatience, fmt.Errorf("envoy rejects what Consul tells it: %w", e.rejected(ctx)))
 		case stats[statClusters] > 0 && stats[statListeners] > 0:
 			return nil
 		case stats[statConnected] == 0:
-			return errors.New("envoy has no stream from Consul's gRPC port")
+			const none = "envoy has no stream from Consul's gRPC port"
+			switch said, refused := lastClosed(e.warnings()); {
+			case refused:
+				return patient(instance.RefusedPatience, fmt.Errorf("%s: %s", none, said))
+			case said != "":
+				return fmt.Errorf("%s: %s", none, said)
+			}
+			return errors.New(none)
 		}
+		rejectedSince = time.Time{}
 		return errors.New("consul has not told Envoy what to do yet")
 	}
-}
-
-// rejected is Envoy's own reason for not taking a configuration.
-func (e *Envoy) rejected(ctx context.Context) error {
-	for _, resource := range []string{"dynamic_listeners", "dynamic_active_clusters"} {
-		text, err := e.get(ctx, "/config_dump?resource="+resource)
-		if err != nil {
-			return err
-		}
-		var dump struct {
-			Configs []struct {
-				ErrorState struct {
-					Details string `json:"details"`
-				} `json:"error_state"`
-			} `json:"configs"`
-		}
-		if err := json.Unmarshal([]byte(text), &dump); err != nil {
-			return err
-		}
-		for _, config := range dump.Configs {
-			if config.ErrorState.Details != "" {
-				return errors.New(config.ErrorState.Details)
-			}
-		}
-	}
-	return errors.New("it does not say why")
 }
 
 // listeners are the names and addresses that Envoy listens on.

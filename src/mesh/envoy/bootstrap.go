@@ -51,7 +51,7 @@ func WriteBootstrap(s Sidecar, from Origin, config Msg) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if text, _ := config["envoy_prometheus_bind_addr"].(string); text != "" {
+	if text, _ := config[metricsKey].(string); text != "" {
 		listener, err := metricsListener(text)
 		if err != nil {
 			return nil, err
@@ -120,6 +120,7 @@ func BootstrapConfig(ctx context.Context, c *consul.Client, token credentials.Se
 	for _, entry := range defaults {
 		maps.Copy(config, entry.Config)
 	}
+	s.shareMetricsPort(config, log)
 	maps.Copy(config, s.Config)
 	for key := range sinkKinds {
 		text, _ := config[key].(string)
@@ -129,6 +130,39 @@ func BootstrapConfig(ctx context.Context, c *consul.Client, token credentials.Se
 		}
 	}
 	return config, nil
+}
+
+// metricsKey is where Envoy shows its metrics to who asks.
+const metricsKey = "envoy_prometheus_bind_addr"
+
+// MetricsPort is the port in a sidecar's configuration, 0 where it says none.
+func MetricsPort(config Msg) int {
+	text, _ := config[metricsKey].(string)
+	_, port, err := hostPort(text)
+	if err != nil {
+		return 0
+	}
+	return port
+}
+
+// shareMetricsPort gives the Envoys of an instance a port each where proxy-defaults say
+// one for all: two on the same would share it without a word, and each scrape get one
+// of them by chance.
+func (s Sidecar) shareMetricsPort(config Msg, log wait.Log) {
+	text, _ := config[metricsKey].(string)
+	host, first, err := hostPort(text)
+	if s.Config[metricsKey] != nil || err != nil || first == 0 {
+		return // what is wrong with it, metricsListener says
+	}
+	port := first - 1
+	for range s.Nth + 1 {
+		for port++; s.Taken[port]; port++ {
+		}
+	}
+	if port != first {
+		config[metricsKey] = net.JoinHostPort(host, strconv.Itoa(port))
+		log("%s: its metrics are on port %d: another of this instance has %d, which proxy-defaults say in %s", s.ID, port, first, metricsKey)
+	}
 }
 
 // sinkKinds are the kinds of sinks by the keys of their addresses.
@@ -191,7 +225,7 @@ func SocketAddress(host string, port int) Msg {
 func metricsListener(bind string) (Msg, error) {
 	host, port, err := hostPort(bind)
 	if err != nil {
-		return nil, wait.Final(fmt.Errorf("envoy_prometheus_bind_addr: %w", err))
+		return nil, wait.Final(fmt.Errorf("%s: %w", metricsKey, err))
 	}
 	const filters = "type.googleapis.com/envoy.extensions.filters."
 	manager := Msg{

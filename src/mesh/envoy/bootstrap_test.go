@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -63,5 +64,41 @@ func TestDefaultsThatCannotBeRead(t *testing.T) {
 				t.Errorf("got the error %v", err)
 			}
 		})
+	}
+}
+
+// TestMetricsPortOfDefaults: the Envoys of an instance share no port that an operator
+// says for all, and what a file says stays.
+func TestMetricsPortOfDefaults(t *testing.T) {
+	t.Parallel()
+	const key = "envoy_prometheus_bind_addr"
+	taken := map[int]bool{9103: true, 21000: true, 21001: true}
+	for _, test := range []struct {
+		defaults string
+		nth      int
+		own      map[string]any
+		want     string
+		said     bool
+	}{
+		{"0.0.0.0:9102", 0, nil, "0.0.0.0:9102", false},
+		{"0.0.0.0:9102", 1, nil, "0.0.0.0:9104", true},
+		{"0.0.0.0:9102", 2, nil, "0.0.0.0:9105", true},
+		{"[::]:21000", 0, nil, "[::]:21002", true},
+		{"0.0.0.0:9102", 1, map[string]any{key: "0.0.0.0:9200"}, "0.0.0.0:9200", false},
+		{"9102", 1, nil, "9102", false},
+	} {
+		c := &consul.Client{Base: "http://servers"}
+		c.HTTP.Transport = meshtest.Transport(func(string) (int, string) {
+			return http.StatusOK, `[{"Config":{"` + key + `":"` + test.defaults + `"}}]`
+		})
+		said := ""
+		log := func(format string, args ...any) { said += fmt.Sprintf(format, args...) }
+		config, err := BootstrapConfig(t.Context(), c, "", Sidecar{ID: "web", Nth: test.nth, Taken: taken, Config: test.own}, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config[key] != test.want || (said != "") != test.said {
+			t.Errorf("%+v: listens on %v, said %q", test, config[key], said)
+		}
 	}
 }

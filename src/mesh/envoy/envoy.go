@@ -27,16 +27,20 @@ type Sidecar struct {
 	Port      int    // for callers
 	AdminPort int
 	Config    map[string]any // proxy.config of the registration
+
+	Nth   int          // among the services of the instance, from 0
+	Taken map[int]bool // ports of the instance that are not free for what proxy-defaults want
 }
 
 // Envoy is the sidecar proxy of one service.
 type Envoy struct {
 	Sidecar
-	Admin  string                // base URL of its admin API
-	HTTP   http.Client           // asks that
-	Signal func(os.Signal) error // sends one to its process
-	Exited chan struct{}         // closed when the process has ended
-	Reason error                 // why it has, never nil then
+	Admin   string                // base URL of its admin API
+	HTTP    http.Client           // asks that
+	Signal  func(os.Signal) error // sends one to its process
+	Exited  chan struct{}         // closed when the process has ended
+	Reason  error                 // why it has, never nil then
+	journal func() []string       // its warnings and errors, oldest first
 
 	requests    int       // that callers have sent, at the last look; of Idle alone
 	lastRequest time.Time // when that was seen to have changed; of Idle alone
@@ -53,6 +57,7 @@ func Start(inst instance.Instance, config droplet.Envoy, s Sidecar, bootstrap []
 		Sidecar: s,
 		Admin:   "http://" + wait.Loopback(s.AdminPort),
 		Exited:  make(chan struct{}),
+		journal: func() []string { return inst.JournalOf(instance.EnvoyJournal(s.ID)) },
 	}
 	args := []string{
 		"--config-path", path,

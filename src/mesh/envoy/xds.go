@@ -66,10 +66,11 @@ func NewXDS(ctx context.Context, a *consul.Access, upstream http.RoundTripper, h
 		FlushInterval: -1,
 		BufferPool:    smallBuffers{},
 		ErrorLog:      quiet,
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			const unavailable = "14"
 			w.Header().Set("Content-Type", "application/grpc")
 			w.Header().Set("Grpc-Status", unavailable)
+			w.Header().Set("Grpc-Message", url.PathEscape(err.Error()))
 		},
 	}
 	x.Server = &http.Server{

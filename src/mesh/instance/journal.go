@@ -19,7 +19,8 @@ type journal struct {
 	Path string
 	part []byte // of a line that has not ended yet
 	cut  bool   // that line was too long, and what comes of it is left out
-	kept bool   // the last line was, so what continues it is too
+	kept bool   // the last entry was, so what continues it is too
+	dump bool   // that entry shows a message of Envoy's API, and a reason may come after it
 }
 
 // JournalLimit is when a file loses its older half, in bytes.
@@ -92,9 +93,7 @@ func (j *journal) pass(lines []byte) error {
 	}
 	for line := range bytes.Lines(lines) {
 		line := bytes.TrimSuffix(line, []byte("\n"))
-		continues := j.kept && bytes.HasPrefix(line, []byte("  "))
-		j.kept = continues || worthKeeping(string(line))
-		if j.kept && len(bytes.Trim(line, " |\t")) > 0 { // Consul ends a list of errors with lines that say nothing
+		if j.continued(line) && len(bytes.Trim(line, " |\t")) > 0 { // Consul ends a list of errors with lines that say nothing
 			j.keep(append(bytes.Clone(line), '\n'))
 		}
 	}
@@ -104,6 +103,28 @@ func (j *journal) pass(lines []byte) error {
 	_, err := j.out.Write(lines)
 	return err
 }
+
+// continued says that a line is kept: a warning or an error, a list that Consul shows
+// below it, or the reason that Envoy gives (": …") after all of a message that it takes
+// offence at.
+func (j *journal) continued(line []byte) bool {
+	switch {
+	case worthKeeping(string(line)):
+		j.kept, j.dump = true, false
+	case startsEntry.Match(line):
+		j.kept = false
+	case bytes.HasPrefix(line, []byte("  ")):
+		return j.kept && !j.dump
+	case !bytes.HasPrefix(line, []byte(": ")):
+		named := !j.dump && bytes.HasPrefix(line, []byte("name: ")) // what it takes offence at
+		j.dump = true
+		return j.kept && named
+	}
+	return j.kept
+}
+
+// startsEntry knows how entries of Envoy's log ("[info][…") and Consul's (a date) begin.
+var startsEntry = regexp.MustCompile(`^(\[|\d{4})`)
 
 // worthKeeping knows how Consul ("[WARN]", "[ERROR]") and Envoy ("[warning]",
 // "[error]", "[critical]") mark what is wrong.

@@ -56,6 +56,10 @@ func TestJournal(t *testing.T) {
 	if got := registry.KnownProblem(lines[:4]); !strings.HasPrefix(got, "the servers are of another datacenter") {
 		t.Errorf("the first one means: %q", got)
 	}
+	refused := "service/register: 403: Permission denied: token with AccessorID 'f00' lacks permission 'mesh:write'"
+	if got := registry.KnownProblem(append(lines, refused)); !strings.Contains(got, "meshctl acl prints the rule") {
+		t.Errorf("a registration that is refused means: %q", got)
+	}
 	for range 2000 {
 		if _, err := j.Write([]byte("[WARN] " + strings.Repeat("x", 50) + "\n")); err != nil {
 			t.Fatal(err)

@@ -107,7 +107,7 @@ func (p *proxy) explain(err error) error {
 			hints = append(hints, failed.Step.Hint)
 		}
 		if lines := p.journals(); len(lines) > 0 {
-			hints = append(hints, "the last warning was: "+strings.TrimSpace(lines[len(lines)-1]))
+			hints = append(hints, "the last warning was: "+strings.Trim(lines[len(lines)-1], ": "))
 		}
 	}
 	for _, hint := range hints {
@@ -141,6 +141,9 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 		},
 	})
 	if err != nil {
+		return err
+	}
+	if err := r.MakeSocketFolders(); err != nil {
 		return err
 	}
 	if err := p.EnvoyUnpacked(); err != nil {

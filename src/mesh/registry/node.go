@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,4 +186,18 @@ func (n *Node) NotePromotion() {
 		n.Log("the droplet was staged for %s in %s/%s with the route %q and runs as %s in %s/%s with %q: what mesh.hcl took from app.* is that of the first, restage to change it",
 			staged.App, staged.Organization, staged.Space, staged.Route, here.App, here.Organization, here.Space, here.Route)
 	}
+}
+
+// envoySidecar is what the Envoy of one service has to know of it, and of the others of
+// the instance.
+func (n *Node) envoySidecar(r *Registration) envoy.Sidecar {
+	sidecar := r.EnvoySidecar()
+	sidecar.Nth = slices.Index(n.Services, r)
+	sidecar.Taken = map[int]bool{n.Ports.HTTP: true, n.Ports.GRPC: true, n.Ports.Gossip: true}
+	for _, other := range n.Services {
+		for _, port := range other.ports() {
+			sidecar.Taken[port] = true
+		}
+	}
+	return sidecar
 }

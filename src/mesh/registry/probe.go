@@ -24,7 +24,7 @@ func (r *Registration) AppReady(ctx context.Context) error {
 		listens, cancel := context.WithTimeout(ctx, wait.AttemptTimeout)
 		defer cancel()
 		if err := probeListener(listens, r.network, r.address); err != nil {
-			return err
+			return onIPv6(listens, r.address, err)
 		}
 	}
 	var wrong []string
@@ -98,6 +98,16 @@ func probeListener(ctx context.Context, network, target string) error {
 		return err
 	}
 	return conn.Close()
+}
+
+// onIPv6 adds to an error that the app listens on IPv6's loopback, where it does: many
+// runtimes take localhost for that.
+func onIPv6(ctx context.Context, address string, err error) error {
+	host, port, failed := net.SplitHostPort(address)
+	if failed != nil || host != "127.0.0.1" || probeListener(ctx, "tcp", net.JoinHostPort("::1", port)) != nil {
+		return err
+	}
+	return fmt.Errorf("the app listens on [::1]:%s alone, and its sidecar calls %s: say sidecar { local_service_address = \"::1\" } in mesh.hcl, or have the app listen on 127.0.0.1", port, address)
 }
 
 func probeHTTP(ctx context.Context, check droplet.Check) error {

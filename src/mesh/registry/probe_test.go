@@ -3,6 +3,7 @@ package registry
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/consul"
+	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
 
 func lasting(d time.Duration) droplet.Duration { return droplet.Duration{Duration: d} }
@@ -120,5 +122,24 @@ func TestStates(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status and deregistering (-want +got):\n%s", diff)
+	}
+}
+
+// TestOnIPv6Alone: an app that takes localhost for ::1 is told what to say.
+func TestOnIPv6Alone(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("there is no IPv6 here: %v", err)
+	}
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).Port
+	r := &Registration{network: "tcp", address: wait.Loopback(port)}
+	if err := r.AppReady(t.Context()); err == nil || !strings.Contains(err.Error(), `sidecar { local_service_address = "::1" }`) {
+		t.Errorf("it says %v", err)
+	}
+	r.address = listener.Addr().String()
+	if err := r.AppReady(t.Context()); err != nil {
+		t.Errorf("where it says so: %v", err)
 	}
 }

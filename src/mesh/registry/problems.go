@@ -46,6 +46,7 @@ var knownErrors = []struct{ text, problem string }{
 	{"Encryption is configured but remote state is not encrypted", "this agent encrypts gossip and the servers do not: the bound service is another control plane's"},
 	{"wrong datacenter", "the servers are of another datacenter: consul { datacenter = … } in mesh.hcl must name theirs"},
 	{"Address already in use", "another process of the app listens on a port of mesh.hcl: choose another for it, the lines above name it"},
+	{"lacks permission 'mesh:write'", "these servers take an envoy_…_json key, Lua or WASM only from a token with mesh = \"write\", which is wide: meshctl acl prints the rule, or leave the key out of mesh.hcl"},
 	{"is too old and is not supported by Consul", "Envoy is too old for this Consul: leave out version and source of envoy in mesh.hcl, or take one that docs/operators.md lists"},
 }
 

@@ -128,6 +128,21 @@ func (r *Registration) EnvoySidecar() envoy.Sidecar {
 	}
 }
 
+// ports are those on which its app and its Envoy listen, as far as the definition says.
+func (r *Registration) ports() []int {
+	proxy := r.sidecar().Proxy
+	ports := []int{r.definition.Port, r.SidecarPort, r.AdminPort, envoy.MetricsPort(proxy.Config)}
+	for _, u := range proxy.Upstreams {
+		ports = append(ports, u.LocalBindPort)
+	}
+	if proxy.Expose != nil {
+		for _, path := range proxy.Expose.Paths {
+			ports = append(ports, path.ListenerPort)
+		}
+	}
+	return ports
+}
+
 // Tells says that it can be seen whether the app works.
 func (r *Registration) Tells() bool {
 	return r.network != "" || slices.ContainsFunc(r.definition.Checks, isProbed)

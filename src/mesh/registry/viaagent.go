@@ -228,7 +228,8 @@ const agentCluster = "local_agent"
 
 // Bootstrap leads Envoy to the agent, or to what puts a token on its streams.
 func (v ViaAgent) Bootstrap(ctx context.Context, r *Registration) ([]byte, error) {
-	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), r.EnvoySidecar(), v.Log)
+	sidecar := v.envoySidecar(r)
+	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), sidecar, v.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +242,7 @@ func (v ViaAgent) Bootstrap(ctx context.Context, r *Registration) ([]byte, error
 	if v.XDS != nil {
 		target = envoy.Pipe(v.XDS.Socket)
 	}
-	return envoy.WriteBootstrap(r.EnvoySidecar(), envoy.Origin{
+	return envoy.WriteBootstrap(sidecar, envoy.Origin{
 		Name: agentCluster, Cluster: envoy.Http2(envoy.Cluster(agentCluster, "STATIC", target)),
 		Datacenter: func() string { return v.Ports.Datacenter },
 	}, config)

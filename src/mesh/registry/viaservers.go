@@ -193,7 +193,8 @@ const serverCluster = "consul-server"
 
 // Bootstrap leads Envoy to what stands before the servers.
 func (v *viaServers) Bootstrap(ctx context.Context, r *Registration) ([]byte, error) {
-	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), r.EnvoySidecar(), v.Log)
+	sidecar := v.envoySidecar(r)
+	config, err := envoy.BootstrapConfig(ctx, v.Consul, v.Access.ServiceToken(), sidecar, v.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -202,20 +203,11 @@ func (v *viaServers) Bootstrap(ctx context.Context, r *Registration) ([]byte, er
 			v.Log("%s: %s in the sidecar's config or in proxy-defaults has no effect: only Consul's own program reads it, which an agent brings", r.ID, key)
 		}
 	}
-	return envoy.WriteBootstrap(r.EnvoySidecar(), envoy.Origin{
+	return envoy.WriteBootstrap(sidecar, envoy.Origin{
 		Name: serverCluster, Cluster: envoy.Http2(envoy.Cluster(serverCluster, "STATIC", envoy.Pipe(v.XDS.Socket))),
 		Metadata:   envoy.Msg{"node_name": v.Inst.NodeName()},
 		Datacenter: func() string { return v.datacenter(ctx) },
 	}, config)
-}
-
-// datacenter is that of the servers, empty where they do not say.
-func (v *viaServers) datacenter(ctx context.Context) string {
-	var there struct{ Node struct{ Datacenter string } }
-	if err := v.list(ctx, "/v1/catalog/node/"+url.PathEscape(v.Inst.NodeName()), &there); err != nil {
-		v.Log("metrics go without the label consul.source.datacenter: %v", err)
-	}
-	return there.Node.Datacenter
 }
 
 // deregister is for the sidecar first: it is what callers use.

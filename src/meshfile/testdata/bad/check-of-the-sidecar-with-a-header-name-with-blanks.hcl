@@ -1,0 +1,8 @@
+service "web" {
+  sidecar {
+    check "up" {
+      http    = "/health"
+      headers = { "Bad Name" = ["1"] }
+    }
+  }
+}

@@ -1,0 +1,6 @@
+service "web" {
+  check "up" {
+    http    = "/health"
+    headers = { "X-Probe:" = ["1"] }
+  }
+}

@@ -1,0 +1,9 @@
+service "web" {
+  check "up" {
+    http = "/health"
+    headers = {
+      Accept = ["*/*"]
+      ""     = ["1"]
+    }
+  }
+}

@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { bind_port = 443 } }
+}

@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { envoy_stats_config_json = "{},{}" } }
+}

@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { envoy_public_listener_json = "[{}]" } }
+}

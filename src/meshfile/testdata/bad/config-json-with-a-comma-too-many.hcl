@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { envoy_listener_tracing_json = "{\"a\": 1,}" } }
+}

@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { envoy_prometheus_bind_addr = "localhost:9102" } }
+}

@@ -1,0 +1,3 @@
+service "web" {
+  sidecar { config = { max_inbound_connections = "many" } }
+}

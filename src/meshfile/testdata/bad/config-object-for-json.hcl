@@ -1,0 +1,7 @@
+service "web" {
+  sidecar {
+    config = {
+      envoy_local_cluster_json = { name = "local_app" }
+    }
+  }
+}

@@ -1,0 +1,4 @@
+service "web" {
+  protocol = "grpc"
+  check "up" { grpc = "localhost:6666" }
+}

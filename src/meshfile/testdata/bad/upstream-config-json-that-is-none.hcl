@@ -1,0 +1,5 @@
+service "web" {
+  upstream "billing" {
+    config = { envoy_cluster_json = "name: billing" }
+  }
+}

@@ -1,0 +1,5 @@
+service "web" {
+  upstream "billing" {
+    config = { limits = { max_connections = "few" } }
+  }
+}
