@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/consul-mesh/mesh-buildpack/integration/droplet"
 )
@@ -41,7 +38,7 @@ func dropletAdded(ctx context.Context, b *bench) ([]result, error) {
 }
 
 // packedWays are measured around our part of a start, in this order.
-var packedWays = []way{ours, agentless, floor, naive, plain}
+var packedWays = []way{ours, agentless, naive, plain}
 
 // dropletPacked takes, of the droplets of one app, the size that the platform keeps,
 // the time in which its builder packs that, and the time in which a cell unpacks it.
@@ -107,48 +104,13 @@ func startInAll(ctx context.Context, b *bench) ([]result, error) {
 	if err := errors.Join(err, b.stopNeighbours(ctx)); err != nil {
 		return nil, err
 	}
-	all := besidePlain("start-in-all", "s", times)
-	return []result{all[0].aimedAt(goal{ofNaive: 1.0 / 4, ofFloor: 1.1}), all[1].aimedAt(goal{ofAgent: 1})}, nil
-}
-
-// startInAll20 is first-request-20 with what a cell does before for each of the
-// instances, at once.
-func startInAll20(ctx context.Context, b *bench) ([]result, error) {
-	defer os.RemoveAll(b.packedDir())
-	for _, w := range everyWay {
-		if _, _, err := b.pack(ctx, w, tcpService); err != nil {
-			return nil, err
-		}
-	}
-	name := fmt.Sprintf("start-in-all-%d", many)
-	times, err := b.alternate(ctx, name, min(*runs, manyRuns), everyWay, func(ctx context.Context, w way) (time.Duration, error) {
-		begun := time.Now()
-		var cells errgroup.Group
-		for range many {
-			cells.Go(func() error {
-				_, err := b.unpack(w, tcpService)
-				return err
-			})
-		}
-		err := cells.Wait()
-		unpacking := time.Since(begun)
-		if err != nil {
-			return 0, err
-		}
-		start, err := b.startMany(ctx, w)
-		return unpacking + start, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	with := starts(name, times)
-	return []result{with.aimedAt(goal{ofFloor: 1.1}), with.agentless(times[agentless])}, nil
+	return besidePlain("start-in-all", "s", times), nil
 }
 
 // besidePlain are the results with an agent and without, beside an app that has no
 // mesh.
 func besidePlain(name, unit string, of map[way]float64) []result {
-	r := result{Name: name, Unit: unit, Ours: of[ours], Plain: at(of[plain])}.against(at(of[naive]), at(of[floor]))
+	r := result{Name: name, Unit: unit, Ours: of[ours], Plain: at(of[plain])}.against(at(of[naive]), nil)
 	without := r.agentless(of[agentless])
 	without.Plain = r.Plain
 	return []result{r, without}

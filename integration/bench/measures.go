@@ -37,7 +37,6 @@ var measures = []measure{
 	{"droplet", dropletAdded},
 	{"droplet-packed", dropletPacked},
 	{"start-in-all", startInAll},
-	{"start-in-all-20", startInAll20},
 	{"policies", policies},
 	{"idle-writes", idleWrites},
 	{"idle-connections", idleConnections},

@@ -18,7 +18,6 @@ import (
 	"github.com/consul-mesh/mesh-buildpack/integration/foundation"
 	"github.com/consul-mesh/mesh-buildpack/integration/load"
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // TestNoAgent: neither the droplet nor a container has anything of an agent,
@@ -26,7 +25,7 @@ import (
 func TestNoAgent(t *testing.T) {
 	backend, caller := agentless.pair(t, 2)
 	staged := filepath.Join(backend.Droplet().Dir, "deps", "0")
-	for _, file := range []string{"bin/consul", "bin/consul" + packed.Suffix, droplet.AgentFile} {
+	for _, file := range []string{"bin/consul", droplet.AgentFile} {
 		if _, err := os.Stat(filepath.Join(staged, file)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the droplet has %s: %v", file, err)
 		}

@@ -15,14 +15,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // Artifact is one version of one program.
@@ -31,8 +28,6 @@ type Artifact struct {
 	Version string // empty where nobody says
 	URI     string // an address, see parseAddress, or the path of a file
 	SHA256  string // of what the URI gives, in hex; a path may go without
-	// Packed says that the program is installed packed (droplet.Program).
-	Packed bool
 }
 
 func (a Artifact) String() string {
@@ -55,9 +50,9 @@ type Store struct {
 	Pause time.Duration
 }
 
-// Install puts the programs of the artifacts into the folder dir, executable or
-// packed, and fetches and packs first those that the cache does not have. Nothing else
-// stays in the cache. Errors say what was being done and carry a hint on a line of its
+// Install puts the programs of the artifacts into the folder dir, executable,
+// and fetches first those that the cache does not have. Nothing else stays in
+// the cache. Errors say what was being done and carry a hint on a line of its
 // own where there is one.
 func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) error {
 	if s.Stall == 0 {
@@ -76,10 +71,6 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 	if err := trimProxies(); err != nil {
 		return fmt.Errorf("failed to read the proxies: %w", err)
 	}
-	artifacts, err := summed(artifacts)
-	if err != nil {
-		return hinted(err)
-	}
 	release, err := s.open(artifacts)
 	if err != nil {
 		return hinted(fmt.Errorf("failed to open the build cache: %w", err))
@@ -87,39 +78,9 @@ func (s Store) Install(ctx context.Context, dir string, artifacts ...Artifact) e
 	defer release()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, a := range artifacts {
-		group.Go(func() error { return hinted(s.install(ctx, a, filepath.Join(dir, a.file()))) })
+		group.Go(func() error { return hinted(s.install(ctx, a, filepath.Join(dir, a.Name))) })
 	}
 	return group.Wait()
-}
-
-// file is the name of what is installed.
-func (a Artifact) file() string {
-	if a.Packed {
-		return a.Name + packed.Suffix
-	}
-	return a.Name
-}
-
-// summed are the artifacts, and those that are at hand verified: the cache knows what it
-// has packed of them by their checksums.
-func summed(artifacts []Artifact) ([]Artifact, error) {
-	artifacts = slices.Clone(artifacts)
-	for i := range artifacts {
-		a := &artifacts[i]
-		from, err := parseAddress(a.URI)
-		if err != nil || !from.local() || !a.Packed && a.SHA256 == "" {
-			continue // what is wrong with an address is said where it is fetched
-		}
-		got, err := Sum(from.path)
-		if err == nil && a.SHA256 != "" && got != a.SHA256 {
-			err = fmt.Errorf("%s: %w", from.path, &mismatchError{got: got, want: a.SHA256})
-		}
-		if err != nil {
-			return nil, fmt.Errorf("failed to install %s: %w", a, err)
-		}
-		a.SHA256 = got
-	}
-	return artifacts, nil
 }
 
 // validSum is what becomes the name of a folder.
@@ -135,10 +96,10 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	if err != nil {
 		return fmt.Errorf("failed to fetch %s: %w", a, err)
 	}
-	if from.local() && !a.Packed {
+	if from.local() {
 		// It is at hand: a copy in the build cache would only make that larger.
 		s.Log("%s from %s", a, from)
-		err := place(path, 0o555, func(to *os.File) error { return extractFile(a, from, to) })
+		err := place(path, func(to *os.File) error { return extractFile(a, from, to) })
 		if err != nil {
 			return fmt.Errorf("failed to install %s: %w", a, err)
 		}
@@ -174,19 +135,28 @@ func (s Store) install(ctx context.Context, a Artifact, path string) error {
 	return nil
 }
 
-// extractFile writes the program of a local file.
+// extractFile verifies a local file and writes its program.
 func extractFile(a Artifact, from address, to io.Writer) error {
 	file, err := os.Open(from.path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	if a.SHA256 != "" {
+		hash := sha256.New()
+		if _, err := io.Copy(hash, file); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(hash.Sum(nil)); got != a.SHA256 {
+			return fmt.Errorf("%s: %w", from.path, &mismatchError{got: got, want: a.SHA256})
+		}
+	}
 	return extract(file, cmp.Or(from.inside, a.Name), to)
 }
 
-// place makes a file at path that cannot be written, whole or not at all. write may put
-// another file in the place of the one that it is given.
-func place(path string, mode os.FileMode, write func(*os.File) error) (err error) {
+// place makes a file at path that can be run and not written, whole or not at all.
+// write may put another file in the place of the one that it is given.
+func place(path string, write func(*os.File) error) (err error) {
 	to, err := os.CreateTemp(filepath.Dir(path), ".install-")
 	if err != nil {
 		return err
@@ -195,7 +165,7 @@ func place(path string, mode os.FileMode, write func(*os.File) error) (err error
 	if err := errors.Join(write(to), to.Close()); err != nil {
 		return err
 	}
-	if err := os.Chmod(to.Name(), mode); err != nil {
+	if err := os.Chmod(to.Name(), 0o555); err != nil {
 		return err
 	}
 	return os.Rename(to.Name(), path)

@@ -1,7 +1,6 @@
 package artifact
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,8 +12,6 @@ import (
 	"syscall"
 
 	"github.com/zeebo/blake3"
-
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // lockName is the file in the cache that every staging on it holds locked. The
@@ -48,7 +45,7 @@ func (s Store) open(needed []Artifact) (release func(), err error) {
 func (s Store) sweep(needed []Artifact) error {
 	keep := map[string]bool{lockName: true}
 	for _, a := range needed {
-		if from, err := parseAddress(a.URI); err == nil && (a.Packed || !from.local()) {
+		if from, err := parseAddress(a.URI); err == nil && !from.local() {
 			keep[filepath.Base(s.entry(a, from))] = true
 		}
 	}
@@ -64,7 +61,8 @@ func (s Store) sweep(needed []Artifact) error {
 	return err
 }
 
-// entry is the folder of one artifact: the program, and its own checksum beside it. That checksum is a BLAKE3, because it is made at every
+// entry is the folder of one artifact: the program under its name, and its own
+// checksum beside it. That checksum is a BLAKE3, because it is made at every
 // staging, and takes half the time of a SHA-256 or less.
 func (s Store) entry(a Artifact, from address) string {
 	// One archive may have both programs, and several of each.
@@ -72,9 +70,6 @@ func (s Store) entry(a Artifact, from address) string {
 	if inside := from.archived(); inside != "" {
 		sum := sha256.Sum256([]byte(inside))
 		name += "-" + hex.EncodeToString(sum[:4])
-	}
-	if a.Packed {
-		name += packed.Suffix
 	}
 	return filepath.Join(s.Dir, name)
 }
@@ -93,18 +88,12 @@ func (s Store) fill(ctx context.Context, a Artifact, from address) error {
 	if err := os.Mkdir(entry, 0o755); err != nil {
 		return fmt.Errorf("failed to make room in the build cache: %w", err)
 	}
-	program := filepath.Join(entry, a.file())
-	var sum string
-	if from.local() {
-		s.Log("%s from %s", a, from)
-		sum, err = a.write(program, func(to io.Writer) error { return extractFile(a, from, to) })
-	} else {
-		download := filepath.Join(work, "download")
-		if err := s.fetch(ctx, a, from, download); err != nil {
-			return err
-		}
-		sum, err = unpack(a, from, download, program)
+	download := filepath.Join(work, "download")
+	if err := s.fetch(ctx, a, from, download); err != nil {
+		return err
 	}
+	program := filepath.Join(entry, a.Name)
+	sum, err := unpack(a, from, download, program)
 	if err != nil {
 		return fmt.Errorf("failed to unpack %s: %w", a, err)
 	}
@@ -132,31 +121,23 @@ func unpack(a Artifact, from address, download, program string) (sum string, err
 	if err != nil {
 		return "", err
 	}
+	hash := blake3.New()
 	name := from.archived()
-	if kind == raw && name != "" {
+	switch {
+	case kind == raw && name != "":
 		return "", fmt.Errorf("it is no archive, with no %q in it", name)
+	case kind == raw:
+		_, err := io.Copy(hash, file)
+		return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, os.Rename(download, program))
+	case name == "":
+		name = a.Name
 	}
-	return a.write(program, func(to io.Writer) error { return extract(file, cmp.Or(name, a.Name), to) })
-}
-
-// write makes the file that is installed of a program that content writes, and its
-// checksum.
-func (a Artifact) write(path string, content func(io.Writer) error) (sum string, err error) {
-	file, err := os.Create(path)
+	to, err := os.Create(program)
 	if err != nil {
 		return "", err
 	}
-	hash := blake3.New()
-	to := io.MultiWriter(file, hash)
-	if a.Packed {
-		var frame io.WriteCloser
-		if frame, err = packed.NewWriter(to); err == nil {
-			err = errors.Join(content(frame), frame.Close())
-		}
-	} else {
-		err = content(to)
-	}
-	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, file.Close())
+	err = extract(file, name, io.MultiWriter(to, hash))
+	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, to.Close())
 }
 
 // putOut puts the program of an artifact from the cache at path: as a second
@@ -169,16 +150,12 @@ func (a Artifact) write(path string, content func(io.Writer) error) (sum string,
 // writes into the program in the droplet it writes into the cache, too, and the
 // next staging finds that out.
 func (s Store) putOut(a Artifact, from address, path string) error {
-	program := filepath.Join(s.entry(a, from), a.file())
+	program := filepath.Join(s.entry(a, from), a.Name)
 	want, err := os.ReadFile(sumFile(program))
 	if err != nil {
 		return err
 	}
-	mode := os.FileMode(0o555)
-	if a.Packed {
-		mode = 0o444
-	}
-	return place(path, mode, func(to *os.File) error {
+	return place(path, func(to *os.File) error {
 		file, err := linkOrCopy(program, to)
 		if err != nil {
 			return err

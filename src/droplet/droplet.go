@@ -4,8 +4,7 @@
 //
 // In the folder of the buildpack's dependency index, deps/IDX:
 //
-//	bin/mesh                          the container program
-//	bin/consul.zst, bin/envoy.zst     the programs, packed until their first start
+//	bin/mesh, bin/consul, bin/envoy   the programs
 //	agent.json                        the Consul agent's configuration, not agentless
 //	service.json                      Definitions, as Consul reads them from disk
 //	mesh.json                         Config

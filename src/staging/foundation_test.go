@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
@@ -123,28 +122,11 @@ func (f *foundation) supply() error {
 
 func (f *foundation) dep(path string) string {
 	f.t.Helper()
-	return read(f.t, filepath.Join(f.deps, "0", path))
-}
-
-// read gives a file, or a program that is packed in its place.
-func read(t *testing.T, path string) string {
-	t.Helper()
-	if file := path + packed.Suffix; exists(file) {
-		path = filepath.Join(t.TempDir(), "program")
-		if err := packed.Unpack(file, path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(filepath.Join(f.deps, "0", path))
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return string(text)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 func zipped(t *testing.T, name, text string) []byte {

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -25,8 +26,9 @@ func (f *foundation) large(size int) (consul, envoy []byte) {
 func (f *foundation) hasPrograms(deps string, consul, envoy []byte) {
 	f.t.Helper()
 	for name, want := range map[string][]byte{"consul": consul, "envoy": envoy} {
-		if got := read(f.t, filepath.Join(deps, "0/bin", name)); got != string(want) {
-			f.t.Fatalf("%s has %d bytes and not the %d that were served", name, len(got), len(want))
+		got, err := os.ReadFile(filepath.Join(deps, "0/bin", name))
+		if err != nil || !bytes.Equal(got, want) {
+			f.t.Fatalf("%s has %d bytes and not the %d that were served: %v", name, len(got), len(want), err)
 		}
 	}
 }

@@ -201,7 +201,7 @@ func (p *platform) choose(name, constraint string) (artifact.Artifact, error) {
 	if entry.SHA256 == "" {
 		return artifact.Artifact{}, fmt.Errorf("the manifest has no checksum for %s %s: it will not be run", name, version)
 	}
-	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256, Packed: true}, nil
+	return artifact.Artifact{Name: name, Version: version, URI: uri, SHA256: entry.SHA256}, nil
 }
 
 // offers says whether the manifest has a version that matches a constraint.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cloudfoundry/libbuildpack"
 
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 	"github.com/consul-mesh/mesh-buildpack/src/pairs"
 )
 
@@ -72,11 +71,7 @@ func TestARawFileIsAProgram(t *testing.T) {
 	if err := f.supply(); err != nil {
 		t.Fatal(err)
 	}
-	program, err := packed.Program(filepath.Join(f.deps, "0/bin"), "envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(program); err != nil || info.Mode() != 0o555 {
+	if info, err := os.Stat(filepath.Join(f.deps, "0/bin/envoy")); err != nil || info.Mode() != 0o555 {
 		t.Errorf("envoy: %v, %v", info, err)
 	}
 }
@@ -92,7 +87,7 @@ func TestATruncatedCacheHeals(t *testing.T) {
 	}
 	count := 0
 	for _, file := range tree(t, f.cache) {
-		if strings.HasSuffix(file, "/envoy") || strings.HasSuffix(file, "/envoy.zst") {
+		if strings.HasSuffix(file, "/envoy") {
 			count++
 			if err := os.Truncate(filepath.Join(f.cache, file), 5); err != nil {
 				t.Fatal(err)
@@ -137,8 +132,7 @@ func TestHashingReadsInPieces(t *testing.T) {
 		}
 	})
 	t.Logf("libbuildpack takes %d MB for one file, supply %d for two", theirs>>20, ours>>20)
-	if ours > size { // half of which the two encoders take
-
+	if ours > size/2 {
 		t.Errorf("supply takes %d MB", ours>>20)
 	}
 }
@@ -181,7 +175,7 @@ func TestTheCacheKeepsWhatIsUsed(t *testing.T) {
 		}
 	}
 	kept := strings.Join(tree(t, f.cache), " ")
-	if strings.Contains(kept, fmt.Sprintf("%x", sha256.Sum256(f.files["envoy"]))) || strings.Count(kept, "/envoy.zst ") != 1 {
+	if strings.Contains(kept, fmt.Sprintf("%x", sha256.Sum256(f.files["envoy"]))) || strings.Count(kept, "/envoy ") != 1 {
 		t.Errorf("the cache has %s", kept)
 	}
 }

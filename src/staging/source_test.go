@@ -61,7 +61,7 @@ func TestSourceInTheApp(t *testing.T) {
 func TestArchiveInTheApp(t *testing.T) {
 	for inside, says := range map[string]string{
 		"v1/bin/consul":    "",
-		"v2/bin/consul":    "failed to unpack consul",
+		"v2/bin/consul":    "failed to install consul",
 		"../../bin/consul": "points outside",
 		"":                 "points outside",
 	} {

@@ -159,7 +159,7 @@ func (p *platform) find(name, version, source, sum string) (artifact.Artifact, e
 	if source == "" {
 		return p.choose(name, version)
 	}
-	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum, Packed: true}
+	found := artifact.Artifact{Name: name, Version: version, URI: source, SHA256: sum}
 	if strings.Contains(source, "://") {
 		return found, nil
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/meshfile"
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
 // tryPrograms has the programs judge what the app adds to how they are started: it would
@@ -33,20 +32,17 @@ func (p *platform) tryPrograms(ctx context.Context, mesh *meshfile.Mesh) error {
 	}, "Envoy refuses extra_args", "extra_args has arguments of Envoy's command line, each an item of its own: [\"--drain-time-s\", \"5\"]")
 }
 
-// try runs a program of the droplet, which may be packed there, in a place of its own.
-// arguments has those that go with a file of the given content.
+// try runs a program of the droplet. arguments has those that go with a file of the
+// given content.
 func (p *platform) try(ctx context.Context, name, content string, arguments func(file string) []string, refuses, hint string) error {
 	dir, err := os.MkdirTemp("", name+"-")
 	if err != nil {
 		return fmt.Errorf("failed to try %s: %w", name, err)
 	}
 	defer os.RemoveAll(dir)
-	file, program := filepath.Join(dir, "file.json"), filepath.Join(dir, name)
+	file, program := filepath.Join(dir, "file.json"), filepath.Join(p.depDir(), droplet.BinDir, name)
 	if err := writeFile(file, []byte(content)); err != nil {
 		return fmt.Errorf("failed to try %s: %w", name, err)
-	}
-	if err := packed.Unpack(filepath.Join(p.depDir(), droplet.BinDir, name+packed.Suffix), program); err != nil {
-		return fmt.Errorf("failed to unpack %s: %w", name, err)
 	}
 	output, err := exec.CommandContext(ctx, program, arguments(file)...).CombinedOutput()
 	if err != nil {

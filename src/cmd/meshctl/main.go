@@ -13,7 +13,7 @@ const usage = `usage: meshctl COMMAND [FLAGS] [FILE]
   validate   say everything that is wrong with the file     [-json]
   render     show the files that staging would write        [-out DIR] [-index N]
   fmt        write the file in HCL's own format             [-check]
-  init       write a starter with comments: init [app]      [-force]
+  init       write a starter with comments: init [app|task] [-force]
   import     show the mesh.hcl for a service definition of
              Consul's, and say what of that is not in it
   schema     describe the whole language as JSON

@@ -36,9 +36,6 @@ func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
 	if err := instance.CheckPrograms(inst, "consul"); err != nil {
 		return err
 	}
-	if err := instance.Unpack(inst, "consul"); err != nil {
-		return err
-	}
 	if err := checkAgentPorts(ctx, inst); err != nil {
 		return err
 	}

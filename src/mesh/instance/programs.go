@@ -6,22 +6,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"syscall"
-
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
-	"github.com/consul-mesh/mesh-buildpack/src/packed"
 )
 
-// CheckPrograms says plainly that a program is not there, or not to be run. One that is
-// packed is there.
+// CheckPrograms says plainly that a program is not there, or not to be run.
 func CheckPrograms(inst Instance, names ...string) error {
 	for _, name := range names {
-		if _, err := os.Stat(inst.Program(name) + packed.Suffix); err == nil {
-			continue
-		}
 		info, err := os.Stat(inst.Program(name))
 		switch {
 		case err != nil:
@@ -31,13 +22,6 @@ func CheckPrograms(inst Instance, names ...string) error {
 		}
 	}
 	return nil
-}
-
-// Unpack unpacks a program that is packed.
-func Unpack(inst Instance, name string) error {
-	_, err := packed.Program(filepath.Join(inst.Deps, droplet.BinDir), name)
-	debug.FreeOSMemory() // what that took would stay with this process
-	return err
 }
 
 // CheckPort tries to listen and stops again at once.

@@ -146,9 +146,6 @@ func (p *proxy) startService(ctx context.Context, r *registry.Registration) erro
 	if err := r.MakeSocketFolders(); err != nil {
 		return err
 	}
-	if err := p.EnvoyUnpacked(); err != nil {
-		return err
-	}
 	e, err := p.startEnvoy(p.Inst, p.Config.Envoy, r.EnvoySidecar(), bootstrap)
 	if err != nil {
 		return err

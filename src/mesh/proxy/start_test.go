@@ -115,7 +115,6 @@ func starting(t *testing.T, s *meshtest.Script, journal, program string) *proxy 
 	t.Cleanup(func() { listener.Close() })
 	log := func(string, ...any) {}
 	n := &registry.Node{
-		EnvoyUnpacked: func() error { return nil },
 		Inst: instance.Instance{
 			App: "app", GUID: "guid", Deps: t.TempDir(), RunDir: t.TempDir(), Address: netip.MustParseAddr("127.0.0.1"),
 		},

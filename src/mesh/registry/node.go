@@ -30,10 +30,7 @@ type Node struct {
 	Access   *consul.Access
 	XDS      *envoy.XDS // nil: Envoy asks the agent itself
 	Services []*Registration
-	// EnvoyUnpacked waits until Envoy can be started, which is made ready beside the
-	// registration.
-	EnvoyUnpacked func() error
-	From          net.Addr // where it asks the servers from; nil: the system chooses
+	From     net.Addr // where it asks the servers from; nil: the system chooses
 
 	joined     atomic.Pointer[time.Time] // when the agent of now knew a leader
 	orphanOnce sync.Once
@@ -80,9 +77,6 @@ func NewNode(inst instance.Instance, config droplet.Config, log wait.Log) (n *No
 	if err := instance.CheckPrograms(inst, programs...); err != nil {
 		return nil, err
 	}
-	unpacked := make(chan error, 1)
-	go func() { unpacked <- instance.Unpack(inst, "envoy") }()
-	n.EnvoyUnpacked = sync.OnceValue(func() error { return <-unpacked })
 	n.Consul = &consul.Client{Base: "http://" + wait.Loopback(n.Ports.HTTP)}
 	n.Services, err = Registrations(inst, config)
 	return n, err
