@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -177,6 +178,9 @@ func tidy(diags hcl.Diagnostics) hcl.Diagnostics {
 	seen := map[int]hcl.Diagnostics{}
 	var kept hcl.Diagnostics
 	for _, diag := range diags {
+		if diag.Summary == "Call to unknown function" { // HCL's own words
+			diag.Detail += " These are: " + strings.Join(slices.Sorted(maps.Keys(functions())), ", ") + "."
+		}
 		diag.Detail = string(redact([]byte(diag.Detail)))
 		if diag.Subject == nil {
 			kept = append(kept, diag)

@@ -1,0 +1,3 @@
+service "shop" {
+  tags = [title("a")]
+}

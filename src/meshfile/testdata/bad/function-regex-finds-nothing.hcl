@@ -1,0 +1,3 @@
+service "shop" {
+  tags = [regex("[0-9]+", "none")]
+}

@@ -1,0 +1,3 @@
+service "shop" {
+  tags = [regex_replace("a", "[", "b")]
+}

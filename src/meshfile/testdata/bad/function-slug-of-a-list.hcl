@@ -1,0 +1,3 @@
+service "shop" {
+  name = slug(["a"])
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  check "a" {
+    alias_service = "b"
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  connect {
+    sidecar_service {}
+  }
+}

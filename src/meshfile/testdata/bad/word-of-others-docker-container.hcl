@@ -1,0 +1,5 @@
+service "shop" {
+  check "up" {
+    docker_container_id = "x"
+  }
+}

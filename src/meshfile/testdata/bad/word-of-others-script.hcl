@@ -1,0 +1,5 @@
+service "shop" {
+  check "up" {
+    script = "/bin/true"
+  }
+}

@@ -1,0 +1,5 @@
+service "shop" {
+  sidecar {
+    upstreams = []
+  }
+}
