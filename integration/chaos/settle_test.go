@@ -113,7 +113,7 @@ func (s *system) callersAreRight(ctx context.Context) error {
 
 // privateFiles are what the sidecars may have in their folder, or how its name
 // begins. (What is secret is in memory, and ends with the container.)
-var privateFiles = []string{"proxy.sock", "consul.pid", "consul.log", "envoy-", "bootstrap-"}
+var privateFiles = []string{"agent.lock", "proxy.lock", "proxy.sock", "consul.pid", "consul.log", "envoy-", "bootstrap-"}
 
 // nothingIsLeft looks at processes and files, in the containers and around
 // them.
