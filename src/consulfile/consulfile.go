@@ -54,7 +54,7 @@ func Import(filename string, src []byte) (text []byte, left []Left, err error) {
 	top.leave()
 	for i := range left {
 		name := left[i].Path[strings.LastIndexByte(left[i].Path, '.')+1:]
-		left[i].Path = strings.TrimSuffix(left[i].Path, ".")
+		left[i].Path = cmp.Or(strings.TrimSuffix(left[i].Path, "."), `""`)
 		left[i].Reason = cmp.Or(left[i].Reason, meshfile.Hint(name), "this language has no word for it")
 	}
 	return file.Bytes(), left, nil
