@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"syscall"
 	"testing"
@@ -59,18 +58,10 @@ func serverWithoutLeader(t *testing.T) {
 
 // hasNoLeader returns nil when a server answers, and knows of no leader.
 func hasNoLeader(ctx context.Context, server *cell.Instance) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.Address()+":8080/v1/status/leader", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && (response.StatusCode != http.StatusOK || string(text) != `""`) {
-		err = fmt.Errorf("it says %s: %s", response.Status, text)
+	known := "?"
+	err := mesh.ConsulAt(ctx, server, http.MethodGet, "/v1/status/leader", nil, &known)
+	if err == nil && known != "" {
+		err = fmt.Errorf("it knows the leader %s", known)
 	}
 	return err
 }

@@ -90,6 +90,11 @@ func (f *Foundation) CatalogEmpty(ctx context.Context) error {
 // Consul calls the servers' HTTP API, as an operator would. A nil answer is
 // not read.
 func (f *Foundation) Consul(ctx context.Context, method, path string, body, answer any) error {
+	return f.ConsulAt(ctx, f.Servers.Instance(0), method, path, body, answer)
+}
+
+// ConsulAt is Consul at one of the servers.
+func (f *Foundation) ConsulAt(ctx context.Context, server *cell.Instance, method, path string, body, answer any) error {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -98,7 +103,7 @@ func (f *Foundation) Consul(ctx context.Context, method, path string, body, answ
 		}
 		content = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+f.Servers.Instance(0).Address()+":8080"+path, content)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+server.Address()+":8080"+path, content)
 	if err != nil {
 		return err
 	}

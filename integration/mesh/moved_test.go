@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -75,17 +74,8 @@ func singleServer(t *testing.T, name, route string) *cell.RunningApp {
 
 // passesAt returns nil while a server's catalog has all of an app's sidecars passing.
 func passesAt(ctx ctx, server, app *cell.RunningApp) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.Instance(0).Address()+":8080/v1/health/connect/"+app.App().Name+"?passing", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
 	var found []struct{ Node struct{ Node string } }
-	if err := json.NewDecoder(response.Body).Decode(&found); err != nil {
+	if err := shared.ConsulAt(ctx, server.Instance(0), http.MethodGet, "/v1/health/connect/"+app.App().Name+"?passing", nil, &found); err != nil {
 		return err
 	}
 	if len(found) != 1 || found[0].Node.Node != foundation.NodeOf(app.Instance(0)) {

@@ -25,14 +25,7 @@ func TestServersGone(t *testing.T) {
 		sides = append(sides, newOutageSide(t, m))
 	}
 	<-time.After(time.Second)
-	var restore []func() error
-	for _, server := range shared.Servers.Instances() {
-		undo, err := shared.Silence(server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		restore = append(restore, undo)
-	}
+	restore := silenceServers(t)
 	<-time.After(outage / 3)
 	for _, s := range sides {
 		if err := s.backend.Scale(deadline(t), 2); err != nil {
@@ -140,4 +133,17 @@ func (s *outageSide) nobodyIsTakenForDead(t *testing.T, until time.Time) {
 			}
 		}
 	}
+}
+
+// silenceServers has all servers silent until what it returns is called.
+func silenceServers(t *testing.T) (restore []func() error) {
+	t.Helper()
+	for _, server := range shared.Servers.Instances() {
+		undo, err := shared.Silence(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restore = append(restore, undo)
+	}
+	return restore
 }

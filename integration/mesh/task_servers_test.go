@@ -40,14 +40,7 @@ func TestTaskServersAway(t *testing.T) {
 	k := newTasks(t, agentless, "away", "")
 	running := k.start("echo up; until [ -e /tmp/end ]; do sleep 0.1; done; exit 5", cell.TaskOptions{})
 	k.waitSaid(running, "up")
-	var restore []func() error
-	for _, server := range shared.Servers.Instances() {
-		undo, err := shared.Silence(server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		restore = append(restore, undo)
-	}
+	restore := silenceServers(t)
 	starting := k.start("echo ran; "+call+" >/dev/null", cell.TaskOptions{})
 	if _, err := running.Exec(deadline(t), container.Process{Path: "/usr/bin/touch", Args: []string{"touch", "/tmp/end"}}); err != nil {
 		t.Error(err)

@@ -60,7 +60,10 @@ func Import(filename string, src []byte) (text []byte, left []Left, err error) {
 	return file.Bytes(), left, nil
 }
 
-var isLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+var (
+	isLabel    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	notInLabel = regexp.MustCompile(`[^A-Za-z0-9]+`)
+)
 
 func importService(into *hclwrite.Body, s *object) error {
 	name := s.text("name")
@@ -171,7 +174,7 @@ func importCheck(w writer, c *object, index, port int) {
 	name := cmp.Or(c.text("name"), "check-"+strconv.Itoa(index+1))
 	id := cmp.Or(c.text("check_id"), c.text("id"))
 	if !isLabel.MatchString(name) {
-		name = cmp.Or(id, strings.Trim(regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(name, "-"), "-"))
+		name = cmp.Or(id, strings.Trim(notInLabel.ReplaceAllString(name, "-"), "-"))
 	}
 	b := writer{hclwrite.NewBlock("check", nil).Body()}
 	kinds := 0

@@ -72,14 +72,8 @@ func (c Context) unknown(name string, at hcl.Range) *hcl.Diagnostic {
 		return &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Subject: &at, Detail: fmt.Sprintf(
 			"The platform does not say app.%s: VCAP_APPLICATION is missing, or has none that can be read. It counts as empty text, and the next version refuses this.", name)}
 	}
-	option := ""
-	for _, variable := range AppVariables {
-		if variable.Name == name {
-			option = variable.Option
-		}
-	}
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Subject: &at, Detail: fmt.Sprintf(
-		"Outside of Cloud Foundry nobody says app.%s. The option %s of meshctl does.", name, option)}
+		"Outside of Cloud Foundry nobody says app.%s. The option %s of meshctl does.", name, optionFor(name))}
 }
 
 // SecretEnv are patterns of names of environment variables that may carry
@@ -118,7 +112,7 @@ func (c Context) scope(body hcl.Body, mesh *Mesh) (*hcl.EvalContext, hcl.Diagnos
 		value, found := c.Env[name]
 		var summary, detail string
 		switch root := traversal.RootName(); {
-		case root == "app" && isAppVariable(name):
+		case root == "app" && optionFor(name) != "":
 			mesh.App = c.App
 			if _, known := c.App[name]; !known {
 				diags = append(diags, c.unknown(name, traversal.SourceRange()))
@@ -175,13 +169,15 @@ func spelled(root, name string) string {
 	return root + "." + name
 }
 
-func isAppVariable(name string) bool {
+// optionFor is the option of meshctl that says a variable of the app, empty where there
+// is no such variable.
+func optionFor(name string) string {
 	for _, variable := range AppVariables {
 		if variable.Name == name {
-			return true
+			return variable.Option
 		}
 	}
-	return false
+	return ""
 }
 
 func appVariableNames() string {

@@ -32,13 +32,17 @@ func AppEnvironment(exec Exec) ([]string, error) {
 	if err != nil {
 		return os.Environ(), nil // the app comes first
 	}
-	own := []string{environVariable + "=" + strconv.Itoa(fd)}
+	return nil, exec(program, os.Args, append(ownEnvironment(), environVariable+"="+strconv.Itoa(fd)))
+}
+
+// ownEnvironment is what this program needs of the environment.
+func ownEnvironment() (own []string) {
 	for _, name := range droplet.Environment {
 		if value, is := os.LookupEnv(name); is {
 			own = append(own, name+"="+value)
 		}
 	}
-	return nil, exec(program, os.Args, own)
+	return own
 }
 
 // keep writes an environment into memory, and gives the descriptor of it.

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/consul-mesh/mesh-buildpack/src/droplet"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 	"github.com/consul-mesh/mesh-buildpack/src/mesh/wait"
 )
@@ -40,12 +39,7 @@ func (p *parts) start(inst instance.Instance, part string, output io.Writer, fur
 		return nil
 	}
 	cmd := exec.Command(inst.Program("mesh"), part)
-	for _, name := range droplet.Environment {
-		if value, is := os.LookupEnv(name); is {
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
-	}
-	cmd.Env = append(cmd.Env, further...)
+	cmd.Env = append(ownEnvironment(), further...)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.WaitDelay = instance.EnvoyBudget // its Envoy may have the output for a moment longer
 	if err := cmd.Start(); err != nil {

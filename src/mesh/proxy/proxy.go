@@ -46,6 +46,15 @@ type served struct {
 	deaf       int // looks in a row at which the app did not listen
 }
 
+// ended says that its Envoy has, and whether memory was short.
+func (e *served) ended() error {
+	err := fmt.Errorf("the Envoy of %s ended: %w", e.service.ID, e.Reason)
+	for _, problem := range instance.MemoryProblems() {
+		err = fmt.Errorf("%w\nhint: %s", err, problem)
+	}
+	return err
+}
+
 // Run runs the sidecar proxies of the instance until ctx ends, which is the
 // platform's SIGTERM, or until something ends that it cannot go on without.
 func Run(ctx context.Context, inst instance.Instance, log wait.Log) error {
@@ -122,7 +131,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		go p.attend(health, e)
 		go func() {
 			<-e.Exited
-			failed <- fmt.Errorf("the Envoy of %s ended: %w", e.service.ID, e.Reason)
+			failed <- e.ended()
 		}()
 	}
 	go p.noteUnheld(health)
@@ -135,9 +144,6 @@ func (p *proxy) serve(ctx context.Context) error {
 		return nil
 	case err := <-failed:
 		cancel()
-		for _, problem := range instance.MemoryProblems() {
-			err = fmt.Errorf("%w\nhint: %s", err, problem)
-		}
 		p.giveUp(ctx)
 		return err
 	case <-p.gate.Ended:

@@ -2,11 +2,7 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
-
-	"github.com/consul-mesh/mesh-buildpack/src/mesh/instance"
 )
 
 // serveTask stays until the task's command has ended, which `mesh app` says with a
@@ -16,16 +12,12 @@ func (p *proxy) serveTask(ctx context.Context) (err error) {
 	defer cancel()
 	go p.registry.Keep(health)
 	go p.watchCredentials(health)
-	go giveBack(health)
 	e := p.envoys[0]
 	select {
 	case <-ctx.Done():
 	case <-p.gate.Ended:
 	case <-e.Exited:
-		err = fmt.Errorf("the Envoy of %s ended: %w", e.service.ID, e.Reason)
-		for _, problem := range instance.MemoryProblems() {
-			err = errors.Join(err, fmt.Errorf("hint: %s", problem))
-		}
+		err = e.ended()
 	}
 	cancel()
 	var group sync.WaitGroup
